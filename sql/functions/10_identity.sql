@@ -1,0 +1,212 @@
+-- Who is calling, and what that principal may do. Owned by tms_identity.
+--
+-- Guarantee: a principal comes only from (a) the token's sub when session_user is a registered gateway, (b) session_user
+-- itself, (c) the embedded owner's operating-system user. session_user cannot be changed by SET ROLE, by a security
+-- definer function or by a setting, so nothing a caller can set moves it.
+
+set local role tms_identity;
+
+-- Tests replace this body to move the clock; `tms doctor` compares its hash with the shipped one.
+create or replace function tms.now() returns timestamptz
+language sql stable parallel safe as $$ select pg_catalog.now() $$;
+
+create or replace function tms._utc(t timestamptz) returns text
+language sql immutable parallel safe as $$
+  select pg_catalog.to_char(t at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+$$;
+
+create or replace function tms._sha256(t text) returns text
+language sql immutable parallel safe as $$
+  select pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(t, 'UTF8')), 'hex')
+$$;
+
+-- The login row of the caller, valid or not. No row: unknown.
+create or replace function tms._credential() returns setof tms.logins
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select l.*
+    from (select coalesce((select g.kind from tms.gateways g where g.login = session_user), 'postgres') as kind) via
+    join tms.logins l
+      on l.kind = via.kind
+     and l.name = case via.kind
+           when 'postgres' then session_user::text
+           when 'local' then current_setting('tms.local_user', true)
+           when 'jwt' then nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+         end
+$$;
+
+-- Expiry is judged by the wall clock: a moved test clock must not revive a key.
+create or replace function tms._principal() returns uuid
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select c.principal_id from tms._credential() c
+   where c.revoked_at is null and (c.expires_at is null or c.expires_at > clock_timestamp())
+$$;
+
+-- Memberships that count now. Service accounts hold the one role that carries their name.
+create or replace function tms._live_memberships(principal uuid)
+returns table (role text, company_id uuid, scope text, expires_at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select m.role, m.company_id, r.scope, m.expires_at
+    from tms.memberships m join tms.roles r on r.role = m.role
+   where m.principal_id = principal and m.revoked_at is null
+     and (m.expires_at is null or m.expires_at > clock_timestamp())
+     -- a tenant's role without a tenant, or a global one with, means nothing
+     and (r.scope = 'own') = (m.company_id is not null)
+$$;
+
+-- The tenants whose task the caller holds. Tasks come with the fleet; until then a worker holds none.
+create or replace function tms._held_companies() returns uuid[]
+language sql stable as $$ select '{}'::uuid[] $$;
+
+-- What the caller may do under one operation: company null means "every tenant and what belongs to none".
+create or replace function tms._grants(operation text)
+returns table (role text, company_id uuid, everywhere boolean, redacted boolean, patterns text[])
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select m.role, m.company_id, m.scope in ('all', 'fleet', 'none') and m.role <> 'agents', false, null::text[]
+    from tms._live_memberships((select tms._principal())) m
+   where m.role = 'super_admin'
+  union all
+  -- agents are fleet-wide, but each call acts for the tenant of the task it holds, and for no other
+  select m.role, case when m.role = 'agents' then held.id else m.company_id end,
+         m.scope in ('all', 'fleet', 'none') and m.role <> 'agents', o.redacted, o.patterns
+    from tms._live_memberships((select tms._principal())) m
+    join tms.role_operations o on o.role = m.role and o.operation = _grants.operation
+    left join lateral (select unnest(tms._held_companies()) union all select null) held (id) on m.role = 'agents'
+   where m.role <> 'super_admin'
+$$;
+
+-- The tenants an operation may touch; null means all of them.
+create or replace function tms._allowed(operation text) returns uuid[]
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select case when bool_or(g.everywhere) then null else coalesce(array_agg(g.company_id) filter (where g.company_id is not null), '{}') end
+    from tms._grants(operation) g
+$$;
+
+-- For row security, ours and the users': is the caller a member of this tenant.
+create or replace function tms._my_companies() returns uuid[]
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(array_agg(m.company_id) filter (where m.company_id is not null), '{}')
+    from tms._live_memberships((select tms._principal())) m
+$$;
+
+create or replace function tms._sees_all() returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(bool_or(m.scope in ('all', 'fleet') and m.role <> 'agents'), false)
+    from tms._live_memberships((select tms._principal())) m
+$$;
+
+create or replace function tms.is_company_member(company_id uuid) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select (select tms._sees_all())
+      or is_company_member.company_id = any ((select tms._my_companies())::uuid[])
+      or is_company_member.company_id = any ((select tms._held_companies())::uuid[])
+$$;
+grant execute on function tms.is_company_member(uuid) to tms_caller;
+
+-- Is `subject` covered: exact, or a trailing .* that covers everything below.
+create or replace function tms._matches(subject text, patterns text[]) returns boolean
+language sql immutable as $$
+  select patterns is null or exists (
+    select from pg_catalog.unnest(patterns) p
+     where p = subject or (pg_catalog.right(p, 2) = '.*' and pg_catalog.starts_with(subject, pg_catalog.left(p, -1))))
+$$;
+
+-- A tenant by key or id.
+create or replace function tms._company(tenant text) returns tms.companies
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select c from tms.companies c
+   where c.key = lower(tenant)
+      or (tenant ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' and c.id::text = lower(tenant))
+   order by c.key = lower(tenant) desc limit 1
+$$;
+
+create or replace function tms._principal_name(id uuid) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select p.name from tms.principals p where p.id = _principal_name.id
+$$;
+
+create or replace function tms._tenant_key(id uuid) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select c.key from tms.companies c where c.id = _tenant_key.id
+$$;
+
+create or replace function tms._companies_by(ids uuid[]) returns setof tms.companies
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select c.* from tms.companies c where ids is null or c.id = any (ids) order by c.key collate "C"
+$$;
+
+create or replace function tms._roles_json(principal uuid) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+           'role', m.role, 'tenant', tms._tenant_key(m.company_id), 'expires_at', tms._utc(m.expires_at))
+           order by m.role collate "C", tms._tenant_key(m.company_id) collate "C" nulls first), '[]')
+    from tms._live_memberships(principal) m
+$$;
+
+create or replace function tms._credential_json(l tms.logins) returns jsonb
+language sql stable as $$
+  select pg_catalog.jsonb_build_object(
+    'kind', l.kind, 'name', l.name, 'created_at', tms._utc(l.created_at), 'expires_at', tms._utc(l.expires_at),
+    'age_days', pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp() - l.created_at) / 86400)::int,
+    'state', case
+      when l.revoked_at is not null then 'revoked'
+      when l.expires_at <= pg_catalog.clock_timestamp() then 'expired'
+      when l.expires_at < pg_catalog.clock_timestamp() + interval '14 days' then 'expiring'
+      else 'valid' end)
+$$;
+
+-- Called by the embedded owner as superuser when it opens: the local user is super_admin there (the folder is 0700).
+create or replace function tms._attach_local(os_user text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  who uuid;
+begin
+  insert into tms.gateways values ('tms_local', 'local') on conflict do nothing;
+  if exists (select from tms.logins where kind = 'local' and name = os_user) then return; end if;
+  insert into tms.principals (kind, name) values ('human', 'local:' || regexp_replace(os_user, '[^A-Za-z0-9._%+@:-]', '_', 'g'))
+    on conflict (name) do update set name = excluded.name returning id into who;
+  -- migrations run as the superuser of the embedded database: under forced row security it must be somebody too
+  insert into tms.logins (principal_id, kind, name) values (who, 'local', os_user), (who, 'postgres', session_user)
+    on conflict do nothing;
+  insert into tms.memberships (principal_id, role) values (who, 'super_admin') on conflict do nothing;
+end
+$$;
+
+-- The first operator. Granted to nobody: only whoever can act as tms_identity (who pushed the schema) may call it, and it
+-- does nothing once there is a super_admin. The login that pushes is mapped too: under forced row security a migration that
+-- runs as nobody would see no rows, silently.
+create or replace function tms._bootstrap(login_kind text, login_name text, principal_name text) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  who uuid;
+begin
+  lock table tms.memberships in share row exclusive mode;
+  if exists (select from tms.memberships where role = 'super_admin' and revoked_at is null) then return false; end if;
+  insert into tms.principals (kind, name) values ('human', principal_name)
+    on conflict (name) do update set name = excluded.name returning id into who;
+  insert into tms.logins (principal_id, kind, name) values (who, login_kind, login_name), (who, 'postgres', session_user)
+    on conflict do nothing;
+  insert into tms.memberships (principal_id, role) values (who, 'super_admin');
+  return true;
+end
+$$;
+
+-- Makes a database login a gateway for tokens (PostgREST's `authenticator`). Granted to nobody.
+create or replace function tms._gateway(login name) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  insert into tms.gateways values (login, 'jwt') on conflict do nothing
+$$;
+
+do $$
+begin
+  -- PostgREST and Supabase: their roles exist before tms comes, or the gateway is registered by hand later
+  if exists (select from pg_roles where rolname = 'authenticator') then perform tms._gateway('authenticator'); end if;
+end
+$$;
+
+-- What tms_owner's functions and policies call; _attach_local, _bootstrap and _gateway are not among them.
+grant execute on function
+  tms.now(), tms._utc(timestamptz), tms._sha256(text), tms._credential(), tms._principal(), tms._live_memberships(uuid),
+  tms._held_companies(), tms._grants(text), tms._allowed(text), tms._my_companies(), tms._sees_all(),
+  tms.is_company_member(uuid), tms._matches(text, text[]), tms._company(text), tms._tenant_key(uuid), tms._principal_name(uuid),
+  tms._companies_by(uuid[]), tms._roles_json(uuid), tms._credential_json(tms.logins)
+  to tms_owner;

@@ -1,0 +1,38 @@
+-- Row security of the tables that tms_owner owns. Functions run as tms_owner, and FORCE makes the policies hold for it.
+--
+-- Guarantee: a function that forgets its own check still shows no row of a tenant the caller is not a member of.
+
+set local role tms_owner;
+
+do $$
+declare
+  t text;
+  mine constant text := '(company_id = any ((select tms._my_companies())::uuid[]) or company_id = any ((select tms._held_companies())::uuid[]))';
+begin
+  for t in select tablename || '|' || policyname from pg_policies
+            where schemaname = 'tms' and tablename in ('environment', 'requests', 'refusals', 'ledger_inbox', 'flag_catalogue',
+              'feature_flags_v2', 'feature_flags_history', 'signals') loop
+    execute format('drop policy %I on tms.%I', split_part(t, '|', 2), split_part(t, '|', 1));
+  end loop;
+
+  -- belong to no tenant: reached through functions only, and those check the role
+  foreach t in array '{environment,refusals,flag_catalogue,signals}'::text[] loop
+    execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
+  end loop;
+
+  create policy own_requests on tms.requests to tms_owner
+    using (principal_id = (select tms._principal()) or (select tms._sees_all()))
+    with check (principal_id = (select tms._principal()));
+
+  execute format('create policy member_read on tms.feature_flags_v2 for select to tms_owner using (company_id is null or (select tms._sees_all()) or %s)', mine);
+  -- rows of no tenant are everybody's to read and only fleet-wide roles' to write
+  execute format('create policy member_write on tms.feature_flags_v2 to tms_owner using ((select tms._sees_all()) or %s) with check ((select tms._sees_all()) or %s)', mine, mine);
+
+  execute format('create policy member_read on tms.feature_flags_history for select to tms_owner using (company_id is null or (select tms._sees_all()) or %s)', mine);
+  execute format('create policy member_append on tms.feature_flags_history for insert to tms_owner with check ((select tms._sees_all()) or %s)', mine);
+
+  execute format('create policy member_read on tms.ledger_inbox for select to tms_owner using ((select tms._sees_all()) or %s)', mine);
+  -- anybody's action and anybody's refusal is recorded
+  create policy append on tms.ledger_inbox for insert to tms_owner with check (true);
+end
+$$;

@@ -1,0 +1,218 @@
+-- The database itself: whose it is, what it is, whether it is sound.
+
+set local role tms_owner;
+
+create or replace function tms.environment_init(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('environment_init', args, '{request_id,environment,override_token_sha256,signing_key_fingerprint}', 'environment.init');
+  e tms.environment;
+  wanted text := args ->> 'environment';
+begin
+  if c.answer is not null then return c.answer; end if;
+  if coalesce(wanted, '') not in ('production', 'staging', 'development') then
+    raise exception '"environment" is production, staging or development' using errcode = 'TM400';
+  end if;
+  if coalesce(args ->> 'override_token_sha256', '') !~ '^[0-9a-f]{64}$' then
+    raise exception '"override_token_sha256" is 64 hexadecimal digits' using errcode = 'TM400';
+  end if;
+  insert into tms.environment (one) values (true) on conflict do nothing;
+  select * into e from tms.environment for update;
+  if e.initialised_at is not null then
+    -- set once: a production database that could be called development would lose its rails
+    if e.name <> wanted then
+      return tms._refuse(c, 'CONFLICT', format('this database is %s already', e.name), 'the environment is set once',
+        array['tms status']);
+    end if;
+    return tms._finish(c, jsonb_build_object('environment', e.name, 'first', false, 'database_id', e.database_id));
+  end if;
+  update tms.environment set name = wanted, override_token_sha256 = args ->> 'override_token_sha256',
+         signing_key_fingerprint = args ->> 'signing_key_fingerprint', initialised_at = tms.now(), initialised_by = c.principal_id
+   where one returning * into e;
+  perform tms._record(c, 'environment.init', 'done', wanted, '', jsonb_build_object(
+    'environment', wanted, 'database', e.database_id, 'signing_key', e.signing_key_fingerprint));
+  return tms._finish(c, jsonb_build_object('environment', e.name, 'first', true, 'database_id', e.database_id));
+end
+$$;
+grant execute on function tms.environment_init(jsonb) to tms_caller;
+
+create or replace function tms.whoami(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('whoami', args, '{}', null);
+  l tms.logins;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into l from tms._credential();
+  return jsonb_build_object(
+    'principal', c.who, 'kind', tms._principal_kind(c.principal_id),
+    'credential', jsonb_build_object('kind', l.kind, 'expires_at', tms._utc(l.expires_at)),
+    'roles', tms._roles_json(c.principal_id),
+    'environment', (select e.name from tms.environment e),
+    'operations', tms._operations_json(c.principal_id));
+end
+$$;
+grant execute on function tms.whoami(jsonb) to tms_caller;
+
+-- Counts are of what row security shows the caller.
+create or replace function tms.status(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('status', args, '{}', null);
+  e tms.environment;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into e from tms.environment;
+  return jsonb_build_object(
+    'environment', e.name, 'initialised_at', tms._utc(e.initialised_at), 'database_id', e.database_id,
+    'contract', (tms.contract_version('{}') ->> 'contract')::int, 'server', current_setting('server_version'),
+    'now', tms._utc(clock_timestamp()),
+    'tenants', (select count(*) from tms._companies_by(case when tms._sees_all() then null else tms._my_companies() end)),
+    'flags_set', (select count(*) from tms.feature_flags_v2),
+    'last_change_at', (select tms._utc(max(r.at)) from tms.ledger_inbox r where r.outcome = 'done'),
+    'unsealed_ledger_rows', (select count(*)::text from tms.ledger_inbox));
+end
+$$;
+grant execute on function tms.status(jsonb) to tms_caller;
+
+-- Which files made this schema. Says nothing about what is in it.
+create or replace function tms.schema_state(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('schema_state', args, '{}', null);
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object('files', (
+    select coalesce(jsonb_agg(jsonb_build_object('kind', f.kind, 'name', f.name, 'sha256', f.sha256, 'applied_at', tms._utc(f.applied_at))
+             order by f.kind desc, f.name collate "C"), '[]')
+      from tms.schema_files f));
+end
+$$;
+grant execute on function tms.schema_state(jsonb) to tms_caller;
+
+-- Findings about the database, each with what to type. What a caller above the database must compare (function bodies,
+-- clocks) is in the answer too.
+create or replace function tms.doctor(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('doctor', args, '{}', 'doctor.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object(
+    'functions', (select jsonb_object_agg(p.proname, tms._sha256(p.prosrc))
+                    from pg_proc p where p.pronamespace = 'tms'::regnamespace),
+    'checks', (select jsonb_agg(jsonb_build_object('check', k.name, 'state', case when k.bad is null then 'ok' else 'problem' end,
+                        'what', coalesce(k.bad, k.good), 'next', case when k.bad is null then '[]'::jsonb else to_jsonb(k.next) end))
+      from (
+        select 'environment' as name, 'the database knows its environment' as good,
+               case when not exists (select from tms.environment e where e.initialised_at is not null) then 'the database has no environment' end as bad,
+               array['tms init'] as next
+        union all
+        select 'row security', 'every table of schema tms has row security, forced for its owner',
+               (select 'without row security: ' || string_agg(t.relname, ', ' order by t.relname) from pg_class t
+                 where t.relnamespace = 'tms'::regnamespace and t.relkind in ('r', 'p') and not (t.relrowsecurity and t.relforcerowsecurity)),
+               array['alter table tms.<table> force row level security', 'tms db push']
+        union all
+        select 'owners', 'tables and functions belong to tms_owner and tms_identity, which cannot log in or bypass row security',
+               (select string_agg(x.what, '; ') from (
+                  select 'tms.' || t.relname || ' belongs to ' || r.rolname as what from pg_class t join pg_roles r on r.oid = t.relowner
+                   where t.relnamespace = 'tms'::regnamespace and t.relkind in ('r', 'p') and r.rolname not in ('tms_owner', 'tms_identity')
+                  union all
+                  select 'tms.' || p.proname || '() belongs to ' || r.rolname from pg_proc p join pg_roles r on r.oid = p.proowner
+                   where p.pronamespace = 'tms'::regnamespace and r.rolname not in ('tms_owner', 'tms_identity')
+                  union all
+                  select r.rolname || ' may log in or bypass row security' from pg_roles r
+                   where r.rolname in ('tms_owner', 'tms_identity') and (r.rolcanlogin or r.rolbypassrls or r.rolsuper)) x),
+               array['alter table|function … owner to tms_owner', 'alter role tms_owner nologin nobypassrls']
+        union all
+        select 'table grants', 'no table of schema tms is granted to anybody',
+               (select 'granted: ' || string_agg(distinct t.relname, ', ') from pg_class t, aclexplode(t.relacl) a
+                 where t.relnamespace = 'tms'::regnamespace and t.relkind in ('r', 'p', 'v', 'm', 'S') and a.grantee <> t.relowner),
+               array['revoke all on all tables in schema tms from public, <role>']
+        union all
+        select 'function grants', 'only contract functions may be called, and not by public',
+               (select 'open to public: ' || string_agg(p.proname, ', ' order by p.proname) from pg_proc p
+                 where p.pronamespace = 'tms'::regnamespace
+                   and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)),
+               array['revoke execute on all functions in schema tms from public']
+        union all
+        -- Anybody who can run SQL of their own through a gateway can set the claims and be anybody. Not only EXECUTE runs
+        -- text: query_to_xml() and its kin do, from a plain SQL function too. Compiled languages cannot be read at all.
+        select 'dynamic SQL', 'no function that API roles may call runs SQL it is given',
+               (select 'may be called through the API and runs dynamic SQL: ' || string_agg(p.oid::regprocedure::text, ', ')
+                  from pg_proc p join pg_language l on l.oid = p.prolang
+                 where p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'tms'::regnamespace)
+                   and p.prokind in ('f', 'p') and p.prorettype <> 'trigger'::regtype
+                   and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+                   and (l.lanname not in ('sql', 'plpgsql', 'internal', 'c')
+                     or pg_get_functiondef(p.oid) ~* (case when l.lanname = 'plpgsql' then '\mexecute\M|' else '' end
+                        || '\m(query_to_xml\w*|cursor_to_xml\w*|ts_stat|ts_rewrite|dblink\w*)\M|\mset_config\M\s*\(\s*[^''\s]'))
+                   and exists (select from tms._api_roles() r (name) where has_function_privilege(r.name, p.oid, 'execute')
+                                 and has_schema_privilege(r.name, p.pronamespace, 'usage'))),
+               array['revoke execute on function <function> from public, anon, authenticated']
+        union all
+        select 'service account keys', 'every service account with a credential has one with more than 14 days left',
+               (select 'end soon or have ended: ' || string_agg(a.value ->> 'account', ', ')
+                  from jsonb_array_elements(tms._accounts_due()) a),
+               array['tms accounts rotate <account>']
+        union all
+        select 'connection limits', 'worker logins have a connection limit, so that operators always get in',
+               (select 'without a limit: ' || string_agg(r.rolname, ', ' order by r.rolname) from pg_roles r
+                 where r.rolconnlimit < 0 and r.rolname = any (tms._service_logins())),
+               array['alter role <login> connection limit 20']
+        union all
+        select 'powerful logins', 'no mapped login is superuser or bypasses row security',
+               (select 'superuser or bypassrls: ' || string_agg(r.rolname, ', ' order by r.rolname) from pg_roles r
+                 where (r.rolsuper or r.rolbypassrls) and r.rolname = any (tms._service_logins())),
+               array['alter role <login> nosuperuser nobypassrls']
+        union all
+        select 'old transactions', 'no transaction is older than an hour',
+               (select format('%s transaction(s) older than an hour hold back the cleaning of dead rows', count(*)) from pg_stat_activity a
+                 where a.xact_start < clock_timestamp() - interval '1 hour' having count(*) > 0),
+               array['select pid, usename, xact_start from pg_stat_activity order by xact_start', 'select pg_terminate_backend(<pid>)']
+        union all
+        select 'server version', 'Postgres 15 or later',
+               case when current_setting('server_version_num')::int < 150000 then 'Postgres ' || current_setting('server_version') end,
+               array['upgrade the server to Postgres 15 or later']
+      ) k));
+end
+$$;
+grant execute on function tms.doctor(jsonb) to tms_caller;
+
+set local role tms_identity;
+
+create or replace function tms._principal_kind(id uuid) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select p.kind from tms.principals p where p.id = _principal_kind.id
+$$;
+
+create or replace function tms._operations_json(principal uuid) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(jsonb_agg(distinct o.operation), '[]')
+    from tms._live_memberships(principal) m join tms.role_operations o on o.role = m.role or m.role = 'super_admin'
+$$;
+
+create or replace function tms._accounts_due() returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(jsonb_agg(jsonb_build_object('account', d.name) order by d.name), '[]') from (
+    select p.name from tms.principals p join tms.logins l on l.principal_id = p.id
+     where p.kind = 'service' and l.revoked_at is null
+     group by p.name, l.kind having max(l.expires_at) < clock_timestamp() + interval '14 days') d
+$$;
+
+create or replace function tms._service_logins() returns name[]
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(array_agg(l.name::name), '{}') from tms.logins l join tms.principals p on p.id = l.principal_id
+   where l.kind = 'postgres' and p.kind = 'service' and l.revoked_at is null
+$$;
+
+-- The roles a token can turn into.
+create or replace function tms._api_roles() returns setof name
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select r.rolname from pg_roles r where r.rolname in ('anon', 'authenticated', 'service_role')
+  union select m.roleid::regrole::text::name from pg_auth_members m
+   where m.member in (select g.login::text::regrole from tms.gateways g where exists (select from pg_roles x where x.rolname = g.login))
+$$;
+
+grant execute on function tms._principal_kind(uuid), tms._operations_json(uuid), tms._accounts_due(), tms._service_logins(),
+  tms._api_roles() to tms_owner;

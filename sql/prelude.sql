@@ -1,0 +1,48 @@
+-- Before the first migration, and again before every push: the roles, the schema, the list of what was applied.
+-- Runs as whoever pushes; that needs CREATEROLE the first time and CREATE on the database, not superuser.
+do $$
+declare
+  r text;
+begin
+  foreach r in array '{tms_owner,tms_identity,tms_caller}'::text[] loop
+    -- roles belong to the whole cluster: another database's push may be making the same one now
+    begin
+      if not exists (select from pg_roles where rolname = r) then
+        execute format('create role %I nologin', r);
+      end if;
+    exception when duplicate_object or unique_violation or internal_error then null;
+    end;
+    begin
+      -- from 16 on, whoever creates a role administers it without being able to act as it
+      if r <> 'tms_caller' and not pg_has_role(current_user, r,
+           (case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end)) then
+        execute format('grant %I to %I', r, current_user);
+      end if;
+    exception when duplicate_object or unique_violation or internal_error then null;
+    end;
+  end loop;
+end
+$$;
+
+set local check_function_bodies = off;
+create schema if not exists tms authorization tms_owner;
+set local role tms_owner;
+grant usage, create on schema tms to tms_identity;
+grant usage on schema tms to tms_caller;
+
+create table if not exists tms.schema_files (
+  kind text not null check (kind in ('migration', 'function')),
+  name text not null,
+  sha256 text not null,
+  applied_at timestamptz not null default now(),
+  primary key (kind, name)
+);
+alter table tms.schema_files enable row level security;
+alter table tms.schema_files force row level security;
+do $$
+begin
+  if not exists (select from pg_policies where schemaname = 'tms' and tablename = 'schema_files') then
+    create policy shared on tms.schema_files to tms_owner using (true) with check (true);
+  end if;
+end
+$$;

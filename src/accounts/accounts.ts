@@ -1,0 +1,80 @@
+import { createHash, createHmac, pbkdf2Sync, randomBytes, randomUUID } from 'node:crypto'
+import type { Contract } from '../drivers/contract.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import { parseSeconds } from '../duration.ts'
+
+export async function listAccounts(driver: Driver): Promise<Contract['accounts_list']['result']> {
+  return granted(await driver.call('accounts_list', {}))
+}
+
+/** One that was never given a credential is not in use, and so not due. */
+export function accountsDue({ accounts }: Contract['accounts_list']['result']): boolean {
+  return accounts.some(({ state }) => state === 'due' || state === 'expired')
+}
+
+export type Rotation = {
+  readonly account: string
+  readonly kind: 'key' | 'postgres' | 'jwt'
+  readonly name?: string | undefined
+  readonly overlap: string
+  readonly now: Date
+}
+
+export type Rotated = Contract['accounts_rotate']['result'] & {
+  /** Shown once; the database holds only its hash. Null for a token: whoever issues tokens signs it. */
+  readonly secret: string | null
+  /** For a Postgres login this connection may not create: what a database administrator runs. No password in it. */
+  readonly statement: string | null
+}
+
+export async function rotateAccount(driver: Driver, rotation: Rotation): Promise<Rotated> {
+  const { account, kind, overlap, now } = rotation
+  if (kind === 'jwt' && rotation.name === undefined) {
+    throw new TmsError({
+      code: 'USAGE',
+      what: '--name is missing',
+      why: "a token is recognised by its subject (sub), which whoever issues tokens decides",
+      next: [`tms accounts rotate ${account} --kind jwt --name <sub>`],
+    })
+  }
+  const name = rotation.name ?? `tms_${account.replace(/\W/g, '')}_${now.toISOString().replace(/\D/g, '').slice(0, 14)}`
+  const secret = kind === 'jwt' ? null : randomBytes(32).toString('base64url')
+  const result = granted(
+    await driver.call('accounts_rotate', {
+      request_id: randomUUID(),
+      account,
+      kind,
+      name,
+      ...(kind === 'key' && secret ? { secret_sha256: createHash('sha256').update(secret).digest('hex') } : {}),
+      overlap_seconds: parseSeconds(overlap),
+    }),
+  )
+  if (kind !== 'postgres' || secret === null) return { ...result, secret, statement: null }
+  // The server gets a verifier, never the password: statements end up in logs.
+  const statement = `create role "${name.replaceAll('"', '""')}" login connection limit 20 in role tms_caller password '${scramVerifier(secret)}'`
+  const made = await createLogin(driver, statement)
+  return { ...result, secret, statement: made ? null : statement }
+}
+
+async function createLogin(driver: Driver, statement: string): Promise<boolean> {
+  if (!driver.administration) return false
+  try {
+    await driver.administration.transaction((run) => run(statement))
+    return true
+  } catch (error) {
+    if (error instanceof TmsError && (error.code === 'ROLE_DENIED' || error.code === 'OWNER_BUSY')) return false
+    throw error
+  }
+}
+
+/** RFC 5803, as Postgres stores it. */
+function scramVerifier(password: string): string {
+  const iterations = 4096
+  const salt = randomBytes(16)
+  const salted = pbkdf2Sync(password, salt, iterations, 32, 'sha256')
+  const hmac = (text: string) => createHmac('sha256', salted).update(text).digest()
+  const stored = createHash('sha256').update(hmac('Client Key')).digest('base64')
+  return `SCRAM-SHA-256$${iterations}:${salt.toString('base64')}$${stored}:${hmac('Server Key').toString('base64')}`
+}

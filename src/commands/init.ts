@@ -1,0 +1,69 @@
+import { Flags } from '@oclif/core'
+import type { environments as known } from '../drivers/contract.ts'
+import { consentFlags, questionFlags, TmsCommand } from '../ui/command.ts'
+
+type Environment = (typeof known)[number]
+
+const environments = [
+  { name: 'development: try things out', value: 'development' },
+  { name: 'staging: like production, without its customers', value: 'staging' },
+  { name: 'production', value: 'production' },
+] as const
+
+export default class Init extends TmsCommand {
+  static override summary = 'make a database ready: schema, signing key, operator, flags, configuration'
+  static override description =
+    'Asks on a terminal; elsewhere, or with --yes, it takes the defaults. Safe to run again. Putting the schema into a database that others may share needs consent that names it.'
+  static override examples = [
+    '<%= config.bin %> init',
+    '<%= config.bin %> init --yes --environment development',
+    '<%= config.bin %> init --driver postgres --environment production --confirm db.example.com/tms',
+  ]
+  static override flags = {
+    ...consentFlags,
+    ...questionFlags,
+    environment: Flags.option({ options: ['production', 'staging', 'development'] as const })({
+      description: 'what this database is; set once (default: development for the embedded database, else production)',
+    }),
+    operator: Flags.string({ description: 'name of the first operator, where the database does not know you yet' }),
+  }
+
+  async run(): Promise<void> {
+    const { flags } = await this.parse(Init)
+    const settings = await this.settings({ create: true })
+    const [{ initialise }, { initView }, { schemaPresent }, { readCatalogue }, { ensureConfig }, { localUser, userConfigFolder }] = await Promise.all([
+      import('../setup/init.ts'),
+      import('../setup/views.ts'),
+      import('../db/schema.ts'),
+      import('../flags/catalogue.ts'),
+      import('../config/write.ts'),
+      import('../config/folders.ts'),
+    ])
+    const { driver } = settings.connection
+    const environment =
+      flags.environment ??
+      (await this.choose<Environment>({
+        message: 'What is this database?',
+        choices: environments,
+        default: driver === 'embedded' ? 'development' : 'production',
+      }))
+    const operator = flags.operator ?? (await this.ask({ message: 'Name of the first operator?', default: localUser() }))
+    const catalogue = await readCatalogue(await this.policyFolders())
+
+    const db = await this.database({ anyContract: true })
+    if (db.target.shared && !(await schemaPresent(db))) {
+      await this.consent(db.target.consentName, `put schema tms into ${db.target.name} as ${environment}`)
+    }
+    const work = await this.progress('Preparing the database')
+    const done = await initialise(db, {
+      files: await this.sqlFiles(),
+      catalogue,
+      environment,
+      operator,
+      configDirectory: userConfigFolder(process.env),
+    })
+    work.done()
+    const { path, written } = await ensureConfig(settings, process.cwd())
+    return this.show(initView, { ...done, configFile: path, configWritten: written })
+  }
+}

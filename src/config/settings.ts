@@ -1,0 +1,196 @@
+import { z } from 'zod'
+import type { Connection } from '../drivers/connection.ts'
+
+/**
+ * Every setting, in one place: its key in tms.config.yaml, its flag, its variable, its default, whether it is secret.
+ * Validation, `config show` and the documentation are made from this table.
+ */
+type Row = {
+  readonly schema: z.ZodType<string> | z.ZodType<number>
+  readonly about: string
+  /** The flag of every command that sets it. */
+  readonly flag?: string
+  readonly variable: string
+  /** False for what doesn't belong into a file: a person's own token. */
+  readonly inFile: boolean
+  /** `url`: only the credentials in it. `whole`: all of it. */
+  readonly secret?: 'url' | 'whole'
+  /** Relative ones are meant from the configuration file's folder. */
+  readonly path?: true
+  readonly default?: string | number
+}
+
+const text = z.string().min(1)
+const seconds = z.int().min(1).max(3600)
+const webUrl = z.url({ protocol: /^https?$/ })
+
+const drivers = ['embedded', 'postgres', 'supabase'] as const
+
+export const settingsTable = {
+  driver: {
+    schema: z.enum(drivers),
+    about: 'which kind of database: embedded, postgres or supabase',
+    flag: 'driver',
+    variable: 'TMS_DRIVER',
+    inFile: true,
+  },
+  directory: {
+    schema: text,
+    about: 'folder of the embedded database',
+    variable: 'TMS_DIRECTORY',
+    inFile: true,
+    path: true,
+    default: '.tms',
+  },
+  databaseUrl: {
+    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    about: 'where Postgres is: postgres://user@host:port/database',
+    variable: 'DATABASE_URL',
+    inFile: true,
+    secret: 'url',
+  },
+  replicaUrl: {
+    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    about: 'a replica of it, for reads',
+    variable: 'DATABASE_REPLICA_URL',
+    inFile: true,
+    secret: 'url',
+  },
+  supabaseUrl: {
+    schema: webUrl,
+    about: 'where the Supabase project is',
+    variable: 'SUPABASE_URL',
+    inFile: true,
+    secret: 'url',
+  },
+  supabaseAnonKey: {
+    schema: text,
+    about: "the project's anon key",
+    variable: 'SUPABASE_ANON_KEY',
+    inFile: true,
+    secret: 'whole',
+  },
+  supabaseServiceRoleKey: {
+    schema: text,
+    about: "the project's service role key, used when there is no anon key; it gives no rights in tms",
+    variable: 'SUPABASE_SERVICE_ROLE_KEY',
+    inFile: true,
+    secret: 'whole',
+  },
+  token: {
+    schema: text,
+    about: 'the JWT that says who you are, for supabase',
+    variable: 'TMS_TOKEN',
+    inFile: false,
+    secret: 'whole',
+  },
+  timeout: {
+    schema: seconds,
+    about: 'seconds until a database call is given up',
+    flag: 'timeout',
+    variable: 'TMS_TIMEOUT',
+    inFile: true,
+    default: 30,
+  },
+  connectTimeout: {
+    schema: seconds,
+    about: 'seconds until connecting is given up',
+    variable: 'TMS_CONNECT_TIMEOUT',
+    inFile: true,
+    default: 10,
+  },
+  pollMs: {
+    schema: z.int().min(100).max(3_600_000),
+    about: 'milliseconds between two looks at a database that cannot push',
+    variable: 'TMS_POLL_MS',
+    inFile: true,
+    default: 2000,
+  },
+  artifacts: {
+    schema: text,
+    about: 'folder for what tms writes',
+    variable: 'TMS_ARTIFACTS',
+    inFile: true,
+    path: true,
+    default: 'artifacts',
+  },
+  policies: {
+    schema: text,
+    about: 'folder of the policy files',
+    variable: 'TMS_POLICIES',
+    inFile: true,
+    path: true,
+    default: 'policies',
+  },
+  monitoringIntervalMs: {
+    schema: z.int().min(1000),
+    about: 'milliseconds between two rounds of monitoring',
+    variable: 'MONITORING_INTERVAL',
+    inFile: true,
+    default: 60_000,
+  },
+  apiSecretKey: {
+    schema: text,
+    about: 'secret that signs requests to the API',
+    variable: 'API_SECRET_KEY',
+    inFile: true,
+    secret: 'whole',
+  },
+  alertWebhookUrl: {
+    schema: webUrl,
+    about: 'where alerts are posted',
+    variable: 'ALERT_WEBHOOK_URL',
+    inFile: true,
+    secret: 'whole',
+  },
+  slackWebhookUrl: {
+    schema: webUrl,
+    about: 'where Slack messages are posted',
+    variable: 'SLACK_WEBHOOK_URL',
+    inFile: true,
+    secret: 'whole',
+  },
+  pagerdutyRoutingKey: {
+    schema: text,
+    about: 'the PagerDuty integration that is paged',
+    variable: 'PAGERDUTY_ROUTING_KEY',
+    inFile: true,
+    secret: 'whole',
+  },
+} as const satisfies Record<string, Row>
+
+export type SettingName = keyof typeof settingsTable
+export type SettingRow = Row
+
+// True because Object.keys of a const object are exactly its keys.
+export const settingNames = Object.keys(settingsTable) as readonly SettingName[]
+
+type Parsed<N extends SettingName> = z.output<(typeof settingsTable)[N]['schema']>
+type Defaulted = { [N in SettingName]: (typeof settingsTable)[N] extends { default: unknown } ? N : never }[SettingName]
+
+/** The values that apply; those without a default may be absent. Paths are absolute. */
+export type SettingValues = { readonly [N in Defaulted]: Parsed<N> } & {
+  readonly [N in Exclude<SettingName, Defaulted>]?: Parsed<N>
+}
+
+export type Settings = {
+  readonly values: SettingValues
+  /** Where each value came from, in words: `--driver`, `DATABASE_URL`, `tms.config.yaml:3`, `default`. */
+  readonly sources: Readonly<Partial<Record<SettingName, string>>>
+  /** The configuration file, absolute; null when there is none. */
+  readonly file: string | null
+  readonly profile: string | null
+  /** How to reach the database that was chosen. */
+  readonly connection: Connection
+  readonly warnings: readonly string[]
+  /** The secret values themselves, so that whoever prints can leave them out. */
+  readonly secrets: readonly string[]
+}
+
+/** What `init` and `quickstart` need beyond the rules for everybody else. */
+export type SettingsRequest = {
+  /** The embedded database may be created, and there may be neither configuration nor URL. */
+  readonly create?: boolean
+  /** `false`: DATABASE_URL and SUPABASE_URL say nothing about which database is meant. */
+  readonly ambientUrls?: boolean
+}

@@ -1,0 +1,60 @@
+import type { ErrorCode } from '../errors.ts'
+import { TmsError, codeOfSql } from '../errors.ts'
+
+/** What Postgres says about an error, directly or through PostgREST. */
+export type DatabaseProblem = {
+  readonly code: string
+  readonly message: string
+  readonly detail?: string | null | undefined
+  readonly hint?: string | null | undefined
+}
+
+const advice: Partial<Record<ErrorCode, { why: string; next: readonly string[] }>> = {
+  SCHEMA_ABSENT: { why: 'Nobody has set up tms in this database yet.', next: ['tms db status', 'tms db push'] },
+  SCHEMA_OLDER: { why: 'The schema in the database is older than this tms.', next: ['tms db status', 'tms db push'] },
+  ROLE_DENIED: { why: 'This login may not do that.', next: ['tms whoami', 'tms users list'] },
+  INPUT_INVALID: { why: 'The database does not accept this value.', next: ['tms help'] },
+  DB_READ_ONLY: {
+    why: 'It is a replica, or it has been set to read-only.',
+    next: ['tms config show', 'tms doctor'],
+  },
+  DB_TIMEOUT: {
+    why: 'It took longer than the time limit, or waited too long for a lock. Nothing was changed.',
+    next: ['tms doctor'],
+  },
+  DB_BUSY: { why: 'Too much is going on there at the moment.', next: ['tms doctor'] },
+  DB_FULL: { why: 'The server has run out of disk, memory or another resource.', next: ['tms doctor'] },
+  DB_UNREACHABLE: { why: 'The server is starting, stopping or has ended this session.', next: ['tms doctor'] },
+  TOKEN_REJECTED: { why: 'It has expired, or another key signed it.', next: ['tms config show', 'tms whoami'] },
+}
+
+/** A call that the database answered with an error. `tms.` functions raise TM…, with the reason in detail and hint. */
+export function databaseError(problem: DatabaseProblem, doing: string, cause?: unknown): TmsError {
+  const code = codeOfSql(problem.code)
+  const ours = problem.code.startsWith('TM')
+  const { why, next } = advice[code] ?? { why: `The database reports error ${problem.code}.`, next: ['tms doctor'] }
+  return new TmsError(
+    {
+      code,
+      what: ours ? problem.message : `${doing}: ${withoutValues(problem)}`,
+      // Details are ours alone: Postgres puts whole rows into them.
+      why: (ours && problem.detail) || why,
+      next: ours && problem.hint ? problem.hint.split('\n') : next,
+    },
+    { cause },
+  )
+}
+
+/** Messages about data and about syntax quote what was sent, which may be a password or somebody's name. */
+function withoutValues({ code, message }: DatabaseProblem): string {
+  return code.startsWith('22') || code === '42601' ? message.replace(/"[^"]*"?/g, '"…"') : message
+}
+
+export function notAFunction(name: string): TmsError {
+  return new TmsError({
+    code: 'BUG',
+    what: `The contract has no function ${JSON.stringify(name).slice(0, 80)}.`,
+    why: 'Only the functions of the contract can be called.',
+    next: ['TMS_DEBUG=1 tms doctor'],
+  })
+}

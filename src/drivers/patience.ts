@@ -1,0 +1,57 @@
+import { performance } from 'node:perf_hooks'
+import { setTimeout as pause } from 'node:timers/promises'
+
+/** How long to go on, in `performance.now()`: a clock that is set back must not make a call last for ever. */
+export type Limits = { readonly deadline: number; readonly signal?: AbortSignal | undefined }
+
+export class TimeUp extends Error {}
+
+export function limitsFor(milliseconds: number, signal?: AbortSignal): Limits {
+  return { deadline: performance.now() + milliseconds, signal }
+}
+
+export function timeLeft(limits: Limits): number {
+  return limits.deadline - performance.now()
+}
+
+/** The work's outcome, or TimeUp, or the reason of the abort: whichever comes first. `abandon` ends what still runs. */
+export async function bounded<T>(work: Promise<T>, limits: Limits, abandon: () => void): Promise<T> {
+  const { signal } = limits
+  return new Promise<T>((resolve, reject) => {
+    const giveUp = (reason: unknown): void => {
+      reject(reason)
+      abandon()
+    }
+    const onAbort = (): void => giveUp(signal?.reason)
+    const timer = setTimeout(() => giveUp(new TimeUp()), Math.max(0, timeLeft(limits)))
+    if (signal?.aborted) onAbort()
+    else signal?.addEventListener('abort', onAbort, { once: true })
+    work.then(resolve, reject).finally(() => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    })
+  })
+}
+
+/**
+ * Attempts until one works, one fails for good, or the time is up. `again` says how long to wait at least before the
+ * next attempt, or undefined when there is no point. Full jitter: a restart cuts every client at the same moment.
+ */
+export async function persistently<T>(
+  limits: Limits,
+  again: (error: unknown) => number | undefined,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await attempt()
+    } catch (error) {
+      const least = again(error)
+      if (least === undefined) throw error
+      const wait = least + Math.random() * Math.min(2_000, 50 * 2 ** tries)
+      if (wait >= timeLeft(limits)) throw error
+      await pause(wait, undefined, limits.signal ? { signal: limits.signal } : {}).catch(() => undefined)
+      limits.signal?.throwIfAborted()
+    }
+  }
+}

@@ -1,0 +1,17 @@
+import { TmsError } from './errors.ts'
+
+const units = { s: 1, m: 60, h: 3600, d: 86_400 } as const
+
+/** `90s`, `15m`, `24h`, `7d`, or plain seconds. */
+export function parseSeconds(text: string): number {
+  const [, number, unit = 's'] = /^(\d{1,9})([smhd])?$/.exec(text) ?? []
+  if (number !== undefined && (unit === 's' || unit === 'm' || unit === 'h' || unit === 'd')) {
+    return Number(number) * units[unit]
+  }
+  throw new TmsError({
+    code: 'USAGE',
+    what: `"${text}" is no duration`,
+    why: 'it takes a number and a unit: 90s, 15m, 24h or 7d',
+    next: ['give it as 24h'],
+  })
+}

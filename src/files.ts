@@ -1,0 +1,52 @@
+import { randomBytes } from 'node:crypto'
+import { open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { TmsError } from './errors.ts'
+
+/**
+ * Writes a file whole or not at all: under a temporary name in the same folder, synced, then renamed. A killed run leaves
+ * a temporary file at worst, never half of the real one.
+ */
+export async function writeFileAtomically(path: string, content: string | Uint8Array, mode = 0o644): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
+  try {
+    const file = await open(temporary, 'wx', mode)
+    try {
+      await file.writeFile(content)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+    await syncFolder(dirname(path))
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw fileProblem(path, error)
+  }
+}
+
+/** The rename itself must survive a power loss too. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** What the system said about writing here, as something a person can act on. */
+export function fileProblem(path: string, error: unknown): TmsError {
+  if (error instanceof TmsError) return error
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  const full = code === 'ENOSPC' || code === 'EDQUOT'
+  return new TmsError(
+    {
+      code: full ? 'DISK_FULL' : 'FILE_UNWRITABLE',
+      what: full ? `there is no room to write ${path}` : `${path} can't be written`,
+      why: full ? 'the disk or the quota is full; nothing was changed' : `the system says ${code || String(error)}; nothing was changed`,
+      next: [full ? `df -h ${dirname(path)}` : `ls -ld ${dirname(path)}`],
+    },
+    { cause: error },
+  )
+}

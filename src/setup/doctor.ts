@@ -1,0 +1,179 @@
+import { createHash } from 'node:crypto'
+import type { SqlFiles } from '../db/files.ts'
+import { schemaStatus } from '../db/schema.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import type { Catalogue } from '../flags/catalogue.ts'
+import { exposed, readSigningKey, signingKeyPath } from './signing-key.ts'
+
+export type Check = {
+  readonly check: string
+  readonly state: 'ok' | 'problem' | 'unknown'
+  readonly what: string
+  readonly next: readonly string[]
+}
+
+export type Diagnosis = { readonly checks: readonly Check[] }
+
+export type Patient = {
+  readonly nodeVersion: string
+  /** Opens the database; thrown errors become the check's finding. */
+  readonly open: () => Promise<Driver>
+  readonly files: SqlFiles
+  readonly catalogue: () => Promise<Catalogue>
+  readonly configDirectory: string
+  readonly configFile: string | null
+  readonly warnings: readonly string[]
+  readonly now: () => Date
+}
+
+/** Looks at everything that tms needs, one check each. What can't be looked at is unknown, never ok. */
+export async function diagnose(patient: Patient): Promise<Diagnosis> {
+  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), await signingKeyCheck(patient.configDirectory)]
+  let driver: Driver
+  try {
+    driver = await patient.open()
+  } catch (error) {
+    return { checks: [...local, failed('database', error)] }
+  }
+  return {
+    checks: [
+      ...local,
+      await checked('database', () => reachCheck(driver)),
+      await checked('schema', () => schemaCheck(driver, patient.files)),
+      await checked('clock', () => clockCheck(driver, patient.now)),
+      await checked('flag catalogue', () => catalogueCheck(driver, patient.catalogue)),
+      ...(await insideChecks(driver, patient.files)),
+    ],
+  }
+}
+
+export function verdict({ checks }: Diagnosis): Check['state'] {
+  if (checks.some(({ state }) => state === 'problem')) return 'problem'
+  return checks.some(({ state }) => state === 'unknown') ? 'unknown' : 'ok'
+}
+
+function ok(check: string, what: string): Check {
+  return { check, state: 'ok', what, next: [] }
+}
+
+async function checked(check: string, work: () => Promise<Check>): Promise<Check> {
+  try {
+    return await work()
+  } catch (error) {
+    return failed(check, error)
+  }
+}
+
+/** A check that could not run says so; that is not a finding about what it would have checked. */
+function failed(check: string, error: unknown): Check {
+  if (!(error instanceof TmsError)) throw error
+  return { check, state: 'unknown', what: `${error.message}: ${error.why}`, next: error.next }
+}
+
+function nodeCheck(version: string): Check {
+  const [major = 0, minor = 0] = version.replace(/^v/, '').split('.').map(Number)
+  if (major > 20 || (major === 20 && minor >= 19)) return ok('node', `Node ${version}`)
+  return { check: 'node', state: 'problem', what: `Node ${version} is older than 20.19`, next: ['install Node 20.19 or later'] }
+}
+
+function configCheck({ configFile, warnings }: Patient): Check {
+  if (warnings.length > 0) {
+    return { check: 'configuration', state: 'problem', what: warnings.join('; '), next: ['tms config show'] }
+  }
+  return ok('configuration', configFile ?? 'no file; flags, variables and defaults apply')
+}
+
+async function signingKeyCheck(configDirectory: string): Promise<Check> {
+  const check = 'signing key'
+  return checked(check, async () => {
+    const path = signingKeyPath(configDirectory)
+    const key = await readSigningKey(path)
+    if (!key) return { check, state: 'problem', what: `there is none in ${path}`, next: ['tms init'] }
+    if (await exposed(path)) {
+      return { check, state: 'problem', what: `others can read ${path}`, next: [`chmod 600 ${path}`, 'make a new key: it may be known'] }
+    }
+    return ok(check, `${path}, fingerprint ${key.fingerprint.slice(0, 16)}…`)
+  })
+}
+
+async function reachCheck(driver: Driver): Promise<Check> {
+  const { server } = granted(await driver.call('contract_version', {}))
+  return ok('database', `${driver.target.name} answers (Postgres ${server})`)
+}
+
+async function schemaCheck(driver: Driver, files: SqlFiles): Promise<Check> {
+  const status = await schemaStatus(driver, files)
+  if (status.upToDate) return ok('schema', `all ${status.files.length} files applied, contract ${status.speaks}`)
+  const differing = status.files.filter(({ state }) => state !== 'applied').map(({ name, state }) => `${name} (${state})`)
+  return { check: 'schema', state: 'problem', what: differing.join(', '), next: ['tms db status', 'tms db push'] }
+}
+
+/** Leases, nonces and signatures compare clocks; a signed request is good for five minutes. */
+const skewLimitMs = 30_000
+
+async function clockCheck(driver: Driver, now: () => Date): Promise<Check> {
+  const before = now().getTime()
+  const status = granted(await driver.call('status', {}))
+  const after = now().getTime()
+  const database = Date.parse(status.now)
+  const skew = database < before ? before - database : Math.max(0, database - after)
+  if (skew <= skewLimitMs) return ok('clock', `within ${Math.ceil(skew / 1000)} s of the database's`)
+  return {
+    check: 'clock',
+    state: 'problem',
+    what: `this machine and the database differ by ${Math.round(skew / 1000)} s`,
+    next: ['timedatectl status'],
+  }
+}
+
+async function catalogueCheck(driver: Driver, read: () => Promise<Catalogue>): Promise<Check> {
+  const check = 'flag catalogue'
+  const catalogue = await read()
+  const { catalogue_sha256 } = granted(await driver.call('flags_verify', {}))
+  if (catalogue_sha256 === catalogue.sha256) return ok(check, `${catalogue.entries.length} flags, as in ${catalogue.path}`)
+  return {
+    check,
+    state: 'problem',
+    what: catalogue_sha256 === null ? 'the database has none' : `the database has another one than ${catalogue.path}`,
+    next: ['tms db push'],
+  }
+}
+
+/** What the database finds in itself, and whether its functions are the shipped ones. */
+async function insideChecks(driver: Driver, files: SqlFiles): Promise<Check[]> {
+  try {
+    const { checks, functions } = granted(await driver.call('doctor', {}))
+    return [...checks, functionCheck(functions, files)]
+  } catch (error) {
+    return [failed('inside the database', error)]
+  }
+}
+
+/** A function replaced by hand keeps its name and its grants; only its body tells. The moved test clock is one, too. */
+function functionCheck(found: Readonly<Record<string, string>>, files: SqlFiles): Check {
+  const check = 'functions'
+  const shipped = shippedFunctions(files)
+  const differing = Object.entries(found).flatMap(([name, sum]) => {
+    const expected = shipped.get(name)
+    return expected === sum ? [] : [expected === undefined ? `${name} (not shipped)` : name]
+  })
+  const missing = [...shipped.keys()].filter((name) => !Object.hasOwn(found, name)).map((name) => `${name} (missing)`)
+  const strange = [...differing, ...missing].sort()
+  if (strange.length === 0) return ok(check, `all ${shipped.size} have the shipped bodies`)
+  return { check, state: 'problem', what: `differ from this release: ${strange.join(', ')}`, next: ['tms db status', 'tms db push'] }
+}
+
+/** Name to sha256 of the body, read from the files: what stands between the dollar quotes is what Postgres stores. */
+export function shippedFunctions(files: SqlFiles): ReadonlyMap<string, string> {
+  const found = new Map<string, string>()
+  for (const { text } of [...files.migrations, ...files.functions]) {
+    for (const [, name = '', body = ''] of text.matchAll(
+      /create (?:or replace )?function tms\.(\w+)\((?:(?!\$\$)[\s\S])*?\$\$([\s\S]*?)\$\$/g,
+    )) {
+      found.set(name, createHash('sha256').update(body).digest('hex'))
+    }
+  }
+  return found
+}

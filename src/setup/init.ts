@@ -1,0 +1,105 @@
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { administration, push, schemaPresent } from '../db/schema.ts'
+import type { SqlFiles } from '../db/files.ts'
+import type { environments } from '../drivers/contract.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import { loadCatalogue, type Catalogue } from '../flags/catalogue.ts'
+import { ensureSigningKey } from './signing-key.ts'
+
+export type Initialisation = {
+  readonly files: SqlFiles
+  readonly catalogue: Catalogue
+  readonly environment: (typeof environments)[number]
+  /** Who the first operator is, where the database doesn't know the caller yet. */
+  readonly operator: string
+  readonly configDirectory: string
+}
+
+export type Initialised = {
+  readonly target: string
+  readonly environment: string
+  readonly operator: string
+  readonly first: boolean
+  readonly signingKey: { readonly path: string; readonly fingerprint: string; readonly made: boolean }
+  /** Printed once; the database has its hash. Null when the database was initialised before. */
+  readonly overrideToken: string | null
+  readonly flagsSet: readonly string[]
+}
+
+/**
+ * Makes a database ready: schema, first operator, environment, flag catalogue and the required posture. Each step finds
+ * out what is there already, so that running it again after an interruption finishes the work.
+ */
+export async function initialise(driver: Driver, input: Initialisation): Promise<Initialised> {
+  if (driver.administration || !(await schemaPresent(driver))) await push(driver, input.files)
+  await bootstrapOperator(driver, input.operator)
+  const signingKey = await ensureSigningKey(input.configDirectory)
+
+  const overrideToken = `tms-override-${randomBytes(24).toString('base64url')}`
+  const { environment, first } = granted(
+    await driver.call('environment_init', {
+      request_id: randomUUID(),
+      environment: input.environment,
+      override_token_sha256: createHash('sha256').update(overrideToken).digest('hex'),
+      signing_key_fingerprint: signingKey.fingerprint,
+    }),
+  )
+  await loadCatalogue(driver, input.catalogue)
+  const flagsSet = first ? await setPosture(driver, input.catalogue) : []
+  const { principal } = granted(await driver.call('whoami', {}))
+  return {
+    target: driver.target.name,
+    environment,
+    operator: principal,
+    first,
+    signingKey,
+    overrideToken: first ? overrideToken : null,
+    flagsSet,
+  }
+}
+
+/** Where the database knows the caller (embedded, or an earlier init) there is nothing to do. */
+async function bootstrapOperator(driver: Driver, name: string): Promise<void> {
+  const me = await driver.call('whoami', {})
+  if (!('refused' in me)) return
+  if (me.refused.code !== 'IDENTITY_UNKNOWN') granted(me)
+  if (!driver.administration) {
+    throw new TmsError({
+      code: 'IDENTITY_UNKNOWN',
+      what: `${driver.target.name} does not know you`,
+      why: 'through an API nobody can make the first operator',
+      next: [
+        `select tms._bootstrap('jwt', '<your sub>', '${name}');  -- in the SQL editor, as postgres`,
+        'tms init',
+      ],
+    })
+  }
+  const made = await administration(driver).transaction(async (run) => {
+    const [row] = await run(`select tms._bootstrap('postgres', session_user::text, $1) as made`, [name])
+    return row?.['made'] === true
+  })
+  if (!made) granted(me)
+}
+
+/** The values that the catalogue requires, and the portals: what a fresh database starts with. */
+async function setPosture(driver: Driver, catalogue: Catalogue): Promise<string[]> {
+  const wanted = catalogue.entries.flatMap((entry) => {
+    if (entry.guarded === true) return []
+    if (entry.required !== undefined) return [{ key: entry.key, value: entry.required }]
+    return /^portal\.\w+\.enabled$/.test(entry.key) ? [{ key: entry.key, value: true }] : []
+  })
+  for (const { key, value } of wanted) {
+    granted(
+      await driver.call('flags_set', {
+        request_id: randomUUID(),
+        key,
+        level: 'global',
+        value,
+        why: 'the posture a database starts with',
+      }),
+    )
+  }
+  return wanted.map(({ key }) => key)
+}

@@ -1,0 +1,80 @@
+import type { Block } from '../ui/blocks.ts'
+import type { Diagnosis } from './doctor.ts'
+import type { Initialised } from './init.ts'
+import type { Status } from './status.ts'
+import type { Held } from './up.ts'
+
+export type InitShown = Initialised & { readonly configFile: string; readonly configWritten: boolean }
+
+export function initView(done: InitShown): readonly Block[] {
+  return [
+    {
+      kind: 'facts',
+      rows: [
+        ['database', done.target],
+        ['environment', done.environment],
+        ['operator', `${done.operator} (super_admin)`],
+        ['configuration', `${done.configFile}${done.configWritten ? '' : ' (was there)'}`],
+        ['signing key', `${done.signingKey.path}${done.signingKey.made ? '' : ' (was there)'}`],
+        ['key fingerprint', done.signingKey.fingerprint],
+      ],
+    },
+    ...(done.overrideToken === null
+      ? [{ kind: 'text' as const, text: 'This database was initialised before; nothing was lost or changed.' }]
+      : [
+          {
+            kind: 'facts' as const,
+            rows: [['override token', { text: done.overrideToken, tone: 'strong' as const }] as const],
+          },
+          {
+            kind: 'text' as const,
+            text: {
+              text: 'Shown once: keep it where you keep passwords. Leaving safe mode needs it; the database has only its hash.',
+              tone: 'warn' as const,
+            },
+          },
+        ]),
+    { kind: 'next', commands: ['tms flags verify', 'tms status', 'tms tenants add <key>'] },
+  ]
+}
+
+export function statusView(status: Status): readonly Block[] {
+  return [
+    {
+      kind: 'facts',
+      rows: [
+        ['database', status.target],
+        ['environment', status.environment ?? { text: 'not initialised: tms init', tone: 'warn' }],
+        ['server', `Postgres ${status.server}, contract ${status.contract}`],
+        ['tenants', status.tenants],
+        ['flags set', status.flags_set],
+        ['last change', status.last_change_at ?? 'none'],
+        ['ledger rows', `${status.unsealed_ledger_rows} in the inbox`],
+      ],
+    },
+  ]
+}
+
+export function doctorView({ checks }: Diagnosis): readonly Block[] {
+  const tones = { ok: 'good', problem: 'bad', unknown: 'warn' } as const
+  return [
+    {
+      kind: 'table',
+      columns: ['check', 'state', 'what'],
+      rows: checks.map(({ check, state, what }) => [check, { text: state, tone: tones[state] }, what]),
+      empty: 'Nothing was checked.',
+    },
+    { kind: 'next', commands: [...new Set(checks.flatMap(({ next }) => next))] },
+  ]
+}
+
+export function upView({ target, held }: Held): readonly Block[] {
+  return [
+    {
+      kind: 'text',
+      text: held
+        ? `Serving ${target} to other tms processes. Ctrl-C ends it.`
+        : `${target} has a server of its own: there is nothing to keep open.`,
+    },
+  ]
+}

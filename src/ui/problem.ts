@@ -1,0 +1,23 @@
+import type { Problem } from '../errors.ts'
+import { printableLines } from './escape.ts'
+import type { Surface } from './terminal.ts'
+
+/** What a person reads when something went wrong: what happened, why, and what to type next. */
+export async function renderProblem(problem: Problem, surface: Surface): Promise<string> {
+  const head = await emphasised(`${problem.code}:`, surface)
+  const lines = [`${head} ${printableLines(problem.what)}`]
+  if (problem.why)
+    lines.push(
+      ...printableLines(problem.why)
+        .split('\n')
+        .map((line) => `  ${line}`),
+    )
+  if (problem.next.length > 0) lines.push('Next:', ...problem.next.map((command) => `  ${printableLines(command)}`))
+  return `${lines.join('\n')}\n`
+}
+
+async function emphasised(text: string, surface: Surface): Promise<string> {
+  if (!surface.colour) return text
+  const { Chalk } = await import('chalk')
+  return new Chalk({ level: 1 }).red.bold(text)
+}

@@ -1,0 +1,78 @@
+import { exit, TmsError, type ExitCode } from '../errors.ts'
+
+/** How SIGINT and SIGTERM reach a running command. */
+export type Interruption = {
+  /** Aborted by the first signal; every database call carries it. */
+  readonly signal: AbortSignal
+  /** The exit code the signal asks for, null while there was none. */
+  exitCode(): ExitCode | null
+  /** Rejects when the grace after the first signal is over and the work still goes on. */
+  readonly graceOver: Promise<never>
+  /** While `work` runs, signals are noted and change nothing: what was sent can't be taken back. */
+  hold<T>(work: () => Promise<T>): Promise<T>
+  stop(): void
+}
+
+const graceMs = 3_000
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+export function watchSignals(note: (text: string) => void): Interruption {
+  const controller = new AbortController()
+  let exitCode: ExitCode | null = null
+  let held = 0
+  let timer: NodeJS.Timeout | undefined
+  let giveUp: (error: TmsError) => void = () => {}
+  const graceOver = new Promise<never>((_, reject) => (giveUp = reject))
+  // Nobody may be waiting for it yet, or any more.
+  graceOver.catch(() => {})
+
+  const onSignal = (name: NodeJS.Signals) => {
+    if (held > 0) {
+      note('This step was sent and can no longer be cancelled; waiting for its answer.\n')
+      return
+    }
+    // Twice means now: whatever is still open, the process ends. Its code is that of the first signal.
+    if (exitCode !== null) process.exit(exitCode)
+    exitCode = name === 'SIGINT' ? exit.interrupted : exit.terminated
+    const error = interrupted(exitCode)
+    controller.abort(error)
+    timer = setTimeout(() => giveUp(error), graceMs)
+  }
+  for (const name of signals) process.on(name, onSignal)
+
+  return {
+    signal: controller.signal,
+    exitCode: () => exitCode,
+    graceOver,
+    async hold(work) {
+      held++
+      try {
+        return await work()
+      } finally {
+        held--
+      }
+    },
+    stop() {
+      clearTimeout(timer)
+      for (const name of signals) process.off(name, onSignal)
+    },
+  }
+}
+
+export function interrupted(
+  code: ExitCode,
+  { served = false, cause }: { served?: boolean; cause?: unknown } = {},
+): TmsError {
+  const terminated = code === exit.terminated
+  return new TmsError(
+    {
+      code: terminated ? 'TERMINATED' : 'INTERRUPTED',
+      what: served ? 'Stopped.' : terminated ? 'tms was told to stop.' : 'Interrupted.',
+      why: served
+        ? 'A signal asked for it.'
+        : 'It was stopped before the work was done. What the database already took may still have been committed.',
+      next: [],
+    },
+    { cause },
+  )
+}

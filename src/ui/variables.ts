@@ -1,0 +1,7 @@
+/** Consent is given once, for one thing, by whoever types: never by something that lies around in an environment. */
+const withoutVariable = new Set(['confirm', 'execute'])
+
+/** The variable that stands in for a flag: `--call-limit` is TMS_CALL_LIMIT. Null for consent, which has none. */
+export function flagVariable(flag: string): string | null {
+  return withoutVariable.has(flag) ? null : `TMS_${flag.toUpperCase().replaceAll('-', '_')}`
+}

@@ -1,0 +1,151 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { readSqlFiles } from '../../src/db/files.ts'
+import { push } from '../../src/db/schema.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { openPostgres } from '../../src/drivers/postgres/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { openSupabase } from '../../src/drivers/supabase/driver.ts'
+import { query, startPostgres, type Database, type Postgres } from '../servers/postgres.ts'
+import { createApiRoles, startPostgrest, type Postgrest } from '../servers/postgrest.ts'
+
+/** A database with the schema, and a way to be anybody in it, through one of the drivers. */
+export type Subject = {
+  readonly name: 'embedded' | 'postgres' | 'supabase'
+  /** Opens a driver as the super_admin. */
+  operator(): Promise<Driver>
+  /** How `who` is recognised; makes the login where there must be one. */
+  credential(who: string): Promise<{ kind: 'postgres' | 'jwt' | 'local'; name: string }>
+  /** Gives a service account a credential of this driver's kind and returns its name. */
+  account(account: string): Promise<string>
+  /** Opens a driver as whoever has this credential. */
+  as(credential: string): Promise<Driver>
+  /** Runs SQL as somebody who may do anything: for looking behind the contract, and for switching protections off. */
+  sql(text: string, parameters?: unknown[]): Promise<Record<string, unknown>[]>
+  stop(): Promise<void>
+}
+
+export const sqlFolder = join(import.meta.dirname, '../../sql')
+
+export async function embeddedSubject(): Promise<Subject> {
+  const directory = join(await mkdtemp(join(tmpdir(), 'tms-contract-')), '.tms')
+  const connection = { driver: 'embedded', directory, create: true, callTimeoutMs: 20_000 } as const
+  const { openEmbedded } = await import('../../src/drivers/embedded/driver.ts')
+  const as = (localUser: string) => openEmbedded(connection, { localUser })
+  const operator = () => as('operator')
+  const first = await operator()
+  await push(first, await readSqlFiles(sqlFolder))
+  await first.close()
+  const sql = async (text: string, parameters?: unknown[]) => {
+    const driver = await operator()
+    try {
+      return [...((await driver.administration?.transaction((run) => run(text, parameters))) ?? [])]
+    } finally {
+      await driver.close()
+    }
+  }
+  return {
+    name: 'embedded',
+    operator,
+    as,
+    sql,
+    credential: async (who) => ({ kind: 'local', name: who }),
+    account: async (account) => {
+      // The embedded database knows people only; a service account is put in place of one to see what it may do.
+      await sql(
+        `insert into tms.logins (principal_id, kind, name) select id, 'local', $1 from tms.principals where name = $1
+         on conflict do nothing returning name`,
+        [account],
+      )
+      return account
+    },
+    stop: () => rm(join(directory, '..'), { recursive: true, force: true }),
+  }
+}
+
+async function pushed(database: Database): Promise<void> {
+  const deployer = await openPostgres({ driver: 'postgres', url: database.url, ...times })
+  await push(deployer, await readSqlFiles(sqlFolder))
+  await deployer.close()
+}
+
+const times = { connectTimeoutMs: 10_000, callTimeoutMs: 20_000 }
+
+export async function postgresSubject(): Promise<Subject> {
+  const server = await startPostgres()
+  const database = await server.createDatabase()
+  await pushed(database)
+  await query(database.url, `select tms._bootstrap('postgres', session_user::text, 'operator@example.com')`)
+  const passwords = new Map<string, string>()
+  const open = (url: string) => openPostgres({ driver: 'postgres', url, ...times })
+  const login = async (name: string) => {
+    const password = randomBytes(12).toString('hex')
+    passwords.set(name, password)
+    await query(database.superuserUrl, `create role "${name}" login password '${password}' connection limit 20 in role tms_caller`)
+    return name
+  }
+  return {
+    name: 'postgres',
+    operator: () => open(database.url),
+    as: (name) => open(database.urlAs(name, passwords.get(name) ?? '')),
+    credential: async (who) => ({ kind: 'postgres', name: await login(`${who}_${randomBytes(3).toString('hex')}`) }),
+    account: async (account) => rotate(() => open(database.url), account, 'postgres', await login(`${account}_${randomBytes(3).toString('hex')}`)),
+    sql: (text, parameters) => query(database.superuserUrl, text, parameters),
+    stop: () => server.stop(),
+  }
+}
+
+export type SupabaseSubject = Subject & {
+  readonly server: Postgres
+  readonly database: Database
+  readonly postgrest: Postgrest
+}
+
+export async function supabaseSubject(): Promise<SupabaseSubject> {
+  const server = await startPostgres()
+  const database = await server.createDatabase()
+  await createApiRoles(database)
+  await pushed(database)
+  const operatorSub = randomUUID()
+  await query(database.url, `select tms._bootstrap('jwt', $1, 'operator@example.com')`, [operatorSub])
+  const postgrest = await startPostgrest(database)
+  const as = (sub: string) =>
+    openSupabase({
+      driver: 'supabase',
+      url: postgrest.url,
+      key: postgrest.anonKey,
+      token: postgrest.tokenFor(sub),
+      callTimeoutMs: 20_000,
+      pollMs: 200,
+    })
+  const operator = () => as(operatorSub)
+  return {
+    name: 'supabase',
+    server,
+    database,
+    postgrest,
+    operator,
+    as,
+    credential: async () => ({ kind: 'jwt', name: randomUUID() }),
+    account: (account) => rotate(operator, account, 'jwt', randomUUID()),
+    sql: (text, parameters) => query(database.superuserUrl, text, parameters),
+    stop: async () => {
+      await postgrest.stop()
+      await server.stop()
+    },
+  }
+}
+
+async function rotate(operator: () => Promise<Driver>, account: string, kind: 'postgres' | 'jwt', name: string): Promise<string> {
+  const driver = await operator()
+  try {
+    granted(await driver.call('accounts_rotate', { request_id: randomUUID(), account, kind, name, overlap_seconds: 0 }))
+    return name
+  } finally {
+    await driver.close()
+  }
+}
+
+export const subjects = { embedded: embeddedSubject, postgres: postgresSubject, supabase: supabaseSubject } as const

@@ -1,0 +1,76 @@
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import type { EmbeddedConnection } from '../../src/drivers/connection.ts'
+import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
+import { tinySchema } from './schema.ts'
+
+/**
+ * What runs outside of vitest: the worker thread, and processes that open a directory. Node 20 loads no TypeScript, and
+ * dist may be older than the sources, so each test file bundles its own.
+ */
+export type Bundle = {
+  readonly workerFile: string
+  readonly childFile: string
+  /** A new, empty place for a test; all of them go with `remove`. */
+  folder(): string
+  /** A directory that holds a database with the tiny schema; copied, because making one takes three seconds. */
+  database(): Promise<string>
+  remove(): void
+}
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+export async function bundle(): Promise<Bundle> {
+  const home = mkdtempSync(join(tmpdir(), 'tms-test-'))
+  symlinkSync(join(root, 'node_modules'), join(home, 'node_modules'))
+  await build({
+    absWorkingDir: root,
+    entryPoints: { 'embedded-worker': 'src/drivers/embedded/worker.ts', child: 'test/embedded/child.ts' },
+    outdir: home,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node20',
+    external: ['@electric-sql/*'],
+    logLevel: 'error',
+  })
+  const workerFile = join(home, 'embedded-worker.js')
+  let folders = 0
+  let template: Promise<string> | undefined
+
+  function folder(): string {
+    return mkdtempSync(join(home, `${(folders += 1)}-`))
+  }
+
+  async function makeTemplate(): Promise<string> {
+    const directory = join(folder(), '.tms')
+    const driver = await openEmbedded(connectionTo(directory, { create: true }), { workerFile })
+    try {
+      await driver.administration?.transaction((run) => run(tinySchema))
+    } finally {
+      await driver.close()
+    }
+    return directory
+  }
+
+  return {
+    workerFile,
+    childFile: join(home, 'child.js'),
+    folder,
+    async database() {
+      template ??= makeTemplate()
+      const directory = join(folder(), '.tms')
+      cpSync(join(await template, 'db'), join(directory, 'db'), { recursive: true })
+      return directory
+    },
+    remove: () => rmSync(home, { recursive: true, force: true, maxRetries: 5 }),
+  }
+}
+
+export function connectionTo(directory: string, more: Partial<EmbeddedConnection> = {}): EmbeddedConnection {
+  return { driver: 'embedded', directory, create: false, callTimeoutMs: 20_000, ...more }
+}

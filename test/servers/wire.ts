@@ -1,0 +1,89 @@
+import { connect, createServer } from 'node:net'
+import type { Socket } from 'node:net'
+
+/** A TCP proxy in front of a real server, to cut or stall what goes over it. */
+export type Wire = {
+  readonly port: number
+  /** How many connections were accepted so far. */
+  accepted(): number
+  /** Cuts every connection; new ones are welcome. */
+  cut(): void
+  /** From now on bytes go nowhere, in both directions, and connections stay open. */
+  stall(): void
+  /** Cuts every connection and doesn't accept new ones until `resume`. */
+  refuse(): Promise<void>
+  /** Undoes stall and refuse. */
+  resume(): Promise<void>
+  /**
+   * The next answer is lost: the request whose bytes match reaches the server, and the connection is cut when the
+   * server answers, so that the client can't know what happened.
+   */
+  loseAnswerTo(bytes: string): void
+  stop(): Promise<void>
+}
+
+export async function startWire(targetPort: number): Promise<Wire> {
+  const pairs = new Set<readonly [Socket, Socket]>()
+  let accepted = 0
+  let stalled = false
+  let loseAnswerTo: string | undefined
+  const server = createServer((client) => {
+    accepted++
+    const target = connect(targetPort, '127.0.0.1')
+    const pair = [client, target] as const
+    pairs.add(pair)
+    const end = (): void => {
+      pairs.delete(pair)
+      client.destroy()
+      target.destroy()
+    }
+    let cutOnAnswer = false
+    client.on('data', (chunk: Buffer) => {
+      if (stalled) return
+      if (loseAnswerTo !== undefined && chunk.includes(loseAnswerTo)) {
+        loseAnswerTo = undefined
+        cutOnAnswer = true
+      }
+      target.write(chunk)
+    })
+    target.on('data', (chunk: Buffer) => {
+      if (stalled) return
+      if (cutOnAnswer) end()
+      else client.write(chunk)
+    })
+    for (const socket of pair) socket.on('error', end).on('close', end)
+  })
+  const listen = (port: number): Promise<void> =>
+    new Promise((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(port, '127.0.0.1', resolve)
+    })
+  const cut = (): void => {
+    for (const pair of pairs) for (const socket of pair) socket.destroy()
+    pairs.clear()
+  }
+  await listen(0)
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const { port } = address
+  const refuse = async (): Promise<void> => {
+    const closed = new Promise((resolve) => server.close(resolve))
+    cut()
+    await closed
+  }
+  return {
+    port,
+    accepted: () => accepted,
+    cut,
+    stall: () => void (stalled = true),
+    refuse,
+    resume: async () => {
+      stalled = false
+      if (!server.listening) await listen(port)
+    },
+    loseAnswerTo: (bytes) => void (loseAnswerTo = bytes),
+    stop: async () => {
+      if (server.listening) await refuse()
+    },
+  }
+}
