@@ -2,7 +2,16 @@
 // aside and swapped in as a whole, so an interrupted build leaves the old one or none, never half of one.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bundle } from './bundle.js'
@@ -17,16 +26,19 @@ const aside = `dist.new-${process.pid}`
 const sources = ['src', 'sql', 'policies', 'scripts', 'package.json', 'package-lock.json']
 
 const stamp = stampOf(sources)
-if (readIfPresent(join(dist, '.stamp')) === stamp) {
+const isCurrent = () => readIfPresent(join(dist, '.stamp')) === stamp
+
+if (isCurrent()) {
   process.stdout.write('dist is up to date.\n')
 } else {
   sweep()
   try {
     await bundle(root, join(root, aside))
     await checkManifest()
-    makeSnapshot()
+    takeSnapshot()
     writeFileSync(join(root, aside, '.stamp'), stamp)
-    swap()
+    // Somebody else built the same meanwhile and may be running it.
+    if (!isCurrent()) swap()
     process.stdout.write('dist is built.\n')
   } finally {
     rmSync(join(root, aside), { recursive: true, force: true })
@@ -42,13 +54,25 @@ async function checkManifest() {
     process.stderr.write('oclif.manifest.json does not match src/commands: help is wrong.\nNext:\n  npm run manifest\n')
 }
 
-/** The database that a first start unpacks instead of creating one: made by scripts/snapshot.js, where there is one. */
-function makeSnapshot() {
+/**
+ * The database that a first start unpacks instead of creating one. Making it takes ten times as long as everything else,
+ * so the one of the last build is kept while nothing changed that it is made from.
+ */
+function takeSnapshot() {
   const script = join(root, 'scripts/snapshot.js')
   if (!existsSync(script)) return
+  const made = stampOf(['sql', 'src/db', 'src/drivers/embedded', 'scripts', 'package-lock.json'])
+  const last = JSON.parse(readIfPresent(join(dist, '.snapshot')) ?? '{}')
+  if (last.made === made) {
+    for (const file of [...last.files, '.snapshot']) copyFileSync(join(dist, file), join(root, aside, file))
+    return
+  }
+  const before = new Set(readdirSync(join(root, aside)))
   const { status, error } = spawnSync(process.execPath, [script, join(root, aside)], { stdio: 'inherit' })
   if (error) throw error
   if (status !== 0) throw new Error(`scripts/snapshot.js ended with ${status}`)
+  const files = readdirSync(join(root, aside)).filter((file) => !before.has(file))
+  writeFileSync(join(root, aside, '.snapshot'), JSON.stringify({ made, files }))
 }
 
 function swap() {

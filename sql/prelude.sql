@@ -1,5 +1,7 @@
 -- Before the first migration, and again before every push: the roles, the schema, the list of what was applied.
 -- Runs as whoever pushes; that needs CREATEROLE the first time and CREATE on the database, not superuser.
+set local client_min_messages = warning;
+
 do $$
 declare
   r text;

@@ -254,7 +254,7 @@ begin
   if lvl = 'tenant' and args ?| '{percentage,canary}' then
     raise exception 'a percentage and canary tenants choose among tenants; this sets one' using errcode = 'TM400';
   end if;
-  if (args -> 'unset' = 'true'::jsonb) = (args ? 'value') then
+  if coalesce(args -> 'unset' = 'true'::jsonb, false) = (args ? 'value') then
     raise exception 'give a value, or unset' using errcode = 'TM400';
   end if;
 

@@ -7,7 +7,7 @@ export default class Doctor extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(Doctor)
-    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { userConfigFolder }] = await Promise.all([
+    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { keysFolder }] = await Promise.all([
       import('../setup/doctor.ts'),
       import('../setup/views.ts'),
       import('../flags/catalogue.ts'),
@@ -19,7 +19,7 @@ export default class Doctor extends TmsCommand {
       open: () => this.database({ anyContract: true }),
       files: await this.sqlFiles(),
       catalogue: async () => readCatalogue(await this.policyFolders()),
-      configDirectory: userConfigFolder(process.env),
+      keysFolder: keysFolder(settings, process.env),
       configFile: settings.file,
       warnings: settings.warnings,
       now: () => new Date(),

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { Flags } from '@oclif/core'
 import type { environments as known } from '../drivers/contract.ts'
 import { consentFlags, questionFlags, TmsCommand } from '../ui/command.ts'
@@ -25,13 +26,14 @@ export default class Init extends TmsCommand {
     environment: Flags.option({ options: ['production', 'staging', 'development'] as const })({
       description: 'what this database is; set once (default: development for the embedded database, else production)',
     }),
+    keys: Flags.string({ description: "folder of the signing key, kept in the configuration (default: the user's own)", helpValue: '<folder>' }),
     operator: Flags.string({ description: 'name of the first operator, where the database does not know you yet' }),
   }
 
   async run(): Promise<void> {
     const { flags } = await this.parse(Init)
     const settings = await this.settings({ create: true })
-    const [{ initialise }, { initView }, { schemaPresent }, { readCatalogue }, { ensureConfig }, { localUser, userConfigFolder }] = await Promise.all([
+    const [{ initialise }, { initView }, { schemaPresent }, { readCatalogue }, { ensureConfig }, { keysFolder, localUser }] = await Promise.all([
       import('../setup/init.ts'),
       import('../setup/views.ts'),
       import('../db/schema.ts'),
@@ -60,10 +62,10 @@ export default class Init extends TmsCommand {
       catalogue,
       environment,
       operator,
-      configDirectory: userConfigFolder(process.env),
+      keysFolder: flags.keys === undefined ? keysFolder(settings, process.env) : resolve(flags.keys),
     })
     work.done()
-    const { path, written } = await ensureConfig(settings, process.cwd())
+    const { path, written } = await ensureConfig(settings, process.cwd(), flags.keys)
     return this.show(initView, { ...done, configFile: path, configWritten: written })
   }
 }

@@ -1,8 +1,14 @@
 import { homedir, userInfo } from 'node:os'
 import { join } from 'node:path'
+import type { Settings } from './settings.ts'
 
-/** The user's own folder for what belongs to a person and not to a project: the signing key. Works without HOME. */
-export function userConfigFolder(environment: NodeJS.ProcessEnv): string {
+/** Where the signing key is: the configured folder, else the user's own, which belongs to a person and not to a project. */
+export function keysFolder({ values }: Settings, environment: NodeJS.ProcessEnv): string {
+  return values.keys ?? join(userConfigFolder(environment), 'keys')
+}
+
+/** Works without HOME. */
+function userConfigFolder(environment: NodeJS.ProcessEnv): string {
   const base = environment.XDG_CONFIG_HOME
   return base ? join(base, 'tms') : join(environment.HOME || homeOrTemporary(), '.config', 'tms')
 }

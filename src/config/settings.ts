@@ -122,6 +122,13 @@ export const settingsTable = {
     path: true,
     default: 'policies',
   },
+  keys: {
+    schema: text,
+    about: "folder of the signing key (default: keys in the user's configuration folder)",
+    variable: 'TMS_KEYS',
+    inFile: true,
+    path: true,
+  },
   monitoringIntervalMs: {
     schema: z.int().min(1000),
     about: 'milliseconds between two rounds of monitoring',

@@ -4,7 +4,9 @@ import { setTimeout as pause } from 'node:timers/promises'
 /** How long to go on, in `performance.now()`: a clock that is set back must not make a call last for ever. */
 export type Limits = { readonly deadline: number; readonly signal?: AbortSignal | undefined }
 
-export class TimeUp extends Error {}
+export class TimeUp extends Error {
+  override readonly name = 'TimeUp'
+}
 
 export function limitsFor(milliseconds: number, signal?: AbortSignal): Limits {
   return { deadline: performance.now() + milliseconds, signal }
@@ -19,6 +21,7 @@ export async function bounded<T>(work: Promise<T>, limits: Limits, abandon: () =
   const { signal } = limits
   return new Promise<T>((resolve, reject) => {
     const giveUp = (reason: unknown): void => {
+      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- whoever aborts chooses the reason
       reject(reason)
       abandon()
     }

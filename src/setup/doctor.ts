@@ -22,7 +22,7 @@ export type Patient = {
   readonly open: () => Promise<Driver>
   readonly files: SqlFiles
   readonly catalogue: () => Promise<Catalogue>
-  readonly configDirectory: string
+  readonly keysFolder: string
   readonly configFile: string | null
   readonly warnings: readonly string[]
   readonly now: () => Date
@@ -30,7 +30,7 @@ export type Patient = {
 
 /** Looks at everything that tms needs, one check each. What can't be looked at is unknown, never ok. */
 export async function diagnose(patient: Patient): Promise<Diagnosis> {
-  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), await signingKeyCheck(patient.configDirectory)]
+  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), await signingKeyCheck(patient.keysFolder)]
   let driver: Driver
   try {
     driver = await patient.open()
@@ -85,10 +85,10 @@ function configCheck({ configFile, warnings }: Patient): Check {
   return ok('configuration', configFile ?? 'no file; flags, variables and defaults apply')
 }
 
-async function signingKeyCheck(configDirectory: string): Promise<Check> {
+async function signingKeyCheck(keysFolder: string): Promise<Check> {
   const check = 'signing key'
   return checked(check, async () => {
-    const path = signingKeyPath(configDirectory)
+    const path = signingKeyPath(keysFolder)
     const key = await readSigningKey(path)
     if (!key) return { check, state: 'problem', what: `there is none in ${path}`, next: ['tms init'] }
     if (await exposed(path)) {

@@ -14,7 +14,7 @@ export type Initialisation = {
   readonly environment: (typeof environments)[number]
   /** Who the first operator is, where the database doesn't know the caller yet. */
   readonly operator: string
-  readonly configDirectory: string
+  readonly keysFolder: string
 }
 
 export type Initialised = {
@@ -35,7 +35,7 @@ export type Initialised = {
 export async function initialise(driver: Driver, input: Initialisation): Promise<Initialised> {
   if (driver.administration || !(await schemaPresent(driver))) await push(driver, input.files)
   await bootstrapOperator(driver, input.operator)
-  const signingKey = await ensureSigningKey(input.configDirectory)
+  const signingKey = await ensureSigningKey(input.keysFolder)
 
   const overrideToken = `tms-override-${randomBytes(24).toString('base64url')}`
   const { environment, first } = granted(

@@ -7,13 +7,13 @@ import { fileProblem, writeFileAtomically } from '../files.ts'
 /** The key that signs what tms writes. Its private half stays in this file: never in a database, a log or a pack. */
 export type SigningKey = { readonly path: string; readonly fingerprint: string; readonly made: boolean }
 
-export function signingKeyPath(configDirectory: string): string {
-  return join(configDirectory, 'keys', 'signing.pem')
+export function signingKeyPath(folder: string): string {
+  return join(folder, 'signing.pem')
 }
 
 /** The key that is there, or a new one. Only `init` calls this: nothing else makes a key silently. */
-export async function ensureSigningKey(configDirectory: string): Promise<SigningKey> {
-  const path = signingKeyPath(configDirectory)
+export async function ensureSigningKey(folder: string): Promise<SigningKey> {
+  const path = signingKeyPath(folder)
   const there = await readSigningKey(path)
   if (there) return there
   const { privateKey } = generateKeyPairSync('ed25519')

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import type { EmbeddedConnection } from '../../src/drivers/connection.ts'
-import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
+import { openEmbedded, type Internals } from '../../src/drivers/embedded/driver.ts'
 import { tinySchema } from './schema.ts'
 
 /**
@@ -12,7 +12,8 @@ import { tinySchema } from './schema.ts'
  * dist may be older than the sources, so each test file bundles its own.
  */
 export type Bundle = {
-  readonly workerFile: string
+  /** This bundle's worker, and no snapshot. */
+  readonly internals: Internals
   readonly childFile: string
   /** A new, empty place for a test; all of them go with `remove`. */
   folder(): string
@@ -38,7 +39,7 @@ export async function bundle(): Promise<Bundle> {
     external: ['@electric-sql/*'],
     logLevel: 'error',
   })
-  const workerFile = join(home, 'embedded-worker.js')
+  const internals = { workerFile: join(home, 'embedded-worker.js'), snapshotFolder: join(home, 'no snapshot here') }
   let folders = 0
   let template: Promise<string> | undefined
 
@@ -48,7 +49,7 @@ export async function bundle(): Promise<Bundle> {
 
   async function makeTemplate(): Promise<string> {
     const directory = join(folder(), '.tms')
-    const driver = await openEmbedded(connectionTo(directory, { create: true }), { workerFile })
+    const driver = await openEmbedded(connectionTo(directory, { create: true }), internals)
     try {
       await driver.administration?.transaction((run) => run(tinySchema))
     } finally {
@@ -58,7 +59,7 @@ export async function bundle(): Promise<Bundle> {
   }
 
   return {
-    workerFile,
+    internals,
     childFile: join(home, 'child.js'),
     folder,
     async database() {

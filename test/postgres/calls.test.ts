@@ -94,7 +94,7 @@ describe('a call', () => {
   })
 
   test('asks the functions of tms, whatever the search_path of the login holds', async () => {
-    await define(database, 'contract_version', says(`'the real one'`))
+    await define(database, 'contract_version', says('(select count(*) from pg_catalog.pg_prepared_statements)'))
     await query(
       database.superuserUrl,
       `create schema trap;
@@ -104,7 +104,10 @@ describe('a call', () => {
        create role trapped login password 'pw'; grant usage on schema trap to trapped;
        alter role trapped set search_path = trap, pg_catalog`,
     )
-    expect(await using(connectionTo(database.urlAs('trapped', 'pw')), ask)).toBe('the real one')
+    await using(connectionTo(database.urlAs('trapped', 'pw')), async (trapped) => {
+      // Prepared the second time: so the session's pid was the true one as well.
+      expect([await ask(trapped), await ask(trapped)]).toEqual(['0', '1'])
+    })
   })
 
   test('that was aborted before it began never reaches the database', async () => {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { query, startPostgres, startReplica } from './postgres.ts'
 import type { Database, Postgres } from './postgres.ts'
@@ -32,7 +33,9 @@ test('text sorts by language here, so that code relying on bytewise order is cau
 
 test('a dropped database is gone although somebody is connected', async () => {
   const other = await postgres.createDatabase()
-  const open = query(other.url, 'select pg_sleep(60)').catch((error: { code?: string }) => error.code)
+  const open = query(other.url, 'select pg_sleep(60)').catch(
+    (error: unknown) => error instanceof pg.DatabaseError && error.code,
+  )
   await until('the session runs', async () => {
     const rows = await query(
       postgres.superuserUrl,

@@ -55,5 +55,5 @@ export async function startPgbouncer(
       () => false,
     )
   })
-  return { port, urlOf, stop: server.stop }
+  return { port, urlOf, stop: () => server.stop() }
 }

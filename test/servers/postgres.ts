@@ -51,7 +51,7 @@ export type Database = {
 }
 
 /** What only a server started here has. */
-export type Cluster = ServerProcess & {
+type Cluster = ServerProcess & {
   readonly directory: string
   readonly data: string
   readonly bin: string
@@ -239,7 +239,8 @@ async function run(options: {
           return query(superuserUrl, 'select 1').then(
             () => true,
             // Said by a standby that is there and takes no queries.
-            (error: { code?: string }) => options.takesQueries === false && error.code === '57P03',
+            (error: unknown) =>
+              options.takesQueries === false && error instanceof pg.DatabaseError && error.code === '57P03',
           )
         },
         30_000,

@@ -46,8 +46,8 @@ export async function startPostgrest(
     anonKey: signToken({ role: 'anon', iss: 'supabase', exp: hour() }, { secret }),
     serviceKey: signToken({ role: 'service_role', iss: 'supabase', exp: hour() }, { secret }),
     tokenFor: (subject) => signToken({ role: 'authenticated', sub: subject, exp: hour() }, { secret }),
-    log: server.log,
-    stopBehindGateway: server.stop,
+    log: () => server.log(),
+    stopBehindGateway: () => server.stop(),
     stop: async () => {
       await gateway.stop()
       await server.stop()

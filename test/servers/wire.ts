@@ -27,9 +27,9 @@ export async function startWire(targetPort: number): Promise<Wire> {
   let accepted = 0
   let stalled = false
   let loseAnswerTo: string | undefined
-  const server = createServer((client) => {
+  const server = createServer({ allowHalfOpen: true }, (client) => {
     accepted++
-    const target = connect(targetPort, '127.0.0.1')
+    const target = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true })
     const pair = [client, target] as const
     pairs.add(pair)
     const end = (): void => {
@@ -52,6 +52,9 @@ export async function startWire(targetPort: number): Promise<Wire> {
       else client.write(chunk)
     })
     for (const socket of pair) socket.on('error', end).on('close', end)
+    // A goodbye doesn't get through a dead wire either.
+    client.on('end', () => stalled || target.end())
+    target.on('end', () => stalled || client.end())
   })
   const listen = (port: number): Promise<void> =>
     new Promise((resolve, reject) => {

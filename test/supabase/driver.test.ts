@@ -196,9 +196,8 @@ describe('a token', () => {
   )
 
   test('is not needed where the key is one; the anonymous key has no rights either', async () => {
-    // exactOptionalPropertyTypes: absent, and not undefined.
-    const { token: _, ...anonymous } = connection()
-    const driver = await openSupabase(anonymous)
+    const { url, key, callTimeoutMs, pollMs } = connection()
+    const driver = await openSupabase({ driver: 'supabase', url, key, callTimeoutMs, pollMs })
     expect(await failureOf(ask(driver))).toMatchObject({ code: 'ROLE_DENIED' })
   })
 
@@ -263,7 +262,7 @@ describe('no connection', () => {
 
   test('when the project does not serve the schema', async () => {
     const other = await startPostgrest(database, { schemas: 'public' })
-    onTestFinished(other.stop)
+    onTestFinished(() => other.stop())
     const token = other.tokenFor('vera')
     const error = await whyNot(other.url, { token })
     expect(error).toMatchObject({
@@ -274,7 +273,7 @@ describe('no connection', () => {
 
   test('when the gateway has nothing behind it', async () => {
     const other = await startPostgrest(database)
-    onTestFinished(other.stop)
+    onTestFinished(() => other.stop())
     await other.stopBehindGateway()
     expect(await whyNot(other.url)).toMatchObject({
       code: 'DB_UNREACHABLE',
@@ -288,7 +287,7 @@ describe('no connection', () => {
     await createTinySchema(theirs)
     await define(theirs, 'contract_version', says(`'yes'`))
     const other = await startPostgrest(theirs)
-    onTestFinished(other.stop)
+    onTestFinished(() => other.stop())
     await cluster.stop()
     const error = await whyNot(other.url, { token: other.tokenFor('vera') })
     expect(error.code).toMatch(/DB_UNREACHABLE|DB_BUSY/)

@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { bin, build } from './built.ts'
-import { collect, noTerminal, onTerminal, root, run, start, type Options } from './process.ts'
+import { collect, envelopeOf, noTerminal, onTerminal, root, run, start, type Options } from './process.ts'
 
 /** The built program as it is installed, run as a process. */
 
@@ -38,7 +38,6 @@ function asStranger(script: string): number | null {
 }
 
 const tms = (argv: readonly string[], options: Options = {}) => run([bin, ...argv], { cwd: project, ...options })
-const envelopeOf = (stdout: string) => JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
 
 describe('finding the command', () => {
   test.each([[['--version']], [['-v']], [['version']]])('%j prints the version', async (argv) => {

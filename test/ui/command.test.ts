@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { collect, noTerminal, onTerminal, root, run, said, start, type Options } from './process.ts'
+import { collect, envelopeOf, noTerminal, onTerminal, root, run, said, start, type Options } from './process.ts'
 
 /** The command base, through commands that do one thing each (fixture/commands.ts). */
 
@@ -43,8 +43,6 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 const command = (argv: readonly string[], options: Options = {}) =>
   run([program, ...argv], { ...options, env: { ...fixture, ...options.env } })
-
-const envelopeOf = (stdout: string) => JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
 
 describe('results', () => {
   test('a result goes to stdout, a warning to stderr, and the exit code is 0', async () => {

@@ -1,6 +1,7 @@
-import { spawn, spawnSync, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import { spawn, spawnSync, type ChildProcess, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
 
 /** Runs programs as a shell, cron or CI would: as child processes, with pipes or under a pseudo-terminal. */
 
@@ -18,7 +19,15 @@ export type Options = {
 }
 
 export function start(program: readonly string[], { cwd, env }: Options = {}): ChildProcessWithoutNullStreams {
-  return spawn(process.execPath, program, { cwd: cwd ?? '/', env: { ...bareEnvironment, ...env } })
+  return mortal(spawn(process.execPath, program, { cwd: cwd ?? '/', env: { ...bareEnvironment, ...env } }))
+}
+
+/** A test that fails leaves no process behind either. */
+function mortal<T extends ChildProcess>(child: T): T {
+  onTestFinished(() => {
+    child.kill('SIGKILL')
+  })
+  return child
 }
 
 export async function run(program: readonly string[], options: Options = {}): Promise<Ended> {
@@ -26,6 +35,18 @@ export async function run(program: readonly string[], options: Options = {}): Pr
   const ended = collect(child)
   child.stdin.end(options.stdin ?? '')
   return ended
+}
+
+/** The last line of stdout. */
+export function envelopeOf(stdout: string) {
+  // True enough for a test: it goes on to compare what is in it.
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as {
+    readonly ok: boolean
+    readonly command: string
+    readonly data: Readonly<Record<string, unknown>>
+    readonly warnings: readonly string[]
+    readonly error: unknown
+  }
 }
 
 /** Everything the process says until it ends. */
@@ -67,10 +88,12 @@ export async function onTerminal(
 ): Promise<{ readonly code: number | null; readonly screen: string }> {
   const words = [process.execPath, ...program].map((word) => `'${word}'`).join(' ')
   const command = `stty cols ${columns}; ${words} ${redirect}`
-  const child = spawn('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
-    env: { ...bareEnvironment, TERM: 'xterm', ...env },
-    cwd: '/',
-  })
+  const child = mortal(
+    spawn('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
+      env: { ...bareEnvironment, TERM: 'xterm', ...env },
+      cwd: '/',
+    }),
+  )
   let screen = ''
   let step = 0
   child.stdout.on('data', (part: Buffer) => {

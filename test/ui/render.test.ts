@@ -65,7 +65,6 @@ describe('on a terminal', () => {
     const toned: Block = { kind: 'table', columns: ['state'], rows: [[{ text: 'ok', tone: 'good' }]], empty: '' }
     const text = await render([toned], { ...terminal(80), colour: true })
     expect(text).toContain('\u001b[32mok\u001b[39m')
-    // eslint-disable-next-line no-control-regex -- the colours themselves
     expect(text.replace(/\u001b\[\d+m/g, '')).toBe(await render([toned], terminal(80)))
   })
 
@@ -109,7 +108,6 @@ describe('on a terminal', () => {
       { kind: 'next', commands: [evil] },
     ]
     for (const surface of [pipe, terminal(80), { ...terminal(80), colour: false }]) {
-      // eslint-disable-next-line no-control-regex -- that is what must not be left
       expect(await render(blocks, surface)).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
     }
   })

@@ -15,7 +15,6 @@ const anyText = fc.string({
     fc.constantFrom('\u001b', '\u009b', '\ud800', '\u202e', '\n', '\r'),
   ),
 })
-// eslint-disable-next-line no-control-regex -- that is what must not be left
 const obeyed = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/
 
 describe('printable', () => {

@@ -31,6 +31,8 @@ import { fileProblem } from './problem.ts'
 export type Internals = {
   readonly localUser?: string
   readonly workerFile?: string
+  /** Where the snapshot is looked for. */
+  readonly snapshotFolder?: string
 }
 
 /**
@@ -179,6 +181,7 @@ class EmbeddedDriver implements Driver {
       callTimeoutMs: this.#connection.callTimeoutMs,
       localUser: this.#internals.localUser ?? localUser(),
       workerFile: this.#internals.workerFile,
+      snapshotFolder: this.#internals.snapshotFolder,
       onSignal: (channel: Channel) => this.#signal(channel),
       onLost: () => this.#lost(attempt),
     }
@@ -240,6 +243,6 @@ function closed(): TmsError {
     code: 'DB_UNREACHABLE',
     what: 'The connection to the embedded database is closed.',
     why: 'The command is ending.',
-    next: [],
+    next: ['tms doctor'],
   })
 }

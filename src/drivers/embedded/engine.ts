@@ -22,6 +22,7 @@ export type EngineOptions = {
   /** Whether a database that isn't there is made. */
   readonly create: boolean
   readonly workerFile: string | undefined
+  readonly snapshotFolder: string | undefined
   readonly localUser: string
   readonly callTimeoutMs: number
   readonly onSignal: (channel: Channel) => void
@@ -67,8 +68,11 @@ export function createEngine(options: EngineOptions): Engine {
     try {
       if (!holdsDatabase(options.directory)) {
         if (!options.create) throw noDatabase(options.directory)
-        await makeDatabase(options.directory, async (folder) => {
-          await fresh.obey({ do: 'create', dataDirectory: folder }, openTimeoutMs)
+        await makeDatabase(options.directory, {
+          snapshotFolder: options.snapshotFolder,
+          initialise: async (folder) => {
+            await fresh.obey({ do: 'create', dataDirectory: folder }, openTimeoutMs)
+          },
         })
       }
       await fresh.obey({ do: 'open', dataDirectory, localUser: options.localUser }, openTimeoutMs)
@@ -94,6 +98,9 @@ export function createEngine(options: EngineOptions): Engine {
         return await work((order, limitMs) => current.obey(order, limitMs).catch(asProblem))
       } finally {
         queued -= 1
+        // Whoever listens must not wait for somebody's call to have the database opened again.
+        if (thread?.ended && channels.size > 0 && what !== 'open' && !closing)
+          inTurn('open', async () => undefined).catch(() => undefined)
       }
     })
     queue = turn.catch(() => undefined)

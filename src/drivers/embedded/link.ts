@@ -23,6 +23,7 @@ export type LinkOptions = {
   readonly callTimeoutMs: number
   readonly localUser: string
   readonly workerFile: string | undefined
+  readonly snapshotFolder: string | undefined
   readonly onSignal: (channel: Channel) => void
   readonly onLost: () => void
 }

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
-import { lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { z } from 'zod'
 import { TmsError } from '../../errors.ts'
+import { findArtefact } from './artefact.ts'
 
 /**
  * A cleanly closed database directory as a tar file, made by the build and unpacked at the first start: initdb and the
@@ -27,8 +28,19 @@ export function createSnapshot(dataDirectory: string): Snapshot {
   return { archive, manifest: `${JSON.stringify({ sha256: sha256(archive), bytes: archive.length })}\n` }
 }
 
+export type SnapshotFiles = { readonly archive: string; readonly manifest: string }
+
+/** Half a snapshot is broken, and unpacking says so; none of it is a checkout that wasn't built. */
+export function findSnapshot(folder?: string): SnapshotFiles | undefined {
+  const find = (name: string) => (folder === undefined ? findArtefact(name) : [join(folder, name)].find(existsSync))
+  const archive = find(snapshotArchive)
+  const manifest = find(snapshotManifest)
+  if (archive === undefined && manifest === undefined) return undefined
+  return { archive: archive ?? snapshotArchive, manifest: manifest ?? snapshotManifest }
+}
+
 /** Unpacks into a folder that doesn't exist yet. The caller syncs it, renames it, and removes it after an error. */
-export function unpackSnapshot(files: { archive: string; manifest: string }, target: string): void {
+export function unpackSnapshot(files: SnapshotFiles, target: string): void {
   const archive = read(files.archive)
   const manifest = parseManifest(read(files.manifest).toString('utf8'), files.manifest)
   if (archive.length !== manifest.bytes || sha256(archive) !== manifest.sha256) {

@@ -22,7 +22,7 @@ export type Address = {
  * What sslmode means to libpq, and so to psql on the same machine. `pg` by itself reads `require` as verify-full and
  * nothing as "no TLS"; its own reading is never used.
  */
-export type Tls = {
+type Tls = {
   /** `prefer`: with TLS when the server offers it, which stops nobody who can change packets. */
   readonly use: 'never' | 'prefer' | 'always'
   readonly options: ConnectionOptions

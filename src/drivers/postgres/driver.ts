@@ -30,7 +30,7 @@ export async function openPostgres(connection: PostgresConnection): Promise<Driv
   const replica =
     connection.replicaUrl === undefined
       ? undefined
-      : useReplica(primary, openEndpoint(parseAddress(connection.replicaUrl), times), callTimeoutMs)
+      : useReplica(primary, openEndpoint(parseAddress(connection.replicaUrl), times))
   let listener: Promise<Listener | undefined> | undefined
 
   const call: Driver['call'] = async (fn, args, options) => {
@@ -129,6 +129,6 @@ async function transaction<T>(endpoint: Endpoint, connectMs: number, work: (run:
 
 /** Dates stay text: a Date has no microseconds, and the embedded database gives text as well. */
 const plainTypes: pg.CustomTypesConfig = {
-  getTypeParser: (oid, format) =>
+  getTypeParser: (oid, format): unknown =>
     [1082, 1083, 1114, 1184, 1266].includes(oid) ? (value: string) => value : pg.types.getTypeParser(oid, format),
 }

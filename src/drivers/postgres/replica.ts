@@ -3,7 +3,7 @@ import type { Limits } from '../patience.ts'
 import { limitsFor, timeLeft } from '../patience.ts'
 import type { Endpoint } from './endpoint.ts'
 
-export const greatestLagSeconds = 5
+const greatestLagSeconds = 5
 const measureEveryMs = 1_000
 /** A replica that is away must cost a call little: it is an offer, and the primary is there. */
 const measureWithinMs = 1_000
@@ -36,7 +36,7 @@ const replicaLag = `
     end::float8 as lag
   from pg_catalog.pg_control_system()`
 
-export function useReplica(primary: Endpoint, replica: Endpoint, callMs: number): Replica {
+export function useReplica(primary: Endpoint, replica: Endpoint): Replica {
   let measured = { at: -Infinity, fresh: false }
   let measuring: Promise<boolean> | undefined
   let failures = 0
@@ -71,7 +71,7 @@ export function useReplica(primary: Endpoint, replica: Endpoint, callMs: number)
       if (!(await isFresh())) return undefined
       try {
         // Half of the time at most, so that the primary has the other half.
-        const half = limitsFor(Math.min(timeLeft(limits), callMs) / 2, limits.signal)
+        const half = limitsFor(timeLeft(limits) / 2, limits.signal)
         return await replica.call(fn, args, half)
       } catch {
         // Cut off, a conflict with replay, a function that is not there yet, or one that writes: the primary decides.
@@ -80,6 +80,6 @@ export function useReplica(primary: Endpoint, replica: Endpoint, callMs: number)
         return undefined
       }
     },
-    close: replica.close,
+    close: () => replica.close(),
   }
 }

@@ -75,8 +75,8 @@ const request: typeof fetch = async (input, init) => {
 /** What supabase-js needs to know of the schema: functions that take and give JSON. Checking is `parseAnswer`'s. */
 type Schema = {
   tms: {
-    Tables: Record<never, never>
-    Views: Record<never, never>
+    Tables: Record<string, never>
+    Views: Record<string, never>
     Functions: Record<ContractFunction, { Args: { args: unknown }; Returns: unknown }>
   }
 }

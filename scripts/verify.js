@@ -1,0 +1,58 @@
+// Everything that must hold before a change lands. `--full` adds the attacks at the size the promises state.
+import { spawn } from 'node:child_process'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { build, install, requireNode, root } from './install.js'
+
+const full = process.argv.includes('--full')
+const started = Date.now()
+requireNode()
+install()
+build()
+
+const results = []
+// Two lanes for two cores; neither touches what the other writes.
+await Promise.all([
+  lane(['lint'], ['knip']),
+  lane(['types'], ['format:check'], ['layers'], ['check:roles'], ['check:manifest'], ['check:docs']),
+])
+const counts = { passed: 0, failed: 0 }
+await tests('tests with coverage', ['run', '--coverage'], {})
+if (full) await tests('attacks at full size', ['run', 'test/attacks', 'test/embedded'], { TMS_TEST_FULL: '1' })
+
+process.stdout.write('\n')
+for (const { name, ok, seconds } of results) process.stdout.write(`${ok ? 'ok      ' : 'FAILED  '}${name} (${seconds} s)\n`)
+process.stdout.write(`in ${Math.round((Date.now() - started) / 1000)} s\n\n${counts.passed} passed, ${counts.failed} failed\n`)
+process.exitCode = results.every(({ ok }) => ok) ? 0 : 1
+
+async function lane(...scripts) {
+  for (const [script] of scripts) await step(`npm run ${script}`, 'npm', ['run', '--silent', script], {})
+}
+
+async function tests(name, args, env) {
+  const report = join(root, `coverage.${process.pid}.json`)
+  await step(name, process.execPath, ['node_modules/vitest/vitest.mjs', ...args, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`], env)
+  // A run that left no report ran no tests, whatever its exit code says.
+  if (!existsSync(report)) return results.push({ name: `${name}: no report`, ok: false, seconds: 0 })
+  const { numPassedTests, numFailedTests } = JSON.parse(readFileSync(report, 'utf8'))
+  rmSync(report)
+  counts.passed += numPassedTests
+  counts.failed += numFailedTests
+}
+
+/** Runs a step; what it prints is shown when it has ended, so that two lanes don't mix. */
+function step(name, command, args, env) {
+  const since = Date.now()
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+    const output = []
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(chunk))
+    child.once('close', (code) => {
+      const ok = code === 0
+      results.push({ name, ok, seconds: Math.round((Date.now() - since) / 1000) })
+      process.stdout.write(`\n== ${name}: ${ok ? 'ok' : `FAILED (${code})`}\n`)
+      process.stdout.write(Buffer.concat(output))
+      resolve()
+    })
+  })
+}

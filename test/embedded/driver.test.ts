@@ -1,0 +1,419 @@
+import { randomUUID } from 'node:crypto'
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { userInfo } from 'node:os'
+import { join } from 'node:path'
+import { inspect } from 'node:util'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { EmbeddedConnection } from '../../src/drivers/connection.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { openEmbedded, type Internals } from '../../src/drivers/embedded/driver.ts'
+import { TmsError } from '../../src/errors.ts'
+import { until } from '../servers/process.ts'
+import { bundle, connectionTo, type Bundle } from './bundle.ts'
+import { tinySchema } from './schema.ts'
+import { endChildren, startChild } from './children.ts'
+
+let built: Bundle
+const open: Driver[] = []
+beforeAll(async () => {
+  built = await bundle()
+  await built.database()
+})
+afterEach(async () => {
+  for (const driver of open.splice(0).reverse()) await driver.close()
+  await endChildren()
+})
+afterAll(() => built.remove())
+
+async function opened(
+  directory: string,
+  more: Partial<EmbeddedConnection> = {},
+  internals: Internals = {},
+): Promise<Driver> {
+  const driver = await openEmbedded(connectionTo(directory, more), { ...built.internals, ...internals })
+  open.push(driver)
+  return driver
+}
+
+const add = (key: string, request_id: string = randomUUID()) => ({ request_id, key, name: `name of ${key}` })
+const busyFor = (milliseconds: number) => ({ channel: 'busy', after: String(milliseconds) })
+
+async function failure(work: Promise<unknown>): Promise<TmsError> {
+  const error = await work.then(
+    (value) => value,
+    (thrown: unknown) => thrown,
+  )
+  if (!(error instanceof TmsError)) throw new Error(`no TmsError but ${inspect(error)}`)
+  expect(error.next).not.toEqual([])
+  return error
+}
+
+async function tenants(driver: Driver): Promise<string[]> {
+  const answer = await driver.call('tenants_list', {})
+  if ('refused' in answer) throw new Error(answer.refused.what)
+  return answer.tenants.map(({ key }) => key)
+}
+
+async function identity(driver: Driver): Promise<string> {
+  const answer = await driver.call('contract_version', {})
+  return 'refused' in answer ? answer.refused.what : answer.server
+}
+
+describe('a call', () => {
+  test('is answered the same by the owner and through its socket', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = await opened(directory)
+    const request = add('acme')
+    const answer = await owner.call('tenants_add', request)
+    expect(answer).toMatchObject({ tenant: { key: 'acme', name: 'name of acme' } })
+    expect(await client.call('tenants_add', request)).toEqual(answer)
+    expect(await tenants(client)).toEqual([request.request_id])
+  })
+
+  test('runs as the local user, whoever asks and from wherever', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory, {}, { localUser: `o'hara "x"` })
+    const client = await opened(directory, {}, { localUser: 'somebody else' })
+    expect(await identity(owner)).toBe(`tms_local tms_local o'hara "x" off`)
+    expect(await identity(client)).toBe(`tms_local tms_local o'hara "x" off`)
+  })
+
+  test('runs as the user of the operating system by default', async () => {
+    expect(await identity(await opened(await built.database()))).toContain(` ${userInfo().username} `)
+  })
+
+  test('reads no table directly', async () => {
+    const driver = await opened(await built.database())
+    expect(await failure(driver.call('signals', { channel: 'table', after: '0' }))).toMatchObject({
+      code: 'ROLE_DENIED',
+    })
+  })
+
+  test('gives a refusal as a value', async () => {
+    const directory = await built.database()
+    for (const driver of [await opened(directory), await opened(directory)]) {
+      expect(await driver.call('signals', { channel: 'refused', after: '0' })).toEqual({
+        refused: { code: 'ROLE_DENIED', what: 'No.', why: 'Because.', next: ['tms whoami'] },
+      })
+    }
+  })
+
+  test('fails with the code that the database gave', async () => {
+    const directory = await built.database()
+    for (const driver of [await opened(directory), await opened(directory)]) {
+      expect(await failure(driver.call('signals', { channel: 'fails', after: '0' }))).toMatchObject({
+        code: 'NOT_FOUND',
+        message: 'no such thing',
+        next: ['tms status'],
+      })
+    }
+  })
+
+  test('with an answer that is not in the contract is a mismatch', async () => {
+    const driver = await opened(await built.database())
+    expect(await failure(driver.call('signals', { channel: 'nonsense', after: '0' }))).toMatchObject({
+      code: 'CONTRACT_MISMATCH',
+    })
+  })
+
+  test('of a function that the database does not have asks for a newer schema', async () => {
+    const driver = await opened(await built.database())
+    expect(await failure(driver.call('whoami', {}))).toMatchObject({
+      code: 'SCHEMA_OLDER',
+      next: expect.arrayContaining(['tms db push']),
+    })
+  })
+
+  test('takes 2 MB and refuses what is longer than a line, as owner and as client', async () => {
+    const directory = await built.database()
+    for (const driver of [await opened(directory), await opened(directory)]) {
+      const big = await driver.call('tenants_add', { ...add('big'), name: 'é'.repeat(1024 * 1024) })
+      expect('tenant' in big && big.tenant.name.length).toBe(1024 * 1024)
+      const tooBig = driver.call('tenants_add', { ...add('bigger'), name: 'x'.repeat(5 * 1024 * 1024) })
+      expect(await failure(tooBig)).toMatchObject({ code: 'INPUT_INVALID' })
+      expect(await driver.call('signals', { channel: 'busy', after: '0' })).toEqual({ cursor: '0', signals: 0 })
+    }
+  })
+
+  test('that is aborted stops waiting with the reason of the abort', async () => {
+    const driver = await opened(await built.database())
+    const stop = new AbortController()
+    const waiting = driver.call('signals', busyFor(300), { signal: stop.signal })
+    stop.abort(new Error('enough'))
+    await expect(waiting).rejects.toThrow('enough')
+    expect(await tenants(driver)).toEqual([])
+  })
+})
+
+describe('the time limit', () => {
+  test('ends the call that exceeds it, and the calls behind it are answered', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory, { callTimeoutMs: 1_500 })
+    const client = await opened(directory, { callTimeoutMs: 20_000 })
+    await client.call('tenants_add', add('before'))
+    const endless = failure(owner.call('signals', busyFor(60_000)))
+    const behind = Promise.all(['a', 'b', 'c'].map((key) => client.call('tenants_add', add(key))))
+    expect(await endless).toMatchObject({ code: 'DB_TIMEOUT', exit: 3 })
+    expect(await behind).toMatchObject([{ tenant: { key: 'a' } }, { tenant: { key: 'b' } }, { tenant: { key: 'c' } }])
+    expect(await identity(client)).toContain('tms_local')
+    expect(await tenants(client)).toHaveLength(4)
+  })
+
+  test('ends a call of another process all the same', async () => {
+    const directory = await built.database()
+    await opened(directory, { callTimeoutMs: 1_000 })
+    const client = await opened(directory, { callTimeoutMs: 20_000 })
+    expect(await failure(client.call('signals', busyFor(60_000)))).toMatchObject({ code: 'DB_TIMEOUT' })
+  })
+})
+
+describe('administration', () => {
+  test('is one transaction of the superuser: all of it or nothing', async () => {
+    const { administration, ...driver } = await opened(await built.database()).then((d) => ({
+      administration: d.administration,
+      d,
+    }))
+    await administration?.transaction(async (run) => {
+      await run('create table public.a (x bigint, at timestamptz)')
+      await run(`insert into public.a values (9007199254740993, '2026-01-01T00:00:00Z')`)
+    })
+    const failed = administration?.transaction(async (run) => {
+      await run('insert into public.a values (1, null)')
+      await run('select 1 / 0')
+    })
+    expect(await failure(failed ?? Promise.resolve())).toMatchObject({ code: 'INPUT_INVALID' })
+    const rows = await administration?.transaction((run) =>
+      run('select x, at, session_user::text as who from public.a where x > $1', [0]),
+    )
+    expect(rows).toEqual([{ x: '9007199254740993', at: '2026-01-01 00:00:00+00', who: 'postgres' }])
+    expect(driver).toBeDefined()
+  })
+
+  test('gives the rows of the last of several statements', async () => {
+    const { administration } = await opened(await built.database())
+    expect(await administration?.transaction((run) => run('select 1 as a; select 2 as b'))).toEqual([{ b: 2 }])
+    expect(await administration?.transaction((run) => run('select 1 as a; create table public.t ()'))).toEqual([])
+  })
+
+  test('that swallows an error is told that nothing was committed', async () => {
+    const { administration } = await opened(await built.database())
+    const swallowed = administration?.transaction(async (run) => {
+      await run('create table public.lost ()')
+      await run('select nonsense').catch(() => undefined)
+    })
+    await failure(swallowed ?? Promise.resolve())
+    expect(
+      await administration?.transaction((run) => run(`select to_regclass('public.lost') is null as gone`)),
+    ).toEqual([{ gone: true }])
+  })
+
+  test('leaves the session to the local user, however it ends and whatever it set', async () => {
+    const driver = await opened(await built.database(), {}, { localUser: 'me' })
+    const attacks = [
+      `set tms.local_user = 'root'; set role tms_caller`,
+      `set search_path = pg_temp; commit; begin; set session authorization postgres`,
+      `rollback`,
+      `commit; begin; set session authorization postgres; select 1 / 0`,
+    ]
+    for (const sql of attacks) {
+      await driver.administration?.transaction((run) => run(sql)).catch(() => undefined)
+      expect(await identity(driver)).toBe('tms_local tms_local me off')
+    }
+    await driver.administration?.transaction(() => Promise.reject(new Error('our own'))).catch(() => undefined)
+    expect(await identity(driver)).toBe('tms_local tms_local me off')
+  })
+
+  test('lets calls wait, and they are not inside its transaction', async () => {
+    const driver = await opened(await built.database())
+    let waiting: Promise<unknown> | undefined
+    const failed = driver.administration?.transaction(async (run) => {
+      await run('select 1')
+      waiting = driver.call('tenants_add', add('mine'))
+      throw new Error('changed my mind')
+    })
+    await expect(failed).rejects.toThrow('changed my mind')
+    await waiting
+    expect(await tenants(driver)).toHaveLength(1)
+  })
+
+  test('makes the schema, after which calls work without opening again', async () => {
+    const directory = join(built.folder(), '.tms')
+    const driver = await opened(directory, { create: true })
+    expect(await failure(driver.call('contract_version', {}))).toMatchObject({ code: 'SCHEMA_ABSENT' })
+    await driver.administration?.transaction((run) => run(tinySchema))
+    expect(await identity(driver)).toContain('tms_local')
+    const attached = await driver.administration?.transaction((run) => run('select name from tms.attached'))
+    expect(attached).toEqual([{ name: userInfo().username }])
+  })
+
+  test('of a process that is only a client waits for the owner to end, then says who that is', async () => {
+    const directory = await built.database()
+    const owner = startChild(built.childFile, 'caller', directory)
+    await owner.said('open', (fact) => fact.opened === true)
+    const client = await opened(directory, { callTimeoutMs: 400 })
+    const error = await failure(client.administration?.transaction((run) => run('select 1')) ?? Promise.resolve())
+    expect(error).toMatchObject({ code: 'OWNER_BUSY', exit: 3 })
+    expect(error.message).toContain(String(owner.pid))
+    expect(error.next.join(' ')).toContain(`kill ${owner.pid}`)
+    expect(await tenants(client)).toEqual([])
+
+    const patient = await opened(directory, { callTimeoutMs: 20_000 })
+    const done = patient.administration?.transaction((run) => run('select 1 as done'))
+    owner.tell('close')
+    expect(await done).toEqual([{ done: 1 }])
+  })
+
+  test('of several at once in one process each get their turn', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = await opened(directory)
+    const work = [1, 2, 3].map((i) => client.administration?.transaction((run) => run(`select ${i} as i`)))
+    await owner.close()
+    expect(await Promise.all(work)).toEqual([[{ i: 1 }], [{ i: 2 }], [{ i: 3 }]])
+  })
+})
+
+describe('listening', () => {
+  test('hears of changes by anybody, until it stops', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = await opened(directory)
+    const heard = { owner: 0, client: 0, control: 0 }
+    const offs = [
+      await owner.listen('flags', () => (heard.owner += 1)),
+      await client.listen('flags', () => (heard.client += 1)),
+      await client.listen('control', () => (heard.control += 1)),
+    ]
+    await client.call('tenants_add', add('one'))
+    await until('a signal for both', () => heard.owner === 1 && heard.client === 1)
+    await owner.call('tenants_add', add('two'))
+    await until('a signal for both', () => heard.owner === 2 && heard.client === 2)
+    for (const off of offs) await off()
+    await client.call('tenants_add', add('three'))
+    expect(await tenants(client)).toHaveLength(3)
+    expect(heard).toEqual({ owner: 2, client: 2, control: 0 })
+  })
+
+  test('goes on when the owner is killed, with one signal for what may have been missed', async () => {
+    const directory = await built.database()
+    const owner = startChild(built.childFile, 'caller', directory)
+    await owner.said('open', (fact) => fact.opened === true)
+    const client = await opened(directory)
+    let heard = 0
+    await client.listen('flags', () => (heard += 1))
+    owner.kill('SIGKILL')
+    await until('the signal after the loss', () => heard === 1)
+    const other = await opened(directory)
+    await other.call('tenants_add', add('after'))
+    await until('a signal from the new owner', () => heard === 2)
+  })
+
+  test('goes on when the time limit ended the thread', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory, { callTimeoutMs: 1_000 })
+    const client = await opened(directory)
+    const heard = { owner: 0, client: 0 }
+    await owner.listen('flags', () => (heard.owner += 1))
+    await client.listen('flags', () => (heard.client += 1))
+    await failure(client.call('signals', busyFor(60_000)))
+    await until('the signal after the loss', () => heard.owner === 1 && heard.client === 1)
+    await client.call('tenants_add', add('after'))
+    await until('a signal after it', () => heard.owner === 2 && heard.client === 2)
+  })
+})
+
+describe('owners and others', () => {
+  test('a client becomes the owner when the owner closes, and its calls wait for that', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = await opened(directory)
+    await client.call('tenants_add', add('one'))
+    const [, answer] = await Promise.all([owner.close(), client.call('tenants_add', add('two'))])
+    expect(answer).toMatchObject({ tenant: { key: 'two' } })
+    expect(await tenants(client)).toHaveLength(2)
+  })
+
+  test('an owner that closes still answers what was asked before', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = startChild(built.childFile, 'caller', directory)
+    await client.said('open', (fact) => fact.opened === true)
+    client.tell({ fn: 'signals', args: busyFor(300), tag: 'slow' })
+    const own = Array.from({ length: 20 }, (_, i) => owner.call('tenants_add', add(`own ${i}`)))
+    await until('work under way', async () => (await Promise.race([own[0], undefined])) === undefined || true)
+    await owner.close()
+    expect(await Promise.all(own)).toHaveLength(20)
+    await client.said('the answer', (fact) => fact.tag === 'slow' && fact.answer !== undefined)
+  })
+
+  test('closing leaves no socket, no temporary file and no process', async () => {
+    const directory = await built.database()
+    const driver = await opened(directory)
+    await tenants(driver)
+    await driver.close()
+    expect(readdirSync(directory).sort()).toEqual(['db', 'owner.1.json'])
+    expect(await failure(driver.call('tenants_list', {}))).toMatchObject({ code: 'DB_UNREACHABLE' })
+    await driver.close()
+  })
+
+  test('a client has nothing of the database in its process', async () => {
+    const directory = await built.database()
+    const owner = startChild(built.childFile, 'caller', directory)
+    await owner.said('open', (fact) => fact.opened === true)
+    const client = startChild(built.childFile, 'caller', directory)
+    await client.said('open', (fact) => fact.opened === true)
+    const memory = (pid: number) =>
+      Number(/VmSize:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
+    // PGlite reserves gigabytes of address space for its memory; a process that only talks to it doesn't.
+    expect(memory(owner.pid) - memory(client.pid)).toBeGreaterThan(1024 ** 3)
+  })
+})
+
+describe('the directory', () => {
+  test('is made for this user alone, and closed to others when it was open', async () => {
+    const directory = join(built.folder(), 'new', '.tms')
+    await opened(directory, { create: true })
+    expect(statSync(directory).mode & 0o777).toBe(0o700)
+    const loose = await built.database()
+    chmodSync(loose, 0o755)
+    await opened(loose)
+    expect(statSync(loose).mode & 0o777).toBe(0o700)
+    const socket = readdirSync(loose).find((name) => name.endsWith('.sock'))
+    expect(statSync(join(loose, socket ?? '')).mode & 0o777).toBe(0o600)
+  })
+
+  test('without a database is no place for anything but init', async () => {
+    const missing = join(built.folder(), '.tms')
+    expect(await failure(opened(missing))).toMatchObject({ code: 'CONFIG_MISSING', exit: 2 })
+    expect(existsSync(missing)).toBe(false)
+    mkdirSync(missing)
+    expect(await failure(opened(missing))).toMatchObject({ code: 'CONFIG_MISSING' })
+    expect(readdirSync(missing)).toEqual([])
+  })
+
+  test('may have a path that is too long for a socket', async () => {
+    const short = await built.database()
+    const long = join(built.folder(), 'deep'.repeat(40))
+    mkdirSync(long)
+    renameSync(short, join(long, '.tms'))
+    await opened(join(long, '.tms'))
+    const client = await opened(join(long, '.tms'))
+    expect(await tenants(client)).toEqual([])
+  })
+
+  test('is named as it was given, and consented to by its short name', async () => {
+    const directory = await built.database()
+    const driver = await opened(directory)
+    expect(driver.target).toEqual({ name: `embedded ${directory}`, consentName: directory, shared: false })
+  })
+
+  test('that vanishes is an error and not a new database', async () => {
+    const directory = await built.database()
+    const driver = await opened(directory, { callTimeoutMs: 1_000 })
+    await failure(driver.call('signals', busyFor(10_000)))
+    rmSync(join(directory, 'db'), { recursive: true })
+    expect(await failure(driver.call('tenants_list', {}))).toMatchObject({ code: 'CONFIG_MISSING' })
+    expect(existsSync(join(directory, 'db'))).toBe(false)
+  })
+})
