@@ -94,7 +94,7 @@ function swap() {
 /** What builds left that were killed: folders whose process is gone. */
 function sweep() {
   for (const name of readdirSync(root)) {
-    const pid = /^dist\.(?:new|old)-(\d+)$/.exec(name)?.[1]
+    const pid = /^dist\.(?:new|old|manifest)-(\d+)$/.exec(name)?.[1]
     if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(root, name), { recursive: true, force: true })
   }
 }

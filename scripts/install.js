@@ -37,7 +37,11 @@ export function build() {
 
 /** Runs to the end with its output shown; ends this process with its code when it fails. */
 export function run(command, args, env = process.env) {
-  const { status, signal, error } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], env })
+  const { status, signal, error } = spawnSync(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env,
+  })
   if (status === 0) return
   process.stderr.write(`${[command, ...args].join(' ')} ended with ${error?.message ?? signal ?? status}\n`)
   process.exit(status ?? 3)

@@ -1,6 +1,6 @@
 // oclif.manifest.json: what the commands are called, their flags, summaries and examples, so that help and completion
 // need not load them. It is committed; `--check` fails when it doesn't match the sources, without it it is written.
-import { mkdtempSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { bundle } from './bundle.js'
@@ -29,12 +29,12 @@ export async function makeManifest(root, dist) {
 
 /** Bundles the sources aside and makes their manifest. */
 async function manifestOfSources(root) {
-  const folder = mkdtempSync(join(root, 'dist-manifest-'))
+  const aside = `dist.manifest-${process.pid}`
   try {
-    await bundle(root, folder)
-    return await makeManifest(root, folder.slice(root.length + 1))
+    await bundle(root, join(root, aside))
+    return await makeManifest(root, aside)
   } finally {
-    rmSync(folder, { recursive: true, force: true })
+    rmSync(join(root, aside), { recursive: true, force: true })
   }
 }
 

@@ -11,7 +11,9 @@ build()
 
 // Which database is meant is settled here, whatever the surroundings say.
 const env = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(TMS_|DATABASE_|SUPABASE_|API_SECRET_KEY|ALERT_|SLACK_|PAGERDUTY_)/.test(name)),
+  Object.entries(process.env).filter(
+    ([name]) => !/^(TMS_|DATABASE_|SUPABASE_|API_SECRET_KEY|ALERT_|SLACK_|PAGERDUTY_)/.test(name),
+  ),
 )
 const program = join(root, 'bin/run.js')
 let owner
@@ -36,7 +38,22 @@ try {
   const flag = 'ops.notificationsEnabled'
   if (json(['flags', 'rollout', flag]).since !== null) tms(['flags', 'rollout', flag, '--off', '--why', 'start over'])
   const why = ['--why', 'quickstart']
-  tms(['flags', 'rollout', flag, '--start', 'true', '--canary', 'acme', '--cohort', 'early=25', '--wait', '0s', ...why, '--confirm', `${flag}@canary`])
+  tms([
+    'flags',
+    'rollout',
+    flag,
+    '--start',
+    'true',
+    '--canary',
+    'acme',
+    '--cohort',
+    'early=25',
+    '--wait',
+    '0s',
+    ...why,
+    '--confirm',
+    `${flag}@canary`,
+  ])
   tms(['flags', 'rollout', flag, '--next', ...why, '--confirm', `${flag}@cohort`])
   tms(['flags', 'get', flag, '--tenant', 'acme'])
 
@@ -47,7 +64,9 @@ try {
   tms(['flags', 'verify'])
   tms(['ledger', 'tail', '--limit', '8'])
 
-  heading(`Done in ${Math.round((Date.now() - started) / 1000)} s. The database stays in .tms/; nothing is left running.`)
+  heading(
+    `Done in ${Math.round((Date.now() - started) / 1000)} s. The database stays in .tms/; nothing is left running.`,
+  )
   process.stdout.write('Type next:\n  node bin/run.js doctor\n  node bin/run.js flags list\n  node bin/run.js --help\n')
 } finally {
   await stop()
@@ -61,15 +80,25 @@ function heading(text) {
 function tms(args, expected = 0) {
   const shown = args.map((arg) => (/^[\w@./=:-]+$/.test(arg) ? arg : `'${arg}'`)).join(' ')
   process.stdout.write(`\n$ tms ${shown}\n`)
-  const { status } = spawnSync(process.execPath, [program, ...args], { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
+  const { status } = spawnSync(process.execPath, [program, ...args], {
+    cwd: root,
+    env,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
   if (status === expected) return
-  process.stderr.write(`\nThis ended with exit code ${status}, and ${expected} was expected. Look with: node bin/run.js doctor\n`)
+  process.stderr.write(
+    `\nThis ended with exit code ${status}, and ${expected} was expected. Look with: node bin/run.js doctor\n`,
+  )
   void end(status ?? 3)
   throw new Error('quickstart stopped')
 }
 
 function json(args) {
-  const { stdout, status } = spawnSync(process.execPath, [program, ...args, '--json'], { cwd: root, env, encoding: 'utf8' })
+  const { stdout, status } = spawnSync(process.execPath, [program, ...args, '--json'], {
+    cwd: root,
+    env,
+    encoding: 'utf8',
+  })
   if (status === 0) return JSON.parse(stdout).data
   process.stderr.write(stdout)
   process.exitCode = status ?? 3
@@ -78,7 +107,11 @@ function json(args) {
 
 /** One process keeps the database open, as `tms up` would; the commands go through its socket and start faster. */
 function serve() {
-  const child = spawn(process.execPath, [program, 'up', '--json'], { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [program, 'up', '--json'], {
+    cwd: root,
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   return new Promise((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`tms up ended with exit code ${code}`)))
     child.stdout.once('data', () => resolve(child))

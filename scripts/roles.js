@@ -14,7 +14,12 @@ const roles = [
     const words = text.split(/[ ,]+/)
     return { role, kind: 'human', scope: words[0], redacted: words.includes('redacted') }
   }),
-  ...Object.entries(source.service_accounts).map(([role, scope]) => ({ role, kind: 'service', scope, redacted: false })),
+  ...Object.entries(source.service_accounts).map(([role, scope]) => ({
+    role,
+    kind: 'service',
+    scope,
+    redacted: false,
+  })),
 ]
 const known = new Map(roles.map((role) => [role.role, role]))
 
@@ -26,7 +31,8 @@ function parseGrant(operation, text) {
   if (!role) throw new Error(`${operation}: there is no role "${name}"`)
   for (const word of words) {
     if (!['own', 'redacted', 'read'].includes(word)) throw new Error(`${operation}: "${text}" is not understood`)
-    if (word === 'own' && role.scope !== 'own') throw new Error(`${operation}: ${name} is not scoped to its own tenants`)
+    if (word === 'own' && role.scope !== 'own')
+      throw new Error(`${operation}: ${name} is not scoped to its own tenants`)
   }
   // "finance functions" are the functions whose name starts with finance.
   const patterns = condition

@@ -21,8 +21,11 @@ await tests('tests with coverage', ['run', '--coverage'], {})
 if (full) await tests('attacks at full size', ['run', 'test/attacks', 'test/embedded'], { TMS_TEST_FULL: '1' })
 
 process.stdout.write('\n')
-for (const { name, ok, seconds } of results) process.stdout.write(`${ok ? 'ok      ' : 'FAILED  '}${name} (${seconds} s)\n`)
-process.stdout.write(`in ${Math.round((Date.now() - started) / 1000)} s\n\n${counts.passed} passed, ${counts.failed} failed\n`)
+for (const { name, ok, seconds } of results)
+  process.stdout.write(`${ok ? 'ok      ' : 'FAILED  '}${name} (${seconds} s)\n`)
+process.stdout.write(
+  `in ${Math.round((Date.now() - started) / 1000)} s\n\n${counts.passed} passed, ${counts.failed} failed\n`,
+)
 process.exitCode = results.every(({ ok }) => ok) ? 0 : 1
 
 async function lane(...scripts) {
@@ -31,7 +34,12 @@ async function lane(...scripts) {
 
 async function tests(name, args, env) {
   const report = join(root, `coverage.${process.pid}.json`)
-  await step(name, process.execPath, ['node_modules/vitest/vitest.mjs', ...args, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`], env)
+  await step(
+    name,
+    process.execPath,
+    ['node_modules/vitest/vitest.mjs', ...args, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+    env,
+  )
   // A run that left no report ran no tests, whatever its exit code says.
   if (!existsSync(report)) return results.push({ name: `${name}: no report`, ok: false, seconds: 0 })
   const { numPassedTests, numFailedTests } = JSON.parse(readFileSync(report, 'utf8'))
@@ -44,7 +52,11 @@ async function tests(name, args, env) {
 function step(name, command, args, env) {
   const since = Date.now()
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(command, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
     const output = []
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => output.push(chunk))
     child.once('close', (code) => {

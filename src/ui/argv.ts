@@ -18,7 +18,7 @@ export function commandLine(id: string, argv: readonly string[], extra: readonly
   }
   const end = kept.indexOf('--')
   kept.splice(end === -1 ? kept.length : end, 0, ...extra)
-  return redact(['tms', ...id.split(':'), ...kept].map(shellWord).join(' '))
+  return redact(['tms', ...id.split(/[: ]/), ...kept].map(shellWord).join(' '))
 }
 
 /** Whether `--json` was asked for, when the arguments can't be (or haven't been) parsed. */

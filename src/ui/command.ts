@@ -5,6 +5,7 @@ import type { SqlFiles } from '../db/files.ts'
 import type { Connection } from '../drivers/connection.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
+import { fileProblem } from '../files.ts'
 import { commandLine, truthy, wantsJson } from './argv.ts'
 import type { View } from './blocks.ts'
 import { toJson, type Envelope } from './envelope.ts'
@@ -73,6 +74,7 @@ export abstract class TmsCommand extends Command {
   private shown: { readonly data: unknown } | undefined
   private code: ExitCode = exit.done
   private failure: TmsError | undefined
+  private working: Progress | undefined
   /** It runs until it is stopped: then a signal is its end and no mishap. */
   private serves = false
 
@@ -106,6 +108,7 @@ export abstract class TmsCommand extends Command {
   protected async line<T>(view: View<T>, item: T): Promise<void> {
     if (this.json) this.output.data(`${toJson(item)}\n`)
     else await this.print(view, item)
+    await this.output.room()
   }
 
   /** A stream that ends by itself, by a signal, or because nobody reads any more. */
@@ -137,7 +140,8 @@ export abstract class TmsCommand extends Command {
   /** A spinner on a terminal, a plain line elsewhere, nothing with --json. */
   protected async progress(text: string): Promise<Progress> {
     if (this.json) return { update() {}, done() {}, failed() {} }
-    return startProgress(text, this.terminal.stderr, (line) => this.output.note(line))
+    this.working = await startProgress(text, this.terminal.stderr, (line) => this.output.note(this.safe(line)))
+    return this.working
   }
 
   /** What is wrong with the arguments beyond what their definitions say. Throw it. */
@@ -261,6 +265,7 @@ export abstract class TmsCommand extends Command {
     } catch (thrown) {
       this.failure = asTmsError(thrown, commandLine(this.commandName, this.argv))
     }
+    this.working?.failed()
     await this.closeDatabases()
     const signalled = this.interruption.exitCode()
     if (signalled !== null) this.failure = interrupted(signalled, { served: this.serves, cause: this.failure })
@@ -339,7 +344,7 @@ export abstract class TmsCommand extends Command {
     // A server that hangs must not keep the command from ending.
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, 2_000)))
-    await Promise.race([Promise.allSettled(this.open.map((driver) => driver.close())), late])
+    await Promise.race([Promise.allSettled(this.open.map(async (driver) => driver.close())), late])
     clearTimeout(timer)
   }
 
@@ -352,7 +357,7 @@ export abstract class TmsCommand extends Command {
       await this.output.drained()
     } catch (thrown) {
       // stdout is a file on a full disk: the result isn't where it was wanted, and that must not look like success.
-      this.failure = asTmsError(thrown, commandLine(this.commandName, this.argv))
+      this.failure = fileProblem('standard output', thrown)
       this.output.note(await renderProblem(withoutSecrets(this.failure, this.secrets), this.terminal.stderr))
     }
   }

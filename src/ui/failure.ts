@@ -1,4 +1,5 @@
 import { exit, TmsError, type Problem } from '../errors.ts'
+import { fileProblem } from '../files.ts'
 import { redact } from './redact.ts'
 import { interrupted } from './signals.ts'
 
@@ -9,7 +10,8 @@ export function asTmsError(thrown: unknown, rerun: string): TmsError {
     // Ctrl-C in a question: inquirer reads the key itself, no signal arrives.
     if (thrown.name === 'ExitPromptError' || thrown.name === 'AbortPromptError') return interrupted(exit.interrupted)
     const code = 'code' in thrown ? thrown.code : undefined
-    if (code === 'ENOSPC' || code === 'EDQUOT') return new TmsError(diskFull(thrown), { cause: thrown })
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+      return fileProblem('path' in thrown ? String(thrown.path) : 'a file', thrown)
   }
   return new TmsError(
     {
@@ -20,10 +22,6 @@ export function asTmsError(thrown: unknown, rerun: string): TmsError {
     },
     { cause: thrown },
   )
-}
-
-function diskFull(error: Error): Problem {
-  return { code: 'DISK_FULL', what: 'The disk is full.', why: error.message, next: ['df -h .'] }
 }
 
 /** Every string of the error without secrets: messages of libraries quote URLs, headers and parameters. */

@@ -27,7 +27,7 @@ export async function readInput(signal: AbortSignal): Promise<string> {
 }
 
 function refused(what: string, why: string): TmsError {
-  return new TmsError({ code: 'INPUT_INVALID', what, why, next: [] })
+  return new TmsError({ code: 'INPUT_INVALID', what, why, next: ['file <what was piped in>'] })
 }
 
 function asError(reason: unknown): Error {

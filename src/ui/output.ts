@@ -3,6 +3,8 @@
  */
 export type Output = {
   data(text: string): void
+  /** Resolves when the reader keeps up with what was written; a stream waits for it instead of filling the memory. */
+  room(): Promise<void>
   note(text: string): void
   /** True once the reader of stdout went away (`| head`). */
   readonly readerGone: boolean
@@ -18,7 +20,8 @@ export function openOutput(): Output {
   process.stdout.removeAllListeners('error')
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     readerGone = true
-    if (error.code !== 'EPIPE') failure = error
+    // A terminal that was closed answers EIO; a file that can't take the result is another matter.
+    if (error.code !== 'EPIPE' && !process.stdout.isTTY) failure = error
   })
   // Nobody reads the notes: that changes nothing about the work.
   process.stderr.removeAllListeners('error')
@@ -27,6 +30,12 @@ export function openOutput(): Output {
   return {
     data(text) {
       if (!readerGone) process.stdout.write(text)
+    },
+    async room() {
+      if (!process.stdout.writableNeedDrain || readerGone) return
+      await new Promise((resolve) => {
+        for (const event of ['drain', 'error', 'close']) process.stdout.once(event, resolve)
+      })
     },
     note(text) {
       process.stderr.write(text)

@@ -1,8 +1,10 @@
+import { printable } from './escape.ts'
 import type { Surface } from './terminal.ts'
 
 export type Progress = {
   update(text: string): void
   done(text?: string): void
+  /** Does nothing after `done`: the command base calls it for whatever still spins when a command fails. */
   failed(text?: string): void
 }
 
@@ -11,17 +13,20 @@ export async function startProgress(text: string, surface: Surface, note: (line:
   if (surface.isTerminal) {
     const { default: ora } = await import('ora')
     const spinner = ora({
-      text,
+      text: printable(text),
       stream: process.stderr,
       isEnabled: true,
       // Would put stdin into raw mode, where Ctrl-C is a byte and no signal.
       discardStdin: false,
       ...(surface.colour ? {} : { color: false as const }),
     }).start()
+    const end = (symbol: string, last = spinner.text) => {
+      if (spinner.isSpinning) spinner.stopAndPersist({ symbol, text: printable(last) })
+    }
     return {
-      update: (next) => (spinner.text = next),
-      done: (last) => spinner.stopAndPersist({ symbol: '✓', text: last ?? spinner.text }),
-      failed: (last) => spinner.stopAndPersist({ symbol: '✗', text: last ?? spinner.text }),
+      update: (next) => (spinner.text = printable(next)),
+      done: (last) => end('✓', last),
+      failed: (last) => end('✗', last),
     }
   }
   let saidAt = performance.now()

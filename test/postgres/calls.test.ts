@@ -256,11 +256,13 @@ describe('over a wire that fails', () => {
     })
   })
 
-  test('closing does not wait for a dead wire', async () => {
+  test('closing does not wait for a call over a dead wire, and the call ends', async () => {
     expect(await ask(driver)).toBe('yes')
     wire.stall()
+    const call = failureOf(ask(driver))
     const started = Date.now()
     await driver.close()
+    expect(await call).toMatchObject({ code: 'DB_UNREACHABLE' })
     expect(Date.now() - started).toBeLessThan(1_500)
   })
 

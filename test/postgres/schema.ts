@@ -31,14 +31,15 @@ export async function createTinySchema(database: Database): Promise<void> {
        from tms.tenants
      $$;
      create table tms.signals_sent (id bigint generated always as identity, channel text not null);
-     grant select, insert on tms.signals_sent to public;
-     create function tms.signals(args jsonb) returns jsonb language sql stable as $$
-       select jsonb_build_object('cursor', coalesce(max(id), 0)::text, 'signals', count(*) filter (
-         where id > (args ->> 'after')::bigint and channel = args ->> 'channel'))
-       from tms.signals_sent
-     $$`,
+     grant select, insert on tms.signals_sent to public;`,
   )
+  await define(database, 'signals', signals)
 }
+
+export const signals = `return (
+  select jsonb_build_object('cursor', coalesce(max(id), 0)::text, 'signals', count(*) filter (
+    where id > (args ->> 'after')::bigint and channel = args ->> 'channel'))
+  from tms.signals_sent);`
 
 /** Replaces a contract function; the body is PL/pgSQL and gives `args` back as its own. */
 export async function define(database: Database, fn: ContractFunction, body: string): Promise<void> {

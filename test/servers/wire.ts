@@ -7,13 +7,13 @@ export type Wire = {
   /** How many connections were accepted so far. */
   accepted(): number
   /** Cuts every connection; new ones are welcome. */
-  cut(): void
+  readonly cut: () => void
   /** From now on bytes go nowhere, in both directions, and connections stay open. */
-  stall(): void
+  readonly stall: () => void
   /** Cuts every connection and doesn't accept new ones until `resume`. */
-  refuse(): Promise<void>
+  readonly refuse: () => Promise<void>
   /** Undoes stall and refuse. */
-  resume(): Promise<void>
+  readonly resume: () => Promise<void>
   /**
    * The next answer is lost: the request whose bytes match reaches the server, and the connection is cut when the
    * server answers, so that the client can't know what happened.

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { collect, envelopeOf, noTerminal, onTerminal, root, run, said, start, type Options } from './process.ts'
+import { collect, envelopeOf, idle, noTerminal, onTerminal, root, run, said, start, type Options } from './process.ts'
 
 /** The command base, through commands that do one thing each (fixture/commands.ts). */
 
@@ -121,6 +121,18 @@ describe('results', () => {
     ])
   })
 })
+
+test.skipIf(process.platform !== 'linux')(
+  'a stream waits for a slow reader instead of filling the memory (needs /proc)',
+  async () => {
+    const child = start([program, 'stream', '--json', '--items', '1000000000'], { env: fixture })
+    let ahead = false
+    child.stderr.on('data', () => (ahead = true))
+    await new Promise((resolve) => child.stdout.once('readable', resolve))
+    await Promise.race([idle(child), said(child.stderr, 'far ahead')])
+    expect(ahead).toBe(false)
+  },
+)
 
 describe('a reader that goes away', () => {
   test.each([
@@ -429,6 +441,12 @@ describe.skipIf(noTerminal !== null)(`on a terminal${noTerminal ? ` (skipped: ${
   test('errors are coloured, unless NO_COLOR says no', async () => {
     expect((await terminal(['bug'], [])).screen).toContain('\u001b[31m')
     expect((await terminal(['bug'], [], { env: { NO_COLOR: '1' } })).screen).not.toContain('\u001b[')
+  })
+
+  test('a spinner ends before the error is told', async () => {
+    const { code, screen } = await terminal(['broken-progress'], [])
+    expect(code).toBe(3)
+    expect(screen).toMatch(/✗ counting\r\n[^]*TOOL_FAILED/)
   })
 
   test('progress is a spinner that leaves its last word', async () => {

@@ -1,5 +1,6 @@
 import { spawn, spawnSync, type ChildProcess, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 
@@ -71,6 +72,22 @@ export async function said(stream: NodeJS.ReadableStream, text: string): Promise
     })
     stream.on('close', () => reject(new Error(`ended without saying ${text}: ${all}`)))
   })
+}
+
+/** Resolves when the process has used no processor time for a while: it waits for somebody. */
+export async function idle(child: ChildProcess): Promise<void> {
+  const used = () =>
+    readFileSync(`/proc/${child.pid ?? 0}/stat`, 'utf8')
+      .split(' ')
+      .slice(13, 15)
+      .join(' ')
+  let last = ''
+  for (let same = 0; same < 5;) {
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    const now = used()
+    same = now === last ? same + 1 : 0
+    last = now
+  }
 }
 
 /** A reason to print when there is no `script` (util-linux) to make a pseudo-terminal with. */

@@ -1,6 +1,6 @@
-import { chmodSync, mkdirSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, statSync } from 'node:fs'
 import { userInfo } from 'node:os'
-import { isAbsolute, relative, resolve } from 'node:path'
+import { dirname, isAbsolute, relative, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { TmsError } from '../../errors.ts'
 import { parseAnswer } from '../answer.ts'
@@ -42,7 +42,7 @@ export type Internals = {
 export async function openEmbedded(connection: EmbeddedConnection, internals: Internals = {}): Promise<Driver> {
   const directory = resolve(connection.directory)
   try {
-    if (connection.create) mkdirSync(directory, { recursive: true, mode: 0o700 })
+    if (connection.create) createFolder(directory)
     else if (!holdsDatabase(directory)) throw noDatabase(connection.directory)
     // The local user's identity rests on nobody else being able to enter.
     if ((statSync(directory).mode & 0o077) !== 0) chmodSync(directory, 0o700)
@@ -52,6 +52,15 @@ export async function openEmbedded(connection: EmbeddedConnection, internals: In
   const driver = new EmbeddedDriver(connection, directory, internals)
   await driver.open()
   return driver
+}
+
+/** Node's recursive mkdir reports a read-only file system as a missing folder, so a single step is tried first. */
+function createFolder(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: !existsSync(dirname(directory)), mode: 0o700 })
+  } catch (error) {
+    if (!existsSync(directory)) throw error
+  }
 }
 
 class EmbeddedDriver implements Driver {

@@ -16,6 +16,8 @@ import type { Listener } from './listen.ts'
 import { openListener } from './listen.ts'
 import { useReplica } from './replica.ts'
 
+/** The server's own limit fires first and says so properly; then the client stops waiting. */
+const graceMs = 1_000
 /** Where notifications can't be had. */
 const pollMs = 1_000
 /** A migration may rewrite a table; a statement that takes longer than this hangs. */
@@ -44,7 +46,8 @@ export async function openPostgres(connection: PostgresConnection): Promise<Driv
       // What a replica refuses, the primary may have allowed a second ago; and only there the refusal is recorded.
       if (answer && !('refused' in answer)) return answer
     }
-    const text = await patiently(primary, fn, limits, () => primary.call(fn, body, limits))
+    const waiting = { ...limits, deadline: limits.deadline + graceMs }
+    const text = await patiently(primary, fn, limits, () => primary.call(fn, body, waiting))
     return parseAnswer(fn, typeof text === 'string' ? JSON.parse(text) : null)
   }
 

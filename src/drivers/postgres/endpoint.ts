@@ -5,7 +5,7 @@ import type { ContractFunction } from '../contract.ts'
 import type { Limits } from '../patience.ts'
 import { TimeUp, bounded, timeLeft } from '../patience.ts'
 import type { Address } from './address.ts'
-import { allBusy, connectError, saysNoTls, saysStartupParameter } from './errors.ts'
+import { allBusy, connectError, wasClosed, saysNoTls, saysStartupParameter } from './errors.ts'
 
 /** One server, with the connections to it and what was learned about it. */
 export type Endpoint = {
@@ -26,8 +26,6 @@ export type Endpoint = {
 type Settings = { readonly tls: boolean; readonly pooled: boolean }
 
 const poolSize = 8
-/** The server's own limit fires first and says so properly; then the client stops waiting. */
-const graceMs = 1_000
 
 export function openEndpoint(address: Address, times: { connectMs: number; callMs: number }): Endpoint {
   let settings: Settings = { tls: address.tls.use !== 'never', pooled: false }
@@ -35,7 +33,10 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
   let reached = false
   /** Sessions that are known to be the server's own, so that what is prepared on them stays there. */
   const direct = new WeakSet<pg.Client>()
-  const open = new Set<pg.Client>()
+  const sockets = new Set<Socket>()
+  let closed = false
+  let active = 0
+  let drained = (): void => undefined
 
   const config = ({ tls, pooled }: Settings): pg.ClientConfig => ({
     host: address.host,
@@ -50,19 +51,17 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
     keepAliveInitialDelayMillis: 10_000,
     stream: () => {
       reached = false
-      return new Socket().once('connect', () => (reached = true))
+      const socket = new Socket().once('connect', () => (reached = true)).once('close', () => sockets.delete(socket))
+      sockets.add(socket)
+      return socket
     },
     // Behind a pooler a session setting would leak to other clients; there each call brings its own limit.
     ...(pooled ? { pipeline: true } : { statement_timeout: times.callMs }),
   })
   const makePool = (): pg.Pool =>
     new pg.Pool({ ...config(settings), max: poolSize, idleTimeoutMillis: 30_000, allowExitOnIdle: true })
-      .on('connect', (client) => {
-        open.add(client)
-        // Errors reach us through the query; without a listener Node would end the process.
-        client.on('error', () => undefined)
-      })
-      .on('remove', (client) => open.delete(client))
+      // Errors reach us through the query; without a listener Node would end the process.
+      .on('connect', (client) => void client.on('error', () => undefined))
       .on('error', () => undefined)
   let pool = makePool()
   const pools = [pool]
@@ -89,41 +88,55 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
     }
   }
 
-  const withSession = async <T>(limits: Limits, work: (session: pg.PoolClient) => Promise<T>): Promise<T> => {
+  const takeSession = async (limits: Limits): Promise<{ session: pg.PoolClient; from: pg.Pool }> => {
     let from = pool
     const arriving = learning(() => {
       from = pool
       return from.connect()
     })
-    const session = await bounded(arriving, limits, () => {
+    const abandon = (): void => {
       // Too late for this call; the next one can have it.
       arriving.then((late) => late.release()).catch(() => undefined)
-    }).catch((error: unknown) => {
+    }
+    try {
+      return { session: await bounded(arriving, limits, abandon), from }
+    } catch (error) {
       if (!(error instanceof TimeUp)) throw error
       throw pool.waitingCount > 0
         ? allBusy(address, times.callMs)
         : connectError(error, address, times.connectMs, reached)
-    })
-    let healthy = false
+    }
+  }
+
+  const withSession = async <T>(limits: Limits, work: (session: pg.PoolClient) => Promise<T>): Promise<T> => {
+    active++
     try {
-      const waiting = { ...limits, deadline: limits.deadline + graceMs }
-      const done = await bounded(work(session), waiting, () => session.connection.stream.destroy())
-      healthy = true
-      return done
-    } catch (error) {
-      // After ERROR the session goes on, after FATAL it has ended; everything else happened to the connection.
-      healthy = error instanceof pg.DatabaseError && error.severity === 'ERROR'
-      throw error
+      if (closed) throw wasClosed(address)
+      const { session, from } = await takeSession(limits)
+      let healthy = false
+      try {
+        if (closed) throw wasClosed(address)
+        const done = await bounded(work(session), limits, () => session.connection.stream.destroy())
+        healthy = true
+        return done
+      } catch (error) {
+        // After ERROR the session goes on, after FATAL it has ended; everything else happened to the connection.
+        healthy = error instanceof pg.DatabaseError && error.severity === 'ERROR'
+        throw error
+      } finally {
+        if (!healthy) session.connection.stream.destroy()
+        session.release(!healthy || from !== pool)
+      }
     } finally {
-      if (!healthy) session.connection.stream.destroy()
-      session.release(!healthy || from !== pool)
+      active--
+      if (active === 0) drained()
     }
   }
 
   const run = async (session: pg.PoolClient, statement: pg.QueryConfig, limits: Limits) => {
     if (!session.pipeline) return (await session.query<Record<string, unknown>>(statement)).rows[0]
     // One round trip: the four are sent at once, and the pooler keeps them on one session.
-    const limit = Math.max(1, Math.ceil(timeLeft(limits)))
+    const limit = Math.max(1, Math.ceil(Math.min(times.callMs, timeLeft(limits))))
     const sent = [
       session.query('begin'),
       session.query(`set local statement_timeout = ${limit}`),
@@ -169,10 +182,13 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
         return client
       }),
     close: async () => {
-      if (pool.ending) return
-      // A server that hangs doesn't say goodbye.
-      await Promise.race([Promise.all(pools.map((each) => each.end())), pause(500, undefined, { ref: false })])
-      for (const client of open) client.connection.stream.destroy()
+      if (closed) return
+      closed = true
+      // A pool that is ended forgets those who wait in it, so calls that run come first; but a dead wire won't be waited for.
+      const calm = new Promise<void>((resolve) => (drained = resolve))
+      if (active > 0) await Promise.race([calm, pause(500, undefined, { ref: false })])
+      for (const each of pools) void each.end()
+      for (const socket of sockets) socket.destroy()
     },
   }
 }

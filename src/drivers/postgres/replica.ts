@@ -1,6 +1,6 @@
 import type { ContractFunction } from '../contract.ts'
 import type { Limits } from '../patience.ts'
-import { limitsFor, timeLeft } from '../patience.ts'
+import { bounded, limitsFor, timeLeft } from '../patience.ts'
 import type { Endpoint } from './endpoint.ts'
 
 const greatestLagSeconds = 5
@@ -68,11 +68,11 @@ export function useReplica(primary: Endpoint, replica: Endpoint): Replica {
 
   return {
     answer: async (fn, args, limits) => {
-      if (!(await isFresh())) return undefined
+      // Half of the time at most, so that the primary has the other half.
+      const half = limitsFor(timeLeft(limits) / 2, limits.signal)
       try {
-        // Half of the time at most, so that the primary has the other half.
-        const half = limitsFor(timeLeft(limits) / 2, limits.signal)
-        return await replica.call(fn, args, half)
+        const fresh = await bounded(isFresh(), half, () => undefined)
+        return fresh ? await replica.call(fn, args, half) : undefined
       } catch {
         // Cut off, a conflict with replay, a function that is not there yet, or one that writes: the primary decides.
         limits.signal?.throwIfAborted()
