@@ -417,7 +417,9 @@ function withVariable(name: string, flag: Interfaces.Flag<unknown>): Interfaces.
 /** Connecting to a host that doesn't answer takes long and can't be called off: Ctrl-C stops waiting for it. */
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    signal.addEventListener('abort', () => reject(interrupted(exit.interrupted)), { once: true })
+    const giveUp = () => reject(interrupted(exit.interrupted))
+    if (signal.aborted) giveUp()
+    signal.addEventListener('abort', giveUp, { once: true })
     work.then(resolve, reject)
   })
 }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { exit, TmsError, type ExitCode } from '../errors.ts'
 
 /** How SIGINT and SIGTERM reach a running command. */
@@ -18,6 +19,8 @@ const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export function watchSignals(note: (text: string) => void): Interruption {
   const controller = new AbortController()
+  // Every database call listens to it; Node takes more than ten at once for a leak and says so on stderr.
+  setMaxListeners(0, controller.signal)
   let exitCode: ExitCode | null = null
   let held = 0
   let timer: NodeJS.Timeout | undefined

@@ -39,6 +39,8 @@ async function caller(): Promise<void> {
   }
   await driver.close()
   say({ closed: true })
+  // A pipe from the test would keep the process waiting for more.
+  process.stdin.destroy()
 }
 
 /** Takes the lock again and again, and proves each time that nobody else has it. */

@@ -119,7 +119,8 @@ test('a line longer than 4 MB is refused and ends the connection', async () => {
   const socket = await dial()
   let heard = ''
   socket.on('data', (part) => (heard += part.toString()))
-  const closed = once(socket, 'close')
+  // Not \`once\`: it fails with the error that comes before.
+  const closed = new Promise((ended) => socket.on('close', ended))
   const half = Buffer.alloc(1024 * 1024, 'x')
   for (let i = 0; i < 6; i++) socket.write(half)
   await closed

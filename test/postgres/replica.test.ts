@@ -153,7 +153,7 @@ test('a replica that is away costs little, is left alone for a while, and used a
   const wire = await startWire(replica.port)
   onTestFinished(() => wire.stop())
   const url = Object.assign(new URL(database.url), { port: String(wire.port) }).toString()
-  for (const leave of [wire.refuse, wire.stall]) {
+  for (const leave of [wire.refuse, async () => wire.stall()]) {
     await leave()
     const driver = await open(url)
     const started = Date.now()

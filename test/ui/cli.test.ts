@@ -118,6 +118,17 @@ describe('where it runs', () => {
     expect(envelopeOf(stdout).data.file).toBe(join(project, 'tms.config.yaml'))
   })
 
+  test('the variables of the flags that every command has are told apart from the flags', async () => {
+    const env = { TMS_TIMEOUT: '7', TMS_DRIVER: 'embedded' }
+    const { stdout } = await tms(['config', 'show', '--json', '--driver', 'embedded'], { env })
+    expect(envelopeOf(stdout).data.settings).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ name: 'timeout', value: 7, from: 'TMS_TIMEOUT' }),
+        expect.objectContaining({ name: 'driver', value: 'embedded', from: '--driver' }),
+      ]),
+    )
+  })
+
   test('in the wrong folder it says so and touches nothing', async () => {
     const { code, stderr } = await tms(['config', 'show'], { cwd: folder })
     expect(code).toBe(2)

@@ -88,6 +88,9 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
     }
   }
 
+  const refuseWhenClosed = (): void => {
+    if (closed) throw wasClosed(address)
+  }
   const takeSession = async (limits: Limits): Promise<{ session: pg.PoolClient; from: pg.Pool }> => {
     let from = pool
     const arriving = learning(() => {
@@ -111,11 +114,11 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
   const withSession = async <T>(limits: Limits, work: (session: pg.PoolClient) => Promise<T>): Promise<T> => {
     active++
     try {
-      if (closed) throw wasClosed(address)
+      refuseWhenClosed()
       const { session, from } = await takeSession(limits)
       let healthy = false
       try {
-        if (closed) throw wasClosed(address)
+        refuseWhenClosed()
         const done = await bounded(work(session), limits, () => session.connection.stream.destroy())
         healthy = true
         return done

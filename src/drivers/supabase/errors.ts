@@ -34,8 +34,9 @@ export async function readFailure(response: Response): Promise<Failure> {
 function readProblem(body: unknown): DatabaseProblem | undefined {
   if (typeof body !== 'object' || body === null || !('code' in body) || !('message' in body)) return undefined
   const { code, message } = body
-  // PostgREST leaves the code empty when it lost the database in the middle: then the status is what there is.
-  if (typeof code !== 'string' || code === '' || typeof message !== 'string') return undefined
+  if (typeof code !== 'string' || typeof message !== 'string') return undefined
+  // When PostgREST loses the database in the middle it answers 400, and both are empty.
+  if (code === '') return { code: '08006', message: 'PostgREST lost its connection to the database.' }
   const text = (name: 'details' | 'hint'): string | undefined => {
     const value: unknown = name in body ? Reflect.get(body, name) : undefined
     return typeof value === 'string' ? value : undefined

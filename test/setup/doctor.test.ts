@@ -1,0 +1,166 @@
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { readSqlFiles, type SqlFiles } from '../../src/db/files.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { TmsError } from '../../src/errors.ts'
+import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
+import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
+import { initialise } from '../../src/setup/init.ts'
+import { ensureSigningKey } from '../../src/setup/signing-key.ts'
+import { postgresSubject, sqlFolder, supabaseSubject, type Subject } from '../contract/subjects.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'tms-doctor-'))
+const policies = join(import.meta.dirname, '../../policies')
+let subject: Subject
+let files: SqlFiles
+let catalogue: Catalogue
+let patient: Patient
+
+beforeAll(async () => {
+  subject = await postgresSubject()
+  files = await readSqlFiles(sqlFolder)
+  catalogue = await readCatalogue([policies])
+  const driver = await subject.operator()
+  await initialise(driver, { files, catalogue, environment: 'staging', operator: 'x', keysFolder: folder })
+  await driver.close()
+  patient = {
+    nodeVersion: process.version,
+    open: () => subject.operator(),
+    files,
+    catalogue: async () => catalogue,
+    keysFolder: folder,
+    configFile: null,
+    warnings: [],
+    now: () => new Date(),
+  }
+})
+afterAll(async () => {
+  await subject.stop()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+async function problems(changed: Partial<Patient> = {}): Promise<string[]> {
+  const opened: Driver[] = []
+  const open = changed.open ?? patient.open
+  const { checks } = await diagnose({
+    ...patient,
+    ...changed,
+    open: async () => {
+      const driver = await open()
+      opened.push(driver)
+      return driver
+    },
+  })
+  for (const driver of opened) await driver.close()
+  for (const check of checks) if (check.state !== 'ok') expect(check.next.length, check.check).toBeGreaterThan(0)
+  return checks.filter(({ state }) => state !== 'ok').map(({ check, state }) => `${check}: ${state}`)
+}
+
+test('a sound system has no problem', async () => {
+  expect(await problems()).toEqual([])
+})
+
+describe('each check finds what it is for:', () => {
+  const body = (fn: string, text: string) => `create or replace function tms.${fn} language sql stable as $$ ${text} $$`
+
+  test.each([
+    ['row security', 'alter table tms.signals no force row level security', 'alter table tms.signals force row level security'],
+    ['owners', 'alter table tms.signals owner to current_user', 'alter table tms.signals owner to tms_owner'],
+    ['owners', 'alter role tms_owner bypassrls', 'alter role tms_owner nobypassrls'],
+    ['table grants', 'grant select on tms.signals to public', 'revoke select on tms.signals from public'],
+    ['function grants', 'grant execute on function tms._utc(timestamptz) to public', 'revoke execute on function tms._utc(timestamptz) from public'],
+    ['functions', body('now() returns timestamptz', `select pg_catalog.now() + interval '1 hour'`), body('now() returns timestamptz', 'select pg_catalog.now()')],
+    ['functions', 'create function tms.extra() returns int language sql as $$ select 1 $$; revoke execute on function tms.extra() from public; alter function tms.extra() owner to tms_owner', 'drop function tms.extra()'],
+    ['schema', `update tms.schema_files set sha256 = 'x' || sha256 where name = '50_ledger.sql'`, `update tms.schema_files set sha256 = substr(sha256, 2) where name = '50_ledger.sql'`],
+    ['flag catalogue', `update tms.flag_catalogue set catalogue_sha256 = 'x' || catalogue_sha256`, `update tms.flag_catalogue set catalogue_sha256 = substr(catalogue_sha256, 2)`],
+    ['dynamic SQL', `create role anon; create function public.run_it(q text) returns void language plpgsql as $$ begin execute q; end $$; grant usage on schema public to anon`, `drop function public.run_it(text); revoke all on schema public from anon; drop role anon`],
+  ])('%s (%#)', async (check, spoil, mend) => {
+    await subject.sql(`${spoil}; select 1`)
+    try {
+      expect(await problems()).toContain(`${check}: problem`)
+    } finally {
+      await subject.sql(`${mend}; select 1`)
+    }
+    expect(await problems()).toEqual([])
+  })
+
+  test('service account keys, connection limits and powerful logins', async () => {
+    const login = await subject.account('ci')
+    await subject.sql(`alter role "${login}" connection limit -1; update tms.logins set expires_at = now() + interval '1 day' where name = '${login}'`)
+    expect(await problems()).toEqual(['service account keys: problem', 'connection limits: problem'])
+    await subject.sql(`alter role "${login}" connection limit 5 bypassrls; update tms.logins set expires_at = now() + interval '60 days' where name = '${login}'`)
+    expect(await problems()).toEqual(['powerful logins: problem'])
+    await subject.sql(`alter role "${login}" nobypassrls`)
+    expect(await problems()).toEqual([])
+  })
+
+  test('an old Node, a wrong clock, a configuration that others can read', async () => {
+    expect(await problems({ nodeVersion: 'v20.18.3' })).toEqual(['node: problem'])
+    expect(await problems({ now: () => new Date(Date.now() + 120_000) })).toEqual(['clock: problem'])
+    expect(await problems({ warnings: ['others can read it'] })).toEqual(['configuration: problem'])
+  })
+
+  test('a signing key that is absent, readable by others, or none', async () => {
+    const other = mkdtempSync(join(folder, 'keys-'))
+    expect(await problems({ keysFolder: other })).toEqual(['signing key: problem'])
+    const { path } = await ensureSigningKey(other)
+    expect(await problems({ keysFolder: other })).toEqual([])
+    chmodSync(path, 0o644)
+    expect(await problems({ keysFolder: other })).toEqual(['signing key: problem'])
+    writeFileSync(path, 'no key')
+    expect(await problems({ keysFolder: other })).toEqual(['signing key: unknown'])
+  })
+})
+
+test('what cannot be looked at is unknown, and unknown is not ok', async () => {
+  const open = () => Promise.reject(new TmsError({ code: 'DB_UNREACHABLE', what: 'gone', why: 'gone', next: ['look'] }))
+  expect(await problems({ open })).toEqual(['database: unknown'])
+  expect(verdict(await diagnose({ ...patient, open }))).toBe('unknown')
+  const login = await subject.credential('viewer')
+  const operator = await subject.operator()
+  granted(await operator.call('tenants_add', { request_id: crypto.randomUUID(), key: 'acme', name: 'acme' }))
+  granted(await operator.call('users_grant', { request_id: crypto.randomUUID(), principal: 'v', role: 'viewer', tenant: 'acme', credential: login }))
+  await operator.close()
+  expect(await problems({ open: () => subject.as(login.name) })).toContain('inside the database: unknown')
+})
+
+describe('init', () => {
+  test('finishes what an interrupted one left, and changes nothing when all is done', async () => {
+    const driver = await subject.operator()
+    const again = await initialise(driver, { files, catalogue, environment: 'staging', operator: 'x', keysFolder: folder })
+    expect([again.first, again.overrideToken, again.flagsSet, again.signingKey.made]).toEqual([false, null, [], false])
+    await expect(initialise(driver, { files, catalogue, environment: 'production', operator: 'x', keysFolder: folder })).rejects.toMatchObject({ code: 'CONFLICT' })
+    await driver.close()
+  })
+
+  test('keeps no secret in the database', async () => {
+    const driver = await subject.operator()
+    await subject.sql(`update tms.environment set initialised_at = null where one`)
+    const { overrideToken } = await initialise(driver, { files, catalogue, environment: 'staging', operator: 'x', keysFolder: folder })
+    await driver.close()
+    const rows = await subject.sql(`select string_agg(x::text, '') as all from (select e::text from tms.environment e union all select r::text from tms.requests r union all select l::text from tms.ledger_inbox l) s (x)`)
+    expect(overrideToken).toMatch(/^tms-override-.{32}$/)
+    expect(String(rows[0]?.['all'])).not.toContain(overrideToken)
+  })
+
+  test('through an API names the statement that makes the first operator, and works once it was run', async () => {
+    const supabase = await supabaseSubject()
+    try {
+      await supabase.sql(`delete from tms.memberships where role = 'super_admin'; delete from tms.logins; delete from tms.principals where kind = 'human'; select 1`)
+      const driver = await supabase.as('a-sub-nobody-knows')
+      const input = { files, catalogue, environment: 'staging', operator: 'ann@example.com', keysFolder: folder } as const
+      await expect(initialise(driver, input)).rejects.toMatchObject({
+        code: 'IDENTITY_UNKNOWN',
+        next: expect.arrayContaining([expect.stringContaining('tms._bootstrap(')]),
+      })
+      await supabase.sql(`select tms._bootstrap('jwt', 'a-sub-nobody-knows', 'ann@example.com')`)
+      expect((await initialise(driver, input)).operator).toBe('ann@example.com')
+      await driver.close()
+    } finally {
+      await supabase.stop()
+    }
+  })
+})
