@@ -67,20 +67,39 @@ try {
   measure([
     ['node -e 0 (2)', () => time(['-e', '0'])],
     ['flags list, through an owner', () => time([program, 'flags', 'list'])],
-    ['flags set, through an owner', () => time([program, 'flags', 'set', 'budget.agents.maxConcurrent', '100', '--why', 'bench'])],
+    [
+      'flags set, through an owner',
+      () => time([program, 'flags', 'set', 'budget.agents.maxConcurrent', '100', '--why', 'bench']),
+    ],
   ])
   owner.kill('SIGTERM')
   await new Promise((resolve) => owner.once('exit', resolve))
 
   const { version } = createRequire(import.meta.url)('../package.json')
-  process.stdout.write(`tms ${version}, Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}, ${runs} runs, medians\n\n`)
+  process.stdout.write(
+    `tms ${version}, Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}, ${runs} runs, medians\n\n`,
+  )
   const base = median(results.get('node -e 0'))
   const bareMs = median(results.get('PGlite alone'))
   for (const [name, values] of results) {
     const ms = median(values)
-    const limit = { '--version': 1.6, '--help': 4.5, 'flags set --help': 4.5, 'usage error': 4.5, 'flags list, through an owner': 9, 'flags set, through an owner': 9 }[name]
-    const promise = name === 'flags list, alone' ? `PGlite + ${Math.round(ms - bareMs)} ms (at most 150)` : limit ? `at most ${limit}` : ''
-    process.stdout.write(`${name.padEnd(30)} ${ms.toFixed(0).padStart(6)} ms ${(ms / base).toFixed(2).padStart(7)} ×   ${promise}\n`)
+    const limit = {
+      '--version': 1.6,
+      '--help': 4.5,
+      'flags set --help': 4.5,
+      'usage error': 4.5,
+      'flags list, through an owner': 9,
+      'flags set, through an owner': 9,
+    }[name]
+    const promise =
+      name === 'flags list, alone'
+        ? `PGlite + ${Math.round(ms - bareMs)} ms (at most 150)`
+        : limit
+          ? `at most ${limit}`
+          : ''
+    process.stdout.write(
+      `${name.padEnd(30)} ${ms.toFixed(0).padStart(6)} ms ${(ms / base).toFixed(2).padStart(7)} ×   ${promise}\n`,
+    )
   }
 } finally {
   rmSync(folder, { recursive: true, force: true })

@@ -15,17 +15,9 @@ const entries = {
 
 /**
  * PGlite finds its wasm and data files beside its own modules; pg-native is an optional addon that pg asks for; oclif
- * loads its plugins as packages, and a compiler only where it finds TypeScript sources; the conformance suite belongs
- * to whoever runs it with their own vitest.
+ * loads its plugins as packages, and a compiler only where it finds TypeScript sources.
  */
-const external = [
-  '@electric-sql/pglite',
-  '@electric-sql/pglite/*',
-  'pg-native',
-  '@oclif/plugin-*',
-  'typescript',
-  'vitest',
-]
+const external = ['@electric-sql/pglite', '@electric-sql/pglite/*', 'pg-native', '@oclif/plugin-*', 'typescript']
 
 /** CommonJS packages inside the bundle use these three; an ES module doesn't have them. */
 const banner = `import { createRequire as __createRequire } from 'node:module'

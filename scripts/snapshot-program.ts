@@ -23,8 +23,7 @@ export async function writeSnapshot(root: string, folder: string): Promise<void>
           db.transaction((tx) =>
             work(async (sql, parameters) => {
               if (parameters) return (await tx.query<Record<string, unknown>>(sql, [...parameters])).rows
-              // The cast is true because rows are objects unless arrays are asked for.
-              return ((await tx.exec(sql)).at(-1)?.rows ?? []) as Record<string, unknown>[]
+              return (await tx.exec(sql)).at(-1)?.rows ?? []
             }),
           ),
       },

@@ -14,21 +14,46 @@ const failed = []
 for (const version of versions) {
   const folder = mkdtempSync(join(tmpdir(), 'tms-node-'))
   try {
-    const got = spawnSync('npm', ['install', '--prefix', folder, '--no-audit', '--no-fund', '--loglevel=error', '--allow-scripts=node', `node@${version}`], { stdio: 'inherit' })
+    const got = spawnSync(
+      'npm',
+      [
+        'install',
+        '--prefix',
+        folder,
+        '--no-audit',
+        '--no-fund',
+        '--loglevel=error',
+        '--allow-scripts=node',
+        `node@${version}`,
+      ],
+      { stdio: 'inherit' },
+    )
     if (got.status !== 0) throw new Error(`node@${version} could not be installed`)
     // npm may have been told to run no scripts; the binary lies in a package of its own all the same.
-    const binary = spawnSync('find', [join(folder, 'node_modules'), '-path', '*/bin/node', '-type', 'f', '-size', '+1M'], { encoding: 'utf8' }).stdout.split('\n')[0]
+    const binary = spawnSync(
+      'find',
+      [join(folder, 'node_modules'), '-path', '*/bin/node', '-type', 'f', '-size', '+1M'],
+      { encoding: 'utf8' },
+    ).stdout.split('\n')[0]
     if (!binary) throw new Error(`node@${version} brought no binary for this machine`)
     mkdirSync(join(folder, 'bin'))
     symlinkSync(binary, join(folder, 'bin/node'))
     const { stdout } = spawnSync(binary, ['--version'], { encoding: 'utf8' })
     process.stdout.write(`\n== Node ${stdout}`)
     const env = { ...process.env, PATH: `${join(folder, 'bin')}:${process.env.PATH}` }
-    const { status } = spawnSync(binary, ['node_modules/vitest/vitest.mjs', 'run'], { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
+    const { status } = spawnSync(binary, ['node_modules/vitest/vitest.mjs', 'run'], {
+      cwd: root,
+      env,
+      stdio: ['ignore', 'inherit', 'inherit'],
+    })
     if (status !== 0) failed.push(version)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
 }
-process.stdout.write(failed.length === 0 ? `\nThe suite passes on Node ${versions.join(' and ')}.\n` : `\nThe suite fails on Node ${failed.join(' and ')}.\n`)
+process.stdout.write(
+  failed.length === 0
+    ? `\nThe suite passes on Node ${versions.join(' and ')}.\n`
+    : `\nThe suite fails on Node ${failed.join(' and ')}.\n`,
+)
 process.exitCode = failed.length === 0 ? 0 : 1

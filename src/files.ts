@@ -44,7 +44,9 @@ export function fileProblem(path: string, error: unknown): TmsError {
     {
       code: full ? 'DISK_FULL' : 'FILE_UNWRITABLE',
       what: full ? `there is no room to write ${path}` : `${path} can't be written`,
-      why: full ? 'the disk or the quota is full; nothing was changed' : `the system says ${code || String(error)}; nothing was changed`,
+      why: full
+        ? 'the disk or the quota is full; nothing was changed'
+        : `the system says ${code || String(error)}; nothing was changed`,
       next: [full ? `df -h ${dirname(path)}` : `ls -ld ${dirname(path)}`],
     },
     { cause: error },

@@ -1,5 +1,5 @@
 import { isMap, isNode, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
-import type { z } from 'zod'
+import type * as z from 'zod'
 
 /** What is wrong with a YAML text, and where: one-based, as editors count. */
 export type YamlProblem = {

@@ -35,7 +35,7 @@ export async function rotateAccount(driver: Driver, rotation: Rotation): Promise
     throw new TmsError({
       code: 'USAGE',
       what: '--name is missing',
-      why: "a token is recognised by its subject (sub), which whoever issues tokens decides",
+      why: 'a token is recognised by its subject (sub), which whoever issues tokens decides',
       next: [`tms accounts rotate ${account} --kind jwt --name <sub>`],
     })
   }

@@ -10,7 +10,14 @@ export function accountsView({ accounts, max_age_days }: Contract['accounts_list
       rows: accounts.flatMap(({ account, scope, state, credentials }) =>
         credentials.length === 0
           ? [[account, scope, 'not in use', '', '', '']]
-          : credentials.map((c) => [account, scope, toned(state), `${c.kind} ${c.name} (${c.state})`, c.age_days, c.expires_at ?? '']),
+          : credentials.map((c) => [
+              account,
+              scope,
+              toned(state),
+              `${c.kind} ${c.name} (${c.state})`,
+              c.age_days,
+              c.expires_at ?? '',
+            ]),
       ),
       empty: 'No service accounts.',
     },

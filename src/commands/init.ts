@@ -26,14 +26,24 @@ export default class Init extends TmsCommand {
     environment: Flags.option({ options: ['production', 'staging', 'development'] as const })({
       description: 'what this database is; set once (default: development for the embedded database, else production)',
     }),
-    keys: Flags.string({ description: "folder of the signing key, kept in the configuration (default: the user's own)", helpValue: '<folder>' }),
+    keys: Flags.string({
+      description: "folder of the signing key, kept in the configuration (default: the user's own)",
+      helpValue: '<folder>',
+    }),
     operator: Flags.string({ description: 'name of the first operator, where the database does not know you yet' }),
   }
 
   async run(): Promise<void> {
     const { flags } = await this.parse(Init)
     const settings = await this.settings({ create: true })
-    const [{ initialise }, { initView }, { schemaPresent }, { readCatalogue }, { ensureConfig }, { keysFolder, localUser }] = await Promise.all([
+    const [
+      { initialise },
+      { initView },
+      { schemaPresent },
+      { readCatalogue },
+      { ensureConfig },
+      { keysFolder, localUser },
+    ] = await Promise.all([
       import('../setup/init.ts'),
       import('../setup/views.ts'),
       import('../db/schema.ts'),
@@ -49,7 +59,8 @@ export default class Init extends TmsCommand {
         choices: environments,
         default: driver === 'embedded' ? 'development' : 'production',
       }))
-    const operator = flags.operator ?? (await this.ask({ message: 'Name of the first operator?', default: localUser() }))
+    const operator =
+      flags.operator ?? (await this.ask({ message: 'Name of the first operator?', default: localUser() }))
     const catalogue = await readCatalogue(await this.policyFolders())
 
     const db = await this.database({ anyContract: true })

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises'
-import { z } from 'zod'
+import * as z from 'zod'
 import { TmsError } from '../errors.ts'
 import { suggest } from '../suggest.ts'
 import { parseYaml, type YamlProblem } from '../yaml.ts'

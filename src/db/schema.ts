@@ -51,9 +51,12 @@ export async function schemaStatus(driver: Driver, files: SqlFiles): Promise<Sch
     contract = granted(await driver.call('contract_version', {})).contract
   } catch (error) {
     if (!(error instanceof TmsError) || error.code !== 'SCHEMA_ABSENT') throw error
-    const pending = [...files.migrations, ...files.functions].map(
-      ({ kind, name }): SchemaFile => ({ kind, name, state: 'pending', appliedAt: null }),
-    )
+    const pending = [...files.migrations, ...files.functions].map(({ kind, name }): SchemaFile => ({
+      kind,
+      name,
+      state: 'pending',
+      appliedAt: null,
+    }))
     return { target, present: false, contract: null, speaks, upToDate: false, files: pending }
   }
   const applied = new Map(
@@ -69,11 +72,21 @@ export async function schemaStatus(driver: Driver, files: SqlFiles): Promise<Sch
       appliedAt: row?.applied_at ?? null,
     }
   })
-  const strange = [...applied.values()].map(
-    ({ kind, name, applied_at }): SchemaFile => ({ kind, name, state: 'unknown here', appliedAt: applied_at }),
-  )
+  const strange = [...applied.values()].map(({ kind, name, applied_at }): SchemaFile => ({
+    kind,
+    name,
+    state: 'unknown here',
+    appliedAt: applied_at,
+  }))
   const all = [...shipped, ...strange]
-  return { target, present: true, contract, speaks, upToDate: all.every((file) => file.state === 'applied'), files: all }
+  return {
+    target,
+    present: true,
+    contract,
+    speaks,
+    upToDate: all.every((file) => file.state === 'applied'),
+    files: all,
+  }
 }
 
 /** Applies what is missing. Drivers that only call functions cannot: their files are exported. */

@@ -6,7 +6,8 @@ import type { SchemaStatus } from './schema.ts'
 export type Pushed = PushReport & { readonly target: string; readonly catalogue: string }
 
 export function pushView({ target, migrations, functions, catalogue }: Pushed): readonly Block[] {
-  if (migrations.length + functions.length === 0) return [{ kind: 'text', text: `${target} is up to date. ${catalogue}` }]
+  if (migrations.length + functions.length === 0)
+    return [{ kind: 'text', text: `${target} is up to date. ${catalogue}` }]
   return [
     { kind: 'text', text: `Applied to ${target}:` },
     { kind: 'list', items: [...migrations, ...functions.map((name) => `functions ${name}`)] },

@@ -1,4 +1,4 @@
-import type { z } from 'zod'
+import type * as z from 'zod'
 import { TmsError } from '../errors.ts'
 import type { Contract, ContractFunction } from './contract.ts'
 import { contract, contractVersion, refusalSchema } from './contract.ts'

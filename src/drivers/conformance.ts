@@ -14,10 +14,10 @@ import { granted } from './refusal.ts'
  */
 export type ConformanceHarness = {
   /** A super_admin of a database that holds the schema and whatever earlier cases left there. */
-  operator(): Promise<Driver>
+  readonly operator: () => Promise<Driver>
   /** How this driver recognises `somebody`, to whom the suite grants the role viewer in one tenant. */
   readonly credential: { readonly kind: 'postgres' | 'jwt' | 'local'; readonly name: string }
-  somebody(): Promise<Driver>
+  readonly somebody: () => Promise<Driver>
 }
 
 export type ConformanceCase = { readonly name: string; readonly run: () => Promise<void> }
@@ -80,7 +80,7 @@ export function conformance(harness: ConformanceHarness): readonly ConformanceCa
       run: asOperator(async (driver) => {
         for (const fn of ['pg_sleep', '_bootstrap', 'now()', 'whoami; drop schema tms', '__proto__', '']) {
           // The cast is the attack: callers without types exist.
-          await rejectsWith(driver.call(fn as ContractFunction, {} as never), ['INPUT_INVALID', 'USAGE', 'NOT_FOUND', 'BUG'])
+          await rejectsWith(driver.call(fn as ContractFunction, {}), ['INPUT_INVALID', 'USAGE', 'NOT_FOUND', 'BUG'])
         }
       }),
     },
@@ -129,9 +129,7 @@ export function conformance(harness: ConformanceHarness): readonly ConformanceCa
       run: asOperator(async (driver) => {
         const names = Array.from({ length: 60 }, (_, i) => `parallel ${'é漢😀'.repeat(i % 7)} ${i}`)
         const answers = await Promise.all(
-          names.map((name) =>
-            driver.call('tenants_add', { request_id: randomUUID(), key: `p-${randomUUID()}`, name }),
-          ),
+          names.map((name) => driver.call('tenants_add', { request_id: randomUUID(), key: `p-${randomUUID()}`, name })),
         )
         assert.deepEqual(
           answers.map((answer) => granted(answer).tenant.name),
@@ -148,7 +146,13 @@ export function conformance(harness: ConformanceHarness): readonly ConformanceCa
         )
         assert.equal(tenant.name, name)
         for (let i = 0; i < 100; i++) {
-          granted(await driver.call('tenants_add', { request_id: randomUUID(), key: `l-${randomUUID()}`, name: 'x'.repeat(200) }))
+          granted(
+            await driver.call('tenants_add', {
+              request_id: randomUUID(),
+              key: `l-${randomUUID()}`,
+              name: 'x'.repeat(200),
+            }),
+          )
         }
         const { tenants } = granted(await driver.call('tenants_list', {}))
         assert.ok(tenants.some((found) => found.name === name))
@@ -172,7 +176,15 @@ export function conformance(harness: ConformanceHarness): readonly ConformanceCa
             request_id: randomUUID(),
             sha256: randomUUID(),
             entries: [
-              { key: 'ops.signal', type: 'boolean', default: false, safe: false, owner: 'x', expires: null, description: randomUUID() },
+              {
+                key: 'ops.signal',
+                type: 'boolean',
+                default: false,
+                safe: false,
+                owner: 'x',
+                expires: null,
+                description: randomUUID(),
+              },
             ],
           })
         granted(await change())

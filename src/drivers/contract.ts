@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 
 /**
  * The contract: every function the database offers, what goes in and what comes out.
@@ -47,7 +47,12 @@ const flagRow = z.object({
   source: z.enum(['default', ...levels]),
   /** Set when a percentage or canary list decides per tenant. */
   rollout: z
-    .object({ stage: z.enum(stages), percentage: z.string(), cohort: z.string().nullable(), canary: z.array(z.string()) })
+    .object({
+      stage: z.enum(stages),
+      percentage: z.string(),
+      cohort: z.string().nullable(),
+      canary: z.array(z.string()),
+    })
     .nullable(),
   default: json,
   safe: json,
@@ -169,7 +174,12 @@ export const contract = {
     args: z.strictObject({}),
     result: z.object({
       files: z.array(
-        z.object({ kind: z.enum(['migration', 'function']), name: z.string(), sha256: z.string(), applied_at: timestamp }),
+        z.object({
+          kind: z.enum(['migration', 'function']),
+          name: z.string(),
+          sha256: z.string(),
+          applied_at: timestamp,
+        }),
       ),
     }),
   },
@@ -208,7 +218,9 @@ export const contract = {
     operation: 'tenants.manage',
     reads: 'replica',
     args: z.strictObject({}),
-    result: z.object({ tenants: z.array(z.object({ key: z.string(), id: uuid, name: z.string(), created_at: timestamp })) }),
+    result: z.object({
+      tenants: z.array(z.object({ key: z.string(), id: uuid, name: z.string(), created_at: timestamp })),
+    }),
   },
   tenants_add: {
     operation: 'tenants.manage',
@@ -222,7 +234,12 @@ export const contract = {
     args: z.strictObject({ ...scope }),
     result: z.object({
       users: z.array(
-        z.object({ principal: z.string(), roles: z.array(role), credentials: z.array(credential), created_at: timestamp }),
+        z.object({
+          principal: z.string(),
+          roles: z.array(role),
+          credentials: z.array(credential),
+          created_at: timestamp,
+        }),
       ),
     }),
   },
@@ -272,7 +289,10 @@ export const contract = {
       /** The login's name, the token's `sub`, or the key's id. */
       name: z.string(),
       /** For a key: sha256 of the secret, in hex. */
-      secret_sha256: z.string().regex(/^[0-9a-f]{64}$/).optional(),
+      secret_sha256: z
+        .string()
+        .regex(/^[0-9a-f]{64}$/)
+        .optional(),
       overlap_seconds: z.int(),
     }),
     result: z.object({
@@ -465,4 +485,3 @@ export function isContractFunction(name: string): name is ContractFunction {
 export const refusalSchema = z.object({
   refused: z.object({ code: z.string(), what: z.string(), why: z.string(), next: z.array(z.string()) }),
 })
-

@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { catalogueEntry, type CatalogueEntry, type Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
@@ -55,7 +55,10 @@ export function parseCatalogue(path: string, text: string): Catalogue {
 }
 
 /** Makes the database's catalogue this one. Stored values of flags that left it stay and are reported by `flags verify`. */
-export async function loadCatalogue(driver: Driver, catalogue: Catalogue): Promise<Contract['flags_catalogue']['result']> {
+export async function loadCatalogue(
+  driver: Driver,
+  catalogue: Catalogue,
+): Promise<Contract['flags_catalogue']['result']> {
   const { sha256, entries } = catalogue
   return granted(await driver.call('flags_catalogue', { request_id: randomUUID(), sha256, entries: [...entries] }))
 }

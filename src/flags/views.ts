@@ -66,7 +66,16 @@ export function historyView({ changes }: Contract['flags_history']['result']): r
     {
       kind: 'table',
       columns: ['at', 'who', 'role', 'flag', 'for', 'before', 'after', 'why'],
-      rows: changes.map((c) => [c.at.slice(0, 19), c.who, c.role, c.key, c.scope, state(c.before), state(c.after), c.why]),
+      rows: changes.map((c) => [
+        c.at.slice(0, 19),
+        c.who,
+        c.role,
+        c.key,
+        c.scope,
+        state(c.before),
+        state(c.after),
+        c.why,
+      ]),
       empty: 'No changes yet.',
     },
   ]
@@ -87,7 +96,10 @@ export function rolloutView(state: Contract['flags_rollout_state']['result']): r
         ['value', shown(state.value)],
         ['reaches', { text: reach, tone: 'strong' }],
         ['since', state.since ?? 'no rollout is under way'],
-        ['health', { text: state.health, tone: state.health === 'green' ? 'good' : state.health === 'red' ? 'bad' : 'warn' }],
+        [
+          'health',
+          { text: state.health, tone: state.health === 'green' ? 'good' : state.health === 'red' ? 'bad' : 'warn' },
+        ],
         ...(state.next_stage && state.since
           ? [['next', `${state.next_stage}, not before ${state.next_at ?? 'now'}`] as const]
           : []),
@@ -109,9 +121,15 @@ export function verifyView(verdict: Contract['flags_verify']['result']): readonl
   const scopes = `the environment and ${verdict.tenants} tenant${verdict.tenants === 1 ? '' : 's'}`
   return [
     verdict.required === 0
-      ? { kind: 'text', text: { text: 'UNKNOWN  the catalogue requires no value, so nothing was checked', tone: 'warn' } }
+      ? {
+          kind: 'text',
+          text: { text: 'UNKNOWN  the catalogue requires no value, so nothing was checked', tone: 'warn' },
+        }
       : verdict.findings.length === 0
-        ? { kind: 'text', text: { text: `GREEN  ${verdict.required} required flags agree, for ${scopes}`, tone: 'good' } }
+        ? {
+            kind: 'text',
+            text: { text: `GREEN  ${verdict.required} required flags agree, for ${scopes}`, tone: 'good' },
+          }
         : { kind: 'text', text: { text: `RED  ${verdict.findings.length} differ, over ${scopes}`, tone: 'bad' } },
     ...(verdict.findings.length === 0
       ? []
@@ -123,12 +141,10 @@ export function verifyView(verdict: Contract['flags_verify']['result']): readonl
             empty: '',
           },
         ]),
-    ...verdict.expired.map(
-      (flag): Block => ({
-        kind: 'text',
-        text: { text: `${flag.key} expired on ${flag.expires}: ${flag.owner} removes or extends it`, tone: 'warn' },
-      }),
-    ),
+    ...verdict.expired.map((flag): Block => ({
+      kind: 'text',
+      text: { text: `${flag.key} expired on ${flag.expires}: ${flag.owner} removes or extends it`, tone: 'warn' },
+    })),
   ]
 }
 
@@ -151,5 +167,5 @@ function rollout({ rollout: state }: Flag): string {
 function state(value: FlagValue): string {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'not set'
   const percentage = value['percentage']
-  return `${shown(value['value'])}${percentage === '100' ? '' : ` ${String(percentage)} %`}`
+  return `${shown(value['value'])}${percentage === '100' ? '' : ` ${shown(percentage)} %`}`
 }

@@ -30,6 +30,9 @@ export function portalView(check: Contract['portals_check']['result']): readonly
   ]
 }
 
-function named(roles: Contract['portals_list']['result']['portals'][number]['roles'], access: 'read' | 'write'): string {
+function named(
+  roles: Contract['portals_list']['result']['portals'][number]['roles'],
+  access: 'read' | 'write',
+): string {
   return roles.flatMap((entry) => (entry.access === access ? [entry.role] : [])).join(' ')
 }

@@ -75,7 +75,12 @@ function failed(check: string, error: unknown): Check {
 function nodeCheck(version: string): Check {
   const [major = 0, minor = 0] = version.replace(/^v/, '').split('.').map(Number)
   if (major > 20 || (major === 20 && minor >= 19)) return ok('node', `Node ${version}`)
-  return { check: 'node', state: 'problem', what: `Node ${version} is older than 20.19`, next: ['install Node 20.19 or later'] }
+  return {
+    check: 'node',
+    state: 'problem',
+    what: `Node ${version} is older than 20.19`,
+    next: ['install Node 20.19 or later'],
+  }
 }
 
 function configCheck({ configFile, warnings }: Patient): Check {
@@ -92,7 +97,12 @@ async function signingKeyCheck(keysFolder: string): Promise<Check> {
     const key = await readSigningKey(path)
     if (!key) return { check, state: 'problem', what: `there is none in ${path}`, next: ['tms init'] }
     if (await exposed(path)) {
-      return { check, state: 'problem', what: `others can read ${path}`, next: [`chmod 600 ${path}`, 'make a new key: it may be known'] }
+      return {
+        check,
+        state: 'problem',
+        what: `others can read ${path}`,
+        next: [`chmod 600 ${path}`, 'make a new key: it may be known'],
+      }
     }
     return ok(check, `${path}, fingerprint ${key.fingerprint.slice(0, 16)}…`)
   })
@@ -106,7 +116,9 @@ async function reachCheck(driver: Driver): Promise<Check> {
 async function schemaCheck(driver: Driver, files: SqlFiles): Promise<Check> {
   const status = await schemaStatus(driver, files)
   if (status.upToDate) return ok('schema', `all ${status.files.length} files applied, contract ${status.speaks}`)
-  const differing = status.files.filter(({ state }) => state !== 'applied').map(({ name, state }) => `${name} (${state})`)
+  const differing = status.files
+    .filter(({ state }) => state !== 'applied')
+    .map(({ name, state }) => `${name} (${state})`)
   return { check: 'schema', state: 'problem', what: differing.join(', '), next: ['tms db status', 'tms db push'] }
 }
 
@@ -132,7 +144,8 @@ async function catalogueCheck(driver: Driver, read: () => Promise<Catalogue>): P
   const check = 'flag catalogue'
   const catalogue = await read()
   const { catalogue_sha256 } = granted(await driver.call('flags_verify', {}))
-  if (catalogue_sha256 === catalogue.sha256) return ok(check, `${catalogue.entries.length} flags, as in ${catalogue.path}`)
+  if (catalogue_sha256 === catalogue.sha256)
+    return ok(check, `${catalogue.entries.length} flags, as in ${catalogue.path}`)
   return {
     check,
     state: 'problem',
@@ -162,7 +175,12 @@ function functionCheck(found: Readonly<Record<string, string>>, files: SqlFiles)
   const missing = [...shipped.keys()].filter((name) => !Object.hasOwn(found, name)).map((name) => `${name} (missing)`)
   const strange = [...differing, ...missing].sort()
   if (strange.length === 0) return ok(check, `all ${shipped.size} have the shipped bodies`)
-  return { check, state: 'problem', what: `differ from this release: ${strange.join(', ')}`, next: ['tms db status', 'tms db push'] }
+  return {
+    check,
+    state: 'problem',
+    what: `differ from this release: ${strange.join(', ')}`,
+    next: ['tms db status', 'tms db push'],
+  }
 }
 
 /** Name to sha256 of the body, read from the files: what stands between the dollar quotes is what Postgres stores. */

@@ -70,10 +70,7 @@ async function bootstrapOperator(driver: Driver, name: string): Promise<void> {
       code: 'IDENTITY_UNKNOWN',
       what: `${driver.target.name} does not know you`,
       why: 'through an API nobody can make the first operator',
-      next: [
-        `select tms._bootstrap('jwt', '<your sub>', '${name}');  -- in the SQL editor, as postgres`,
-        'tms init',
-      ],
+      next: [`select tms._bootstrap('jwt', '<your sub>', '${name}');  -- in the SQL editor, as postgres`, 'tms init'],
     })
   }
   const made = await administration(driver).transaction(async (run) => {

@@ -36,7 +36,12 @@ export async function readSigningKey(path: string): Promise<SigningKey | null> {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
     if (code === 'ENOENT' || code === 'ENOTDIR') return null
     throw new TmsError(
-      { code: 'FILE_UNREADABLE', what: `the signing key ${path} can't be read`, why: `the system says ${String(code)}`, next: [`ls -l ${path}`] },
+      {
+        code: 'FILE_UNREADABLE',
+        what: `the signing key ${path} can't be read`,
+        why: `the system says ${String(code)}`,
+        next: [`ls -l ${path}`],
+      },
       { cause: error },
     )
   }

@@ -29,7 +29,9 @@ function start(...args: string[]): { pid: number; ended: Promise<Ended> } {
   let stderr = ''
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()))
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()))
-  const ended = new Promise<Ended>((resolve) => child.once('close', (code, signal) => resolve({ code, signal, stdout, stderr })))
+  const ended = new Promise<Ended>((resolve) =>
+    child.once('close', (code, signal) => resolve({ code, signal, stdout, stderr })),
+  )
   return { pid: child.pid ?? 0, ended }
 }
 
@@ -39,9 +41,11 @@ function tms(...args: string[]): Promise<Ended> {
 
 /** The process that the newest lock names. */
 async function owner(): Promise<number> {
-  const locks = (await readdir(join(folder, '.tms'))).map((name) => Number(/^owner\.(\d+)\.json$/.exec(name)?.[1] ?? -1))
+  const locks = (await readdir(join(folder, '.tms'))).map((name) =>
+    Number(/^owner\.(\d+)\.json$/.exec(name)?.[1] ?? -1),
+  )
   const lock: unknown = JSON.parse(await readFile(join(folder, '.tms', `owner.${Math.max(...locks)}.json`), 'utf8'))
-  return Number((lock as { pid: number }).pid)
+  return (lock as { pid: number }).pid
 }
 
 type Change = { why: string; before: { value: number } | null; after: { value: number } }
@@ -53,7 +57,9 @@ test(
     let killed = 0
     for (let round = 0; round < rounds; round++) {
       const names = Array.from({ length: writers }, (_, i) => `round ${round} writer ${i}`)
-      const running = names.map((why, i) => start('flags', 'set', 'budget.agents.maxConcurrent', String(((round * writers + i) % 149) + 1), '--why', why))
+      const running = names.map((why, i) =>
+        start('flags', 'set', 'budget.agents.maxConcurrent', String(((round * writers + i) % 149) + 1), '--why', why),
+      )
       // In the middle: when some have ended and others have not.
       let done = 0
       const some = new Promise<void>((resolve) => {
@@ -81,7 +87,10 @@ test(
       const applied = changes.filter(({ why }) => why.startsWith(`round ${round} `)).map(({ why }) => why)
       expect(new Set(applied).size, 'nothing is applied twice').toBe(applied.length)
       const acknowledged = names.filter((_, i) => ended[i]?.code === 0 && !ended[i].stdout.includes('nothing changed'))
-      expect(acknowledged.filter((why) => !applied.includes(why)), 'nothing acknowledged is lost').toEqual([])
+      expect(
+        acknowledged.filter((why) => !applied.includes(why)),
+        'nothing acknowledged is lost',
+      ).toEqual([])
       // Two owners at once would each continue from their own last value.
       const inOrder = [...changes].reverse()
       inOrder.slice(1).forEach((change, i) => expect(change.before?.value).toBe(inOrder[i]?.after.value))

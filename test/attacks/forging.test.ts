@@ -11,7 +11,13 @@ import { push } from '../../src/db/schema.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { signToken } from '../servers/postgrest.ts'
-import { postgresSubject, sqlFolder, supabaseSubject, type Subject, type SupabaseSubject } from '../contract/subjects.ts'
+import {
+  postgresSubject,
+  sqlFolder,
+  supabaseSubject,
+  type Subject,
+  type SupabaseSubject,
+} from '../contract/subjects.ts'
 
 /** A secret that stands in every tenant's data and that no attacker may ever see. */
 const planted = `planted-${randomUUID()}`
@@ -20,7 +26,11 @@ async function plant(operator: Driver): Promise<void> {
   const call = (fn: 'tenants_add' | 'environment_init' | 'flags_catalogue' | 'flags_set', args: object) =>
     // True because each is written out below; a wrong one throws.
     operator.call(fn, { request_id: randomUUID(), ...args } as never).then(granted)
-  await call('environment_init', { environment: 'production', override_token_sha256: 'a'.repeat(64), signing_key_fingerprint: null })
+  await call('environment_init', {
+    environment: 'production',
+    override_token_sha256: 'a'.repeat(64),
+    signing_key_fingerprint: null,
+  })
   await call('tenants_add', { key: 'acme', name: planted })
   await call('tenants_add', { key: 'globex', name: planted })
   await call('flags_catalogue', {
@@ -87,21 +97,30 @@ describe('a hostile worker with its own Postgres login', () => {
     [`set search_path = pg_temp, public, tms`],
     [`create temp table logins (principal_id uuid, kind text, name text); set search_path = pg_temp, tms`],
     [`create temp table memberships as select 'super_admin'::text as role; set search_path = pg_temp, tms`],
-    [`create function pg_temp.clock_timestamp() returns timestamptz language sql as 'select null::timestamptz'; set search_path = pg_temp, pg_catalog`],
-    [`create function pg_temp.current_setting(text, boolean) returns text language sql as $$ select 'operator' $$; set search_path = pg_temp, pg_catalog`],
+    [
+      `create function pg_temp.clock_timestamp() returns timestamptz language sql as 'select null::timestamptz'; set search_path = pg_temp, pg_catalog`,
+    ],
+    [
+      `create function pg_temp.current_setting(text, boolean) returns text language sql as $$ select 'operator' $$; set search_path = pg_temp, pg_catalog`,
+    ],
     [`set role none`],
     [`set default_transaction_isolation = serializable`],
   ])('stays who it is after: %s', async (statement) => {
     expect(await attack(statement, whoami)).toEqual({ rows: [{ who: 'agents' }] })
   })
 
-  test.each(['tms_owner', 'tms_identity', 'deployer', 'superuser', 'pg_read_all_data'])('cannot become %s', async (role) => {
-    expect((await attack(`set role ${role}`)).code).toBe('42501')
-    expect((await attack(`set session authorization ${role}`)).code).toBe('42501')
-  })
+  test.each(['tms_owner', 'tms_identity', 'deployer', 'superuser', 'pg_read_all_data'])(
+    'cannot become %s',
+    async (role) => {
+      expect((await attack(`set role ${role}`)).code).toBe('42501')
+      expect((await attack(`set session authorization ${role}`)).code).toBe('42501')
+    },
+  )
 
   test('cannot touch a single table, in any way', async () => {
-    const tables = await subject.sql(`select relname::text as name from pg_class where relnamespace = 'tms'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S')`)
+    const tables = await subject.sql(
+      `select relname::text as name from pg_class where relnamespace = 'tms'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S')`,
+    )
     expect(tables.length).toBeGreaterThan(12)
     for (const { name } of tables) {
       const table = `tms.${String(name)}`
@@ -142,7 +161,10 @@ describe('a hostile worker with its own Postgres login', () => {
     expect(internal.map(({ signature }) => signature)).toContain('tms._bootstrap(text,text,text)')
     for (const { signature, arguments: count } of internal) {
       const name = String(signature).split('(')[0]
-      const nulls = String(signature).slice(String(signature).indexOf('(') + 1, -1).split(',').slice(0, Number(count))
+      const nulls = String(signature)
+        .slice(String(signature).indexOf('(') + 1, -1)
+        .split(',')
+        .slice(0, Number(count))
       const call = `select ${name}(${Number(count) === 0 ? '' : nulls.map((type) => `null::${type}`).join(', ')})`
       expect((await attack(call)).code, call).toBe('42501')
     }
@@ -153,7 +175,7 @@ describe('a hostile worker with its own Postgres login', () => {
       `create function tms.whoami(text) returns text language sql as 'select null'`,
       `create or replace function tms.whoami(args jsonb) returns jsonb language sql as 'select null::jsonb'`,
       `create table tms.mine ()`,
-      `alter function tms._grants(text) owner to "${'x'}"`,
+      `alter function tms._grants(text) owner to current_user`,
       `alter schema tms rename to other`,
       `grant tms_owner to current_user`,
       `alter role current_user superuser`,
@@ -165,8 +187,25 @@ describe('a hostile worker with its own Postgres login', () => {
   })
 
   test('reads no tenant it holds no task of, and nothing of the plant', async () => {
-    for (const fn of ['flags_list', 'flags_get', 'flags_history', 'ledger_tail', 'users_list', 'tenants_list', 'accounts_list', 'doctor', 'status', 'flags_verify']) {
-      for (const args of [{}, { tenant: 'acme' }, { tenant: 'globex' }, { key: 'ops.text', limit: 100 }, { tenant: 'acme', key: 'ops.text', limit: 100 }]) {
+    for (const fn of [
+      'flags_list',
+      'flags_get',
+      'flags_history',
+      'ledger_tail',
+      'users_list',
+      'tenants_list',
+      'accounts_list',
+      'doctor',
+      'status',
+      'flags_verify',
+    ]) {
+      for (const args of [
+        {},
+        { tenant: 'acme' },
+        { tenant: 'globex' },
+        { key: 'ops.text', limit: 100 },
+        { tenant: 'acme', key: 'ops.text', limit: 100 },
+      ]) {
         const said = await attack(`select tms.${fn}('${JSON.stringify(args)}')`)
         expect(JSON.stringify(said)).not.toContain(planted)
       }
@@ -175,10 +214,37 @@ describe('a hostile worker with its own Postgres login', () => {
 
   test('changes nothing with all of it', async () => {
     const before = await state(subject)
-    for (const fn of ['tenants_add', 'users_grant', 'users_revoke', 'accounts_rotate', 'flags_set', 'flags_rollout', 'flags_catalogue', 'environment_init']) {
-      const args = { request_id: randomUUID(), key: 'ops.text', name: 'x', principal: 'agents', role: 'super_admin', account: 'agents', kind: 'postgres', overlap_seconds: 0, value: 'x', level: 'global', why: 'x', step: 'off', tenant: 'acme' }
+    for (const fn of [
+      'tenants_add',
+      'users_grant',
+      'users_revoke',
+      'accounts_rotate',
+      'flags_set',
+      'flags_rollout',
+      'flags_catalogue',
+      'environment_init',
+    ]) {
+      const args = {
+        request_id: randomUUID(),
+        key: 'ops.text',
+        name: 'x',
+        principal: 'agents',
+        role: 'super_admin',
+        account: 'agents',
+        kind: 'postgres',
+        overlap_seconds: 0,
+        value: 'x',
+        level: 'global',
+        why: 'x',
+        step: 'off',
+        tenant: 'acme',
+      }
       await attack(`select tms.${fn}('${JSON.stringify(args)}')`)
-      await attack(`begin isolation level serializable`, `select tms.${fn}('${JSON.stringify({ request_id: randomUUID(), principal: login, role: 'super_admin' })}')`, 'commit')
+      await attack(
+        `begin isolation level serializable`,
+        `select tms.${fn}('${JSON.stringify({ request_id: randomUUID(), principal: login, role: 'super_admin' })}')`,
+        'commit',
+      )
     }
     expect(await state(subject)).toEqual(before)
   })
@@ -192,7 +258,9 @@ describe('a hostile worker with its own Postgres login', () => {
       await subject.sql('alter table tms.companies disable row level security; select 1')
       expect(await attack('select count(*)::int as n from tms.companies')).toEqual({ rows: [{ n: 2 }] })
     } finally {
-      await subject.sql(`revoke select on all tables in schema tms from tms_caller; alter table tms.companies enable row level security; select 1`)
+      await subject.sql(
+        `revoke select on all tables in schema tms from tms_caller; alter table tms.companies enable row level security; select 1`,
+      )
     }
   })
 })
@@ -208,17 +276,41 @@ describe('a user with a valid token', () => {
     await plant(operator)
     const credential = await subject.credential('viewer')
     viewer = credential.name
-    granted(await operator.call('users_grant', { request_id: randomUUID(), principal: 'eve@acme.example', role: 'viewer', tenant: 'acme', credential }))
+    granted(
+      await operator.call('users_grant', {
+        request_id: randomUUID(),
+        principal: 'eve@acme.example',
+        role: 'viewer',
+        tenant: 'acme',
+        credential,
+      }),
+    )
     await operator.close()
-    const [row] = await subject.sql(`select l.name from tms.logins l join tms.principals p on p.id = l.principal_id where p.name = 'operator@example.com' and l.kind = 'jwt'`)
+    const [row] = await subject.sql(
+      `select l.name from tms.logins l join tms.principals p on p.id = l.principal_id where p.name = 'operator@example.com' and l.kind = 'jwt'`,
+    )
     operatorSub = String(row?.['name'])
   })
   afterAll(() => subject.stop())
 
-  const send = async (path: string, { token, body = {}, headers = {}, method = 'POST' }: { token?: string; body?: unknown; headers?: Record<string, string>; method?: string }) => {
+  const send = async (
+    path: string,
+    {
+      token,
+      body = {},
+      headers = {},
+      method = 'POST',
+    }: { token?: string; body?: unknown; headers?: Record<string, string>; method?: string },
+  ) => {
     const response = await fetch(`http://127.0.0.1:${subject.postgrest.port}${path}`, {
       method,
-      headers: { 'content-type': 'application/json', 'content-profile': 'tms', 'accept-profile': 'tms', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...headers },
+      headers: {
+        'content-type': 'application/json',
+        'content-profile': 'tms',
+        'accept-profile': 'tms',
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...headers,
+      },
       ...(method === 'GET' ? {} : { body: JSON.stringify(body) }),
     })
     return { status: response.status, text: await response.text() }
@@ -251,11 +343,17 @@ describe('a user with a valid token', () => {
     }
   })
 
-  test.each(['tms_owner', 'tms_identity', 'authenticator', 'deployer', 'service_role', 'anon'])('gets no rights from a token for role %s', async (role) => {
-    const said = await send('/rpc/tenants_list', { token: signToken({ role, exp: claims().exp }, { secret: subject.postgrest.secret }), body: { args: {} } })
-    expect(said.status).toBeGreaterThanOrEqual(400)
-    expect(said.text).not.toContain(planted)
-  })
+  test.each(['tms_owner', 'tms_identity', 'authenticator', 'deployer', 'service_role', 'anon'])(
+    'gets no rights from a token for role %s',
+    async (role) => {
+      const said = await send('/rpc/tenants_list', {
+        token: signToken({ role, exp: claims().exp }, { secret: subject.postgrest.secret }),
+        body: { args: {} },
+      })
+      expect(said.status).toBeGreaterThanOrEqual(400)
+      expect(said.text).not.toContain(planted)
+    },
+  )
 
   test('gets nothing without a token, or with the service key alone', async () => {
     for (const token of [undefined, subject.postgrest.anonKey, subject.postgrest.serviceKey]) {
@@ -278,13 +376,19 @@ describe('a user with a valid token', () => {
       expect(said.text).not.toContain('operator@example.com')
     }
     for (const profile of ['pg_catalog', 'public', 'information_schema']) {
-      const said = await send('/rpc/set_config', { token: mine(), headers: { 'content-profile': profile }, body: { setting_name: 'request.jwt.claims', new_value: '{}', is_local: false } })
+      const said = await send('/rpc/set_config', {
+        token: mine(),
+        headers: { 'content-profile': profile },
+        body: { setting_name: 'request.jwt.claims', new_value: '{}', is_local: false },
+      })
       expect(said.status).toBeGreaterThanOrEqual(400)
     }
   })
 
   test('reaches no table and no internal function through the API', async () => {
-    const tables = await subject.sql(`select relname::text as name from pg_class where relnamespace = 'tms'::regnamespace and relkind in ('r', 'p')`)
+    const tables = await subject.sql(
+      `select relname::text as name from pg_class where relnamespace = 'tms'::regnamespace and relkind in ('r', 'p')`,
+    )
     for (const { name } of tables) {
       for (const method of ['GET', 'POST', 'PATCH', 'DELETE']) {
         const said = await send(`/${String(name)}?select=*`, { token: mine(), method })
@@ -292,7 +396,9 @@ describe('a user with a valid token', () => {
         expect(said.text).not.toContain(planted)
       }
     }
-    const functions = await subject.sql(`select distinct proname::text as name from pg_proc where pronamespace = 'tms'::regnamespace and left(proname, 1) = '_'`)
+    const functions = await subject.sql(
+      `select distinct proname::text as name from pg_proc where pronamespace = 'tms'::regnamespace and left(proname, 1) = '_'`,
+    )
     for (const { name } of functions) {
       expect((await send(`/rpc/${String(name)}`, { token: mine() })).status, String(name)).toBeGreaterThanOrEqual(400)
     }
@@ -309,9 +415,26 @@ describe('a user with a valid token', () => {
       }
     }
     // the own tenant's values are a viewer's to read: the searches above could have found them
-    expect((await send('/rpc/flags_get', { token: mine(), body: { args: { tenant: 'acme', key: 'ops.text' } } })).text).toContain(planted)
+    expect(
+      (await send('/rpc/flags_get', { token: mine(), body: { args: { tenant: 'acme', key: 'ops.text' } } })).text,
+    ).toContain(planted)
     for (const fn of ['tenants_add', 'users_grant', 'flags_set', 'flags_catalogue', 'environment_init']) {
-      await send(`/rpc/${fn}`, { token: mine(), body: { args: { request_id: randomUUID(), tenant: 'acme', key: 'ops.text', value: 'x', level: 'tenant', why: 'x', principal: 'eve@acme.example', role: 'tenant_admin', name: 'x' } } })
+      await send(`/rpc/${fn}`, {
+        token: mine(),
+        body: {
+          args: {
+            request_id: randomUUID(),
+            tenant: 'acme',
+            key: 'ops.text',
+            value: 'x',
+            level: 'tenant',
+            why: 'x',
+            principal: 'eve@acme.example',
+            role: 'tenant_admin',
+            name: 'x',
+          },
+        },
+      })
     }
     expect(await state(subject)).toEqual(before)
   })
@@ -329,7 +452,9 @@ describe('a user with a valid token', () => {
       ['exec_xml', `language sql as $$ select query_to_xml(q, true, true, '')::text $$`],
       ['exec_set', `language sql as $$ select set_config(q, q, true) $$`],
     ] as const) {
-      await subject.sql(`create schema if not exists api; grant usage on schema api to public; create function api.${name}(q text) returns text ${body}; select 1`)
+      await subject.sql(
+        `create schema if not exists api; grant usage on schema api to public; create function api.${name}(q text) returns text ${body}; select 1`,
+      )
       const found = await problems()
       expect([found?.state, found?.what], name).toEqual(['problem', expect.stringContaining(name)])
       await subject.sql(`drop function api.${name}(text); select 1`)
@@ -344,7 +469,12 @@ describe('a process on the embedded socket', () => {
   beforeAll(async () => {
     const { openEmbedded } = await import('../../src/drivers/embedded/driver.ts')
     folder = await mkdtemp(join(tmpdir(), 'tms-forging-'))
-    driver = await openEmbedded({ driver: 'embedded', directory: join(folder, '.tms'), create: true, callTimeoutMs: 20_000 })
+    driver = await openEmbedded({
+      driver: 'embedded',
+      directory: join(folder, '.tms'),
+      create: true,
+      callTimeoutMs: 20_000,
+    })
     await push(driver, await readSqlFiles(sqlFolder))
     await plant(driver)
   })
@@ -354,7 +484,9 @@ describe('a process on the embedded socket', () => {
   })
 
   const socketPath = () => {
-    const locks = readdirSync(join(folder, '.tms')).filter((name) => /^owner\.\d+\.json$/.test(name)).sort()
+    const locks = readdirSync(join(folder, '.tms'))
+      .filter((name) => /^owner\.\d+\.json$/.test(name))
+      .sort()
     const lock = JSON.parse(readFileSync(join(folder, '.tms', locks.at(-1) ?? ''), 'utf8')) as { socket: string }
     return lock.socket.startsWith('/') ? lock.socket : join(folder, '.tms', lock.socket)
   }

@@ -1,5 +1,17 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -27,7 +39,12 @@ type Options = { cwd?: string; env?: Record<string, string | undefined>; input?:
 
 function tms(args: string[], { cwd = root, env = {}, input = '', program = bin }: Options = {}): Promise<Ended> {
   const since = Date.now()
-  const bare = { PATH: process.env['PATH'], XDG_CONFIG_HOME: join(root, 'config'), TMS_TIMEOUT: '10', TMS_CONNECT_TIMEOUT: '3' }
+  const bare = {
+    PATH: process.env['PATH'],
+    XDG_CONFIG_HOME: join(root, 'config'),
+    TMS_TIMEOUT: '10',
+    TMS_CONNECT_TIMEOUT: '3',
+  }
   const child = spawn(process.execPath, [program, ...args], { cwd, env: { ...bare, ...env }, stdio: 'pipe' })
   let stdout = ''
   let stderr = ''
@@ -35,7 +52,9 @@ function tms(args: string[], { cwd = root, env = {}, input = '', program = bin }
   child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()))
   child.stdin.on('error', () => undefined)
   child.stdin.end(input)
-  return new Promise((resolve) => child.once('close', (code) => resolve({ code, stdout, stderr, ms: Date.now() - since })))
+  return new Promise((resolve) =>
+    child.once('close', (code) => resolve({ code, stdout, stderr, ms: Date.now() - since })),
+  )
 }
 
 /** The shape of every failure; and the same again with --json. */
@@ -46,7 +65,10 @@ async function fails(args: string[], exit: number, code: string, options: Option
   expect(plain.stderr).not.toMatch(/\n\s+at .*[:(]\d+/)
   expect(plain.stdout).toBe('')
   const json = await tms([...args, '--json'], options)
-  const envelope = JSON.parse(json.stdout.trim().split('\n').at(-1) ?? '') as { ok: boolean; error: { code: string; next: string[] } }
+  const envelope = JSON.parse(json.stdout.trim().split('\n').at(-1) ?? '') as {
+    ok: boolean
+    error: { code: string; next: string[] }
+  }
   expect([json.code, envelope.ok, envelope.error.code]).toEqual([exit, false, code])
   expect(envelope.error.next.length).toBeGreaterThan(0)
   expect(Math.max(plain.ms, json.ms)).toBeLessThan(25_000)
@@ -91,11 +113,15 @@ describe('on the embedded database', () => {
 
   test('closed stdin, no HOME and NO_COLOR change nothing', async () => {
     const cwd = await initialised()
-    const { stdout, status } = spawnSync('bash', ['--norc', '-c', `exec "$0" "$@" <&-`, process.execPath, bin, 'flags', 'verify'], {
-      cwd,
-      encoding: 'utf8',
-      env: { PATH: process.env['PATH'], NO_COLOR: '1' },
-    })
+    const { stdout, status } = spawnSync(
+      'bash',
+      ['--norc', '-c', `exec "$0" "$@" <&-`, process.execPath, bin, 'flags', 'verify'],
+      {
+        cwd,
+        encoding: 'utf8',
+        env: { PATH: process.env['PATH'], NO_COLOR: '1' },
+      },
+    )
     expect([status, stdout]).toEqual([0, expect.stringContaining('GREEN')])
   })
 
@@ -136,7 +162,8 @@ describe('on the embedded database', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=300m', 'tmpfs', cwd])
     mounts.push(cwd)
     expect((await tms(['init', '--yes'], { cwd })).code).toBe(0)
-    const set = (n: number) => tms(['flags', 'set', 'budget.agents.maxConcurrent', String(n), '--why', `change ${n}`], { cwd })
+    const set = (n: number) =>
+      tms(['flags', 'set', 'budget.agents.maxConcurrent', String(n), '--why', `change ${n}`], { cwd })
     expect((await set(1)).code).toBe(0)
     const { bavail, bsize } = statfsSync(cwd)
     writeFileSync(join(cwd, 'ballast'), Buffer.alloc(bavail * bsize))
@@ -159,7 +186,11 @@ describe('on the embedded database', () => {
     const whole = readFileSync(snapshot)
     for (const spoil of [
       () => truncateSync(snapshot, Math.floor(whole.length / 2)),
-      () => writeFileSync(snapshot, whole.map((byte, i) => (i === 100_000 ? byte ^ 1 : byte))),
+      () =>
+        writeFileSync(
+          snapshot,
+          whole.map((byte, i) => (i === 100_000 ? byte ^ 1 : byte)),
+        ),
     ]) {
       copyFileSync(join(bin, '../../dist/embedded.tar.gz'), snapshot)
       spoil()
@@ -176,14 +207,23 @@ describe('on the embedded database', () => {
     await fails(set, 2, 'INPUT_INVALID', { cwd, input: '5\0' })
     // a lone surrogate cannot be written in UTF-8: these bytes are one all the same
     await fails(set, 2, 'INPUT_INVALID', { cwd, input: Buffer.from([0x35, 0xed, 0xa0, 0x80]) })
-    await fails(['flags', 'set', 'ops.replayEnabled', 'true', '--percentage', '101', '--why', 'x'], 2, 'INPUT_INVALID', { cwd })
+    await fails(
+      ['flags', 'set', 'ops.replayEnabled', 'true', '--percentage', '101', '--why', 'x'],
+      2,
+      'INPUT_INVALID',
+      { cwd },
+    )
     await fails(['flags', 'set', 'ops.replayEnabled', 'perhaps', '--why', 'x'], 2, 'INPUT_INVALID', { cwd })
-    await fails(['flags', 'set', 'ops.replayEnabled', 'true', '--tenant', 'nosuch', '--why', 'x'], 2, 'NOT_FOUND', { cwd })
+    await fails(['flags', 'set', 'ops.replayEnabled', 'true', '--tenant', 'nosuch', '--why', 'x'], 2, 'NOT_FOUND', {
+      cwd,
+    })
     await fails(['flags', 'history', '--limit', 'many'], 2, 'USAGE', { cwd })
     await fails(['flags', 'list', '--nosuch'], 2, 'USAGE', { cwd })
     await fails(['flags', 'lst'], 2, 'USAGE', { cwd })
     const { stdout } = await tms(['flags', 'history', '--json'], { cwd })
-    expect((JSON.parse(stdout) as { data: { changes: { why: string }[] } }).data.changes.every(({ why }) => why !== 'x')).toBe(true)
+    expect(
+      (JSON.parse(stdout) as { data: { changes: { why: string }[] } }).data.changes.every(({ why }) => why !== 'x'),
+    ).toBe(true)
   })
 
   test('a configuration that is wrong is named with line and column', async () => {
@@ -213,7 +253,8 @@ describe('on the embedded database', () => {
     const cwd = await initialised()
     for (const extra of [[], ['--yes']]) {
       const { code, stderr } = await tms(['db', 'reset', ...extra], { cwd })
-      if (extra.length === 0) expect([code, stderr]).toEqual([4, expect.stringContaining('tms db reset --confirm .tms')])
+      if (extra.length === 0)
+        expect([code, stderr]).toEqual([4, expect.stringContaining('tms db reset --confirm .tms')])
       else expect(code).toBe(2)
     }
     await fails(['db', 'reset', '--confirm', 'other'], 4, 'CONSENT_MISSING', { cwd })
@@ -235,7 +276,10 @@ describe('on Postgres', () => {
     expect([refused.code, refused.stderr]).toEqual([4, expect.stringContaining('--confirm')])
     const name = /--confirm (\S+)/.exec(refused.stderr)?.[1] ?? consent
     expect(name).toContain(database.name)
-    const done = await tms(['init', '--yes', '--environment', 'staging', '--confirm', name], { env: { DATABASE_URL: database.url }, cwd: folder() })
+    const done = await tms(['init', '--yes', '--environment', 'staging', '--confirm', name], {
+      env: { DATABASE_URL: database.url },
+      cwd: folder(),
+    })
     expect([done.code, done.stderr]).toEqual([0, expect.any(String)])
     expect(done.stdout).not.toContain(new URL(database.url).password)
   })
@@ -279,12 +323,15 @@ describe('on Postgres', () => {
     }
   })
 
-  test('a database without the schema says to push; with a neighbour\'s it works; with a distant one it says which side to change', async () => {
+  test("a database without the schema says to push; with a neighbour's it works; with a distant one it says which side to change", async () => {
     const empty = await server.createDatabase()
     const { stderr } = await fails(['flags', 'list'], 3, 'SCHEMA_ABSENT', on(empty.url))
     expect(stderr).toContain('tms db push')
     const speak = (version: number) =>
-      query(database.superuserUrl, `create or replace function tms.contract_version(args jsonb) returns jsonb language sql stable as $$ select jsonb_build_object('contract', ${version}, 'server', '15') $$`)
+      query(
+        database.superuserUrl,
+        `create or replace function tms.contract_version(args jsonb) returns jsonb language sql stable as $$ select jsonb_build_object('contract', ${version}, 'server', '15') $$`,
+      )
     try {
       for (const neighbour of [0, 2]) {
         await speak(neighbour)
@@ -304,7 +351,10 @@ describe('on Postgres', () => {
     const replica: Replica = await startReplica(server, { applyDelay: '10min' })
     try {
       expect((await tms(['tenants', 'add', 'fresh'], on(database.url))).code).toBe(0)
-      const { stdout } = await tms(['tenants', 'list'], on(database.url, { DATABASE_REPLICA_URL: replica.urlOf(database.url) }))
+      const { stdout } = await tms(
+        ['tenants', 'list'],
+        on(database.url, { DATABASE_REPLICA_URL: replica.urlOf(database.url) }),
+      )
       expect(stdout).toContain('fresh')
     } finally {
       await replica.stop()

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { contract, type Contract, type ContractFunction } from '../../src/drivers/contract.ts'
+import { contract, type ContractFunction } from '../../src/drivers/contract.ts'
 import type { Driver, Refused } from '../../src/drivers/driver.ts'
 import { granted as orThrow } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
@@ -19,7 +19,11 @@ ${portals.map((key) => `  portal.${key}.enabled: { type: boolean, default: true,
 `,
 )
 
-type Attempt = { readonly fn: ContractFunction; readonly subject?: string; readonly args: () => Record<string, unknown> }
+type Attempt = {
+  readonly fn: ContractFunction
+  readonly subject?: string
+  readonly args: () => Record<string, unknown>
+}
 
 /** Valid arguments for every function of the contract that needs a grant; a function without a line here fails the test. */
 const attempts: readonly Attempt[] = [
@@ -41,10 +45,22 @@ const attempts: readonly Attempt[] = [
   { fn: 'users_grant', args: () => ({ principal: `walk-${randomUUID()}`, role: 'viewer' }) },
   { fn: 'users_revoke', args: () => ({ principal: 'walk-nobody' }) },
   { fn: 'accounts_list', args: () => ({}) },
-  { fn: 'accounts_rotate', args: () => ({ account: 'n8n', kind: 'key', name: randomUUID(), secret_sha256: 'a'.repeat(64), overlap_seconds: 0 }) },
+  {
+    fn: 'accounts_rotate',
+    args: () => ({
+      account: 'n8n',
+      kind: 'key',
+      name: randomUUID(),
+      secret_sha256: 'a'.repeat(64),
+      overlap_seconds: 0,
+    }),
+  },
   { fn: 'portals_list', args: () => ({}) },
   { fn: 'ledger_tail', args: () => ({ limit: 5 }) },
-  { fn: 'environment_init', args: () => ({ environment: 'development', override_token_sha256: 'a'.repeat(64), signing_key_fingerprint: null }) },
+  {
+    fn: 'environment_init',
+    args: () => ({ environment: 'development', override_token_sha256: 'a'.repeat(64), signing_key_fingerprint: null }),
+  },
   { fn: 'doctor', args: () => ({}) },
 ]
 
@@ -68,17 +84,22 @@ async function walk(driver: Driver, role: string): Promise<string[]> {
       }
       const said = await outcome(driver, fn, input)
       const listed = granted(role, operation, reach, writes, subject) ? 'granted' : 'refused'
-      if (said !== listed) wrong.push(`${role} ${fn} ${subject ?? ''} ${reach}: the list says ${listed}, the database ${said}`)
+      if (said !== listed)
+        wrong.push(`${role} ${fn} ${subject ?? ''} ${reach}: the list says ${listed}, the database ${said}`)
     }
   }
   return wrong
 }
 
 /** A call that gets past the permission check and fails later was granted. */
-async function outcome(driver: Driver, fn: ContractFunction, args: Record<string, unknown>): Promise<'granted' | 'refused'> {
+async function outcome(
+  driver: Driver,
+  fn: ContractFunction,
+  args: Record<string, unknown>,
+): Promise<'granted' | 'refused'> {
   try {
     // True because `attempts` has valid arguments for each function, which the granted calls prove.
-    const answer: object | Refused = await driver.call(fn, args as Contract[typeof fn]['args'])
+    const answer: object | Refused = await driver.call(fn, args)
     if (!('refused' in answer)) return 'granted'
     return ['ROLE_DENIED', 'ENVIRONMENT_DENIED'].includes(answer.refused.code) ? 'refused' : 'granted'
   } catch (error) {
@@ -109,18 +130,29 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
   beforeAll(async () => {
     subject = await start()
     const made = await Promise.all(
-      humanRoles.filter((role) => role !== 'super_admin').map(async (role) => [role, await subject.credential(role)] as const),
+      humanRoles
+        .filter((role) => role !== 'super_admin')
+        .map(async (role) => [role, await subject.credential(role)] as const),
     )
     const operator = await subject.operator()
     const call = async (fn: ContractFunction, args: object) =>
       // True because these are written out below, and a wrong one is refused.
       orThrow(await operator.call(fn, { request_id: randomUUID(), ...args } as never))
-    await call('environment_init', { environment: 'development', override_token_sha256: 'a'.repeat(64), signing_key_fingerprint: null })
+    await call('environment_init', {
+      environment: 'development',
+      override_token_sha256: 'a'.repeat(64),
+      signing_key_fingerprint: null,
+    })
     await loadCatalogue(operator, catalogue)
     await call('tenants_add', { key: 'acme', name: 'Acme' })
     await call('tenants_add', { key: 'globex', name: 'Globex' })
     for (const [role, credential] of made) {
-      await call('users_grant', { principal: `${role}@acme`, role, credential, ...(isTenantRole(role) ? { tenant: 'acme' } : {}) })
+      await call('users_grant', {
+        principal: `${role}@acme`,
+        role,
+        credential,
+        ...(isTenantRole(role) ? { tenant: 'acme' } : {}),
+      })
       credentials.set(role, credential.name)
     }
     await operator.close()
@@ -156,16 +188,22 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
   test('every refusal is on record with who, what and why', async () => {
     const key = `rec-${randomUUID()}`
     await as('dispatcher', (driver) => driver.call('tenants_add', { request_id: randomUUID(), key, name: 'x' }))
-    const [row] = await subject.sql(`select who, fn, outcome, why from tms.ledger_inbox where fn = 'tenants_add' and who = 'dispatcher@acme' limit 1`)
+    const [row] = await subject.sql(
+      `select who, fn, outcome, why from tms.ledger_inbox where fn = 'tenants_add' and who = 'dispatcher@acme' limit 1`,
+    )
     expect(row).toMatchObject({ who: 'dispatcher@acme', fn: 'tenants_add', outcome: 'refused' })
-    const [counted] = await subject.sql(`select sum(count)::int as n from tms.refusals where who = 'dispatcher@acme' and fn = 'tenants_add'`)
+    const [counted] = await subject.sql(
+      `select sum(count)::int as n from tms.refusals where who = 'dispatcher@acme' and fn = 'tenants_add'`,
+    )
     expect(Number(counted?.['n'])).toBeGreaterThan(0)
   })
 
   test('another tenant and one that does not exist get the same answer', async () => {
     await as('viewer', async (driver) => {
       const [other, absent] = await Promise.all(
-        ['globex', 'nosuch'].map(async (tenant) => JSON.stringify(await driver.call('flags_list', { tenant })).replaceAll(tenant, '?')),
+        ['globex', 'nosuch'].map(async (tenant) =>
+          JSON.stringify(await driver.call('flags_list', { tenant })).replaceAll(tenant, '?'),
+        ),
       )
       expect(other).toBe(absent)
     })
@@ -173,7 +211,16 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
 
   test('analysts and developers see no personal data', async () => {
     await as('super_admin', async (driver) =>
-      orThrow(await driver.call('flags_set', { request_id: randomUUID(), key: 'other.try', level: 'tenant', tenant: 'acme', value: true, why: 'for ann@acme.example' })),
+      orThrow(
+        await driver.call('flags_set', {
+          request_id: randomUUID(),
+          key: 'other.try',
+          level: 'tenant',
+          tenant: 'acme',
+          value: true,
+          why: 'for ann@acme.example',
+        }),
+      ),
     )
     for (const role of ['analyst', 'developer']) {
       await as(role, async (driver) => {
@@ -198,7 +245,9 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
     })
     await as(role, async (driver) => {
       for (const portal of portals) {
-        const check = orThrow(await driver.call('portals_check', { portal, ...(isTenantRole(role) ? { tenant: 'acme' } : {}) }))
+        const check = orThrow(
+          await driver.call('portals_check', { portal, ...(isTenantRole(role) ? { tenant: 'acme' } : {}) }),
+        )
         expect([portal, check.access]).toEqual([portal, portalAccess(role, portal)])
       }
       if (!isTenantRole(role)) return
@@ -210,7 +259,15 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
 
   test('a portal whose flag is off opens for nobody', async () => {
     await as('super_admin', async (driver) => {
-      orThrow(await driver.call('flags_set', { request_id: randomUUID(), key: 'portal.crm.enabled', level: 'global', value: false, why: 'closed' }))
+      orThrow(
+        await driver.call('flags_set', {
+          request_id: randomUUID(),
+          key: 'portal.crm.enabled',
+          level: 'global',
+          value: false,
+          why: 'closed',
+        }),
+      )
       expect(orThrow(await driver.call('portals_check', { portal: 'crm' })).enabled).toBe(false)
     })
   })
@@ -220,7 +277,10 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
     // operation for a moment.
     const [before] = await subject.sql(`select pg_get_functiondef('tms.tenants_add(jsonb)'::regprocedure) as text`)
     const lent = String(before?.['text']).replace(`'tenants.manage'`, `'deploy.staging'`)
-    const tryIt = () => as('developer', (driver) => driver.call('tenants_add', { request_id: randomUUID(), key: `d-${randomUUID()}`, name: 'x' }))
+    const tryIt = () =>
+      as('developer', (driver) =>
+        driver.call('tenants_add', { request_id: randomUUID(), key: `d-${randomUUID()}`, name: 'x' }),
+      )
     await subject.sql(lent)
     try {
       expect(await tryIt()).not.toHaveProperty('refused')

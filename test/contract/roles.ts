@@ -30,7 +30,11 @@ export function granted(role: string, operation: string, reach: Reach, writes: b
   if (role === 'super_admin') return true
   const line = source.operations[operation]?.find((entry) => entry.split(/[\s:]/)[0] === role)
   if (line === undefined) return false
-  const patterns = line.split(': ')[1]?.split(' ').filter((word) => word.includes('*')) ?? []
+  const patterns =
+    line
+      .split(': ')[1]
+      ?.split(' ')
+      .filter((word) => word.includes('*')) ?? []
   if (patterns.length > 0 && !patterns.some((pattern) => subject.startsWith(pattern.slice(0, -1)))) return false
   // Workers act for the tenant of the task they hold, and hold none before there are tasks.
   if (role === 'agents') return reach === 'no tenant' && !writes

@@ -83,7 +83,10 @@ export async function postgresSubject(): Promise<Subject> {
   const login = async (name: string) => {
     const password = randomBytes(12).toString('hex')
     passwords.set(name, password)
-    await query(database.superuserUrl, `create role "${name}" login password '${password}' connection limit 20 in role tms_caller`)
+    await query(
+      database.superuserUrl,
+      `create role "${name}" login password '${password}' connection limit 20 in role tms_caller`,
+    )
     return name
   }
   return {
@@ -91,7 +94,13 @@ export async function postgresSubject(): Promise<Subject> {
     operator: () => open(database.url),
     as: (name) => open(database.urlAs(name, passwords.get(name) ?? '')),
     credential: async (who) => ({ kind: 'postgres', name: await login(`${who}_${randomBytes(3).toString('hex')}`) }),
-    account: async (account) => rotate(() => open(database.url), account, 'postgres', await login(`${account}_${randomBytes(3).toString('hex')}`)),
+    account: async (account) =>
+      rotate(
+        () => open(database.url),
+        account,
+        'postgres',
+        await login(`${account}_${randomBytes(3).toString('hex')}`),
+      ),
     sql: (text, parameters) => query(database.superuserUrl, text, parameters),
     stop: () => server.stop(),
   }
@@ -138,7 +147,12 @@ export async function supabaseSubject(): Promise<SupabaseSubject> {
   }
 }
 
-async function rotate(operator: () => Promise<Driver>, account: string, kind: 'postgres' | 'jwt', name: string): Promise<string> {
+async function rotate(
+  operator: () => Promise<Driver>,
+  account: string,
+  kind: 'postgres' | 'jwt',
+  name: string,
+): Promise<string> {
   const driver = await operator()
   try {
     granted(await driver.call('accounts_rotate', { request_id: randomUUID(), account, kind, name, overlap_seconds: 0 }))

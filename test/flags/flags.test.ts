@@ -51,12 +51,15 @@ beforeEach(async () => {
   await subject.sql('delete from tms.feature_flags_v2')
 })
 
-const set = (key: string, text: string | null, scope: { tenant?: string; environment?: boolean; percentage?: string; canary?: string[] } = {}) =>
-  setFlag(db, { key, text, environment: false, why: 'a test', ...scope })
+const set = (
+  key: string,
+  text: string | null,
+  scope: { tenant?: string; environment?: boolean; percentage?: string; canary?: string[] } = {},
+) => setFlag(db, { key, text, environment: false, why: 'a test', ...scope })
 const value = async (key: string, tenant?: string) => (await getFlag(db, { key, tenant })).flag.value
 
 describe('what applies', () => {
-  test('is the default, then the global value, then the environment\'s, then the tenant\'s', async () => {
+  test("is the default, then the global value, then the environment's, then the tenant's", async () => {
     expect(await value('a.text', 'tenant-1')).toBe('d')
     await set('a.text', 'global')
     expect(await value('a.text', 'tenant-1')).toBe('global')
@@ -90,7 +93,9 @@ describe('what applies', () => {
   test('keeps everybody inside who was inside a smaller percentage', async () => {
     const inside = async (percentage: string) => {
       await set('a.bool', 'true', { percentage })
-      const on = await Promise.all(tenants.map(async (tenant) => ((await value('a.bool', tenant)) === true ? tenant : null)))
+      const on = await Promise.all(
+        tenants.map(async (tenant) => ((await value('a.bool', tenant)) === true ? tenant : null)),
+      )
       return new Set(on.filter((tenant) => tenant !== null))
     }
     const [some, more, all] = [await inside('20'), await inside('60'), await inside('100')]
@@ -161,11 +166,18 @@ describe('a value', () => {
   })
 
   test('of a guarded flag is refused with the command that does it', async () => {
-    await expect(set('a.guarded', 'true')).rejects.toMatchObject({ code: 'FLAG_GUARDED', exit: 4, next: ['tms incident big-red-button'] })
+    await expect(set('a.guarded', 'true')).rejects.toMatchObject({
+      code: 'FLAG_GUARDED',
+      exit: 4,
+      next: ['tms incident big-red-button'],
+    })
   })
 
   test('of a flag that does not exist names the one that was meant', async () => {
-    await expect(set('a.boool', 'true')).rejects.toMatchObject({ code: 'NOT_FOUND', why: expect.stringContaining('a.bool') })
+    await expect(set('a.boool', 'true')).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+      why: expect.stringContaining('a.bool'),
+    })
   })
 })
 
@@ -194,8 +206,12 @@ describe('the history', () => {
 
   test('has a ledger row for every change, in the same transaction, with digests instead of values', async () => {
     await set('a.text', 'a customer secret')
-    const [row] = await subject.sql(`select body, body_sha256, xid::text from tms.ledger_inbox where action = 'flag.set' order by id desc limit 1`)
-    const [change] = await subject.sql(`select xmin::text, after::text from tms.feature_flags_history order by id desc limit 1`)
+    const [row] = await subject.sql(
+      `select body, body_sha256, xid::text from tms.ledger_inbox where action = 'flag.set' order by id desc limit 1`,
+    )
+    const [change] = await subject.sql(
+      `select xmin::text, after::text from tms.feature_flags_history order by id desc limit 1`,
+    )
     expect(String(row?.['body'])).not.toContain('secret')
     expect(String(change?.['after'])).toContain('secret')
     expect(row?.['body_sha256']).toBe(createHash('sha256').update(String(row?.['body'])).digest('hex'))
@@ -208,7 +224,9 @@ describe('a staged rollout', () => {
   const step = async (planned: Awaited<ReturnType<typeof planStart>>) => takeStep(db, planned, 'a test')
   /** The body that only tests have: `doctor` reports it. */
   const clock = (offset: string) =>
-    subject.sql(`create or replace function tms.now() returns timestamptz language sql stable as $$ select pg_catalog.now() + interval '${offset}' $$`)
+    subject.sql(
+      `create or replace function tms.now() returns timestamptz language sql stable as $$ select pg_catalog.now() + interval '${offset}' $$`,
+    )
   const reach = async () => {
     const on = await Promise.all(tenants.map(async (tenant) => (await value('a.bool', tenant)) === true))
     return on.filter(Boolean).length
@@ -219,7 +237,10 @@ describe('a staged rollout', () => {
   test('goes from canary to cohort to all, no faster than its wait, and back at once', async () => {
     await step(await planStart(db, 'a.bool', plan))
     expect(await reach()).toBe(1)
-    await expect(step(await planNext(db, 'a.bool'))).rejects.toMatchObject({ code: 'STAGE_REFUSED', why: expect.stringContaining('wait') })
+    await expect(step(await planNext(db, 'a.bool'))).rejects.toMatchObject({
+      code: 'STAGE_REFUSED',
+      why: expect.stringContaining('wait'),
+    })
     await clock('61 minutes')
     expect((await step(await planNext(db, 'a.bool'))).stage).toBe('cohort')
     const some = await reach()
@@ -238,20 +259,28 @@ describe('a staged rollout', () => {
     const start = await planStart(db, 'a.bool', plan)
     expect(start.consent).toBe('a.bool@canary')
     for (const consent of [null, 'a.bool@all', 'yes']) {
-      await expect(takeStep(db, { ...start, consent }, 'a test')).rejects.toMatchObject({ code: 'CONSENT_MISSING', exit: 4 })
+      await expect(takeStep(db, { ...start, consent }, 'a test')).rejects.toMatchObject({
+        code: 'CONSENT_MISSING',
+        exit: 4,
+      })
     }
     expect(await reach()).toBe(0)
   })
 
   test('goes on without consent on green health, and never on red', async () => {
     const health = (state: string) =>
-      subject.sql(`create or replace function tms._rollout_health(key text) returns text language sql stable as $$ select '${state}'::text $$`)
+      subject.sql(
+        `create or replace function tms._rollout_health(key text) returns text language sql stable as $$ select '${state}'::text $$`,
+      )
     try {
       await health('green')
       await step({ ...(await planStart(db, 'a.bool', plan)), consent: null })
       await clock('2 hours')
       await health('red')
-      await expect(step(await planNext(db, 'a.bool'))).rejects.toMatchObject({ code: 'STAGE_REFUSED', why: 'its health is red' })
+      await expect(step(await planNext(db, 'a.bool'))).rejects.toMatchObject({
+        code: 'STAGE_REFUSED',
+        why: 'its health is red',
+      })
       expect((await step(planOff('a.bool'))).stage).toBe('off')
     } finally {
       await health('unknown')
@@ -261,7 +290,9 @@ describe('a staged rollout', () => {
   test('waits a quarter of an hour at least in production', async () => {
     await subject.sql(`update tms.environment set name = 'production' where one`)
     try {
-      await expect(step(await planStart(db, 'a.bool', { ...plan, wait: '60s' }))).rejects.toMatchObject({ code: 'INPUT_INVALID' })
+      await expect(step(await planStart(db, 'a.bool', { ...plan, wait: '60s' }))).rejects.toMatchObject({
+        code: 'INPUT_INVALID',
+      })
     } finally {
       await subject.sql(`update tms.environment set name = 'development' where one`)
     }
@@ -302,7 +333,10 @@ describe('verifying the posture', () => {
     await set('a.json', '1')
     const changed = parseCatalogue(
       'flags.yaml',
-      catalogueText.replace(/ {2}a\.json.*\n/, '').replace(`maximum: '150'`, `maximum: '100'`).replace('a.text: {', `a.text: { expires: '2020-01-01',`),
+      catalogueText
+        .replace(/ {2}a\.json.*\n/, '')
+        .replace(`maximum: '150'`, `maximum: '100'`)
+        .replace('a.text: {', `a.text: { expires: '2020-01-01',`),
     )
     expect(await loadCatalogue(db, changed)).toEqual({ added: [], changed: ['a.int', 'a.text'], removed: ['a.json'] })
     const verdict = await verifyFlags(db)
@@ -312,7 +346,10 @@ describe('verifying the posture', () => {
 
   test('refuses a catalogue that contradicts itself, as a whole', async () => {
     const bad = parseCatalogue('flags.yaml', catalogueText.replace(`default: 1, safe: 0`, `default: 151, safe: 0`))
-    await expect(loadCatalogue(db, bad)).rejects.toMatchObject({ code: 'INPUT_INVALID', message: expect.stringContaining('a.int') })
+    await expect(loadCatalogue(db, bad)).rejects.toMatchObject({
+      code: 'INPUT_INVALID',
+      message: expect.stringContaining('a.int'),
+    })
     expect((await verifyFlags(db)).catalogue_sha256).toBe(catalogue.sha256)
   })
 })
@@ -322,11 +359,16 @@ describe('a catalogue file', () => {
     ['flags:\n  a.b: { type: bool, default: 1, safe: 1, owner: x, description: x }\n', /flags\.yaml:2:10: a\.b\.type/],
     ['flags:\n  a.b: { type: boolean, safe: 1, owner: x, description: x }\n', /flags\.yaml:2:\d+: a\.b/],
     ['flags:\n  nodot: { type: boolean, default: 1, safe: 1, owner: x, description: x }\n', /flags\.yaml:2:\d+/],
-    ['flags:\n  a.b: { type: boolean, default: 1, safe: 1, owner: x, description: x, extra: 1 }\n', /flags\.yaml:2:\d+: a\.b\.extra/],
+    [
+      'flags:\n  a.b: { type: boolean, default: 1, safe: 1, owner: x, description: x, extra: 1 }\n',
+      /flags\.yaml:2:\d+: a\.b\.extra/,
+    ],
     ['flags:\n  a.b: {}\n  a.b: {}\n', /flags\.yaml:3:3/],
     ['flags: [unclosed', /flags\.yaml:1:\d+/],
     ['flags: &a { x.y: *a }', /flags\.yaml/],
   ])('that is wrong is named with line and column: %#', (text, said) => {
-    expect(() => parseCatalogue('flags.yaml', text)).toThrow(expect.objectContaining({ code: 'POLICY_INVALID', message: expect.stringMatching(said) }))
+    expect(() => parseCatalogue('flags.yaml', text)).toThrow(
+      expect.objectContaining({ code: 'POLICY_INVALID', message: expect.stringMatching(said) }),
+    )
   })
 })

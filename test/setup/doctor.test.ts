@@ -67,16 +67,44 @@ describe('each check finds what it is for:', () => {
   const body = (fn: string, text: string) => `create or replace function tms.${fn} language sql stable as $$ ${text} $$`
 
   test.each([
-    ['row security', 'alter table tms.signals no force row level security', 'alter table tms.signals force row level security'],
+    [
+      'row security',
+      'alter table tms.signals no force row level security',
+      'alter table tms.signals force row level security',
+    ],
     ['owners', 'alter table tms.signals owner to current_user', 'alter table tms.signals owner to tms_owner'],
     ['owners', 'alter role tms_owner bypassrls', 'alter role tms_owner nobypassrls'],
     ['table grants', 'grant select on tms.signals to public', 'revoke select on tms.signals from public'],
-    ['function grants', 'grant execute on function tms._utc(timestamptz) to public', 'revoke execute on function tms._utc(timestamptz) from public'],
-    ['functions', body('now() returns timestamptz', `select pg_catalog.now() + interval '1 hour'`), body('now() returns timestamptz', 'select pg_catalog.now()')],
-    ['functions', 'create function tms.extra() returns int language sql as $$ select 1 $$; revoke execute on function tms.extra() from public; alter function tms.extra() owner to tms_owner', 'drop function tms.extra()'],
-    ['schema', `update tms.schema_files set sha256 = 'x' || sha256 where name = '50_ledger.sql'`, `update tms.schema_files set sha256 = substr(sha256, 2) where name = '50_ledger.sql'`],
-    ['flag catalogue', `update tms.flag_catalogue set catalogue_sha256 = 'x' || catalogue_sha256`, `update tms.flag_catalogue set catalogue_sha256 = substr(catalogue_sha256, 2)`],
-    ['dynamic SQL', `create role anon; create function public.run_it(q text) returns void language plpgsql as $$ begin execute q; end $$; grant usage on schema public to anon`, `drop function public.run_it(text); revoke all on schema public from anon; drop role anon`],
+    [
+      'function grants',
+      'grant execute on function tms._utc(timestamptz) to public',
+      'revoke execute on function tms._utc(timestamptz) from public',
+    ],
+    [
+      'functions',
+      body('now() returns timestamptz', `select pg_catalog.now() + interval '1 hour'`),
+      body('now() returns timestamptz', 'select pg_catalog.now()'),
+    ],
+    [
+      'functions',
+      'create function tms.extra() returns int language sql as $$ select 1 $$; revoke execute on function tms.extra() from public; alter function tms.extra() owner to tms_owner',
+      'drop function tms.extra()',
+    ],
+    [
+      'schema',
+      `update tms.schema_files set sha256 = 'x' || sha256 where name = '50_ledger.sql'`,
+      `update tms.schema_files set sha256 = substr(sha256, 2) where name = '50_ledger.sql'`,
+    ],
+    [
+      'flag catalogue',
+      `update tms.flag_catalogue set catalogue_sha256 = 'x' || catalogue_sha256`,
+      `update tms.flag_catalogue set catalogue_sha256 = substr(catalogue_sha256, 2)`,
+    ],
+    [
+      'dynamic SQL',
+      `create role anon; create function public.run_it(q text) returns void language plpgsql as $$ begin execute q; end $$; grant usage on schema public to anon`,
+      `drop function public.run_it(text); revoke all on schema public from anon; drop role anon`,
+    ],
   ])('%s (%#)', async (check, spoil, mend) => {
     await subject.sql(`${spoil}; select 1`)
     try {
@@ -89,9 +117,13 @@ describe('each check finds what it is for:', () => {
 
   test('service account keys, connection limits and powerful logins', async () => {
     const login = await subject.account('ci')
-    await subject.sql(`alter role "${login}" connection limit -1; update tms.logins set expires_at = now() + interval '1 day' where name = '${login}'`)
+    await subject.sql(
+      `alter role "${login}" connection limit -1; update tms.logins set expires_at = now() + interval '1 day' where name = '${login}'`,
+    )
     expect(await problems()).toEqual(['service account keys: problem', 'connection limits: problem'])
-    await subject.sql(`alter role "${login}" connection limit 5 bypassrls; update tms.logins set expires_at = now() + interval '60 days' where name = '${login}'`)
+    await subject.sql(
+      `alter role "${login}" connection limit 5 bypassrls; update tms.logins set expires_at = now() + interval '60 days' where name = '${login}'`,
+    )
     expect(await problems()).toEqual(['powerful logins: problem'])
     await subject.sql(`alter role "${login}" nobypassrls`)
     expect(await problems()).toEqual([])
@@ -122,7 +154,15 @@ test('what cannot be looked at is unknown, and unknown is not ok', async () => {
   const login = await subject.credential('viewer')
   const operator = await subject.operator()
   granted(await operator.call('tenants_add', { request_id: crypto.randomUUID(), key: 'acme', name: 'acme' }))
-  granted(await operator.call('users_grant', { request_id: crypto.randomUUID(), principal: 'v', role: 'viewer', tenant: 'acme', credential: login }))
+  granted(
+    await operator.call('users_grant', {
+      request_id: crypto.randomUUID(),
+      principal: 'v',
+      role: 'viewer',
+      tenant: 'acme',
+      credential: login,
+    }),
+  )
   await operator.close()
   expect(await problems({ open: () => subject.as(login.name) })).toContain('inside the database: unknown')
 })
@@ -130,18 +170,34 @@ test('what cannot be looked at is unknown, and unknown is not ok', async () => {
 describe('init', () => {
   test('finishes what an interrupted one left, and changes nothing when all is done', async () => {
     const driver = await subject.operator()
-    const again = await initialise(driver, { files, catalogue, environment: 'staging', operator: 'x', keysFolder: folder })
+    const again = await initialise(driver, {
+      files,
+      catalogue,
+      environment: 'staging',
+      operator: 'x',
+      keysFolder: folder,
+    })
     expect([again.first, again.overrideToken, again.flagsSet, again.signingKey.made]).toEqual([false, null, [], false])
-    await expect(initialise(driver, { files, catalogue, environment: 'production', operator: 'x', keysFolder: folder })).rejects.toMatchObject({ code: 'CONFLICT' })
+    await expect(
+      initialise(driver, { files, catalogue, environment: 'production', operator: 'x', keysFolder: folder }),
+    ).rejects.toMatchObject({ code: 'CONFLICT' })
     await driver.close()
   })
 
   test('keeps no secret in the database', async () => {
     const driver = await subject.operator()
     await subject.sql(`update tms.environment set initialised_at = null where one`)
-    const { overrideToken } = await initialise(driver, { files, catalogue, environment: 'staging', operator: 'x', keysFolder: folder })
+    const { overrideToken } = await initialise(driver, {
+      files,
+      catalogue,
+      environment: 'staging',
+      operator: 'x',
+      keysFolder: folder,
+    })
     await driver.close()
-    const rows = await subject.sql(`select string_agg(x::text, '') as all from (select e::text from tms.environment e union all select r::text from tms.requests r union all select l::text from tms.ledger_inbox l) s (x)`)
+    const rows = await subject.sql(
+      `select string_agg(x::text, '') as all from (select e::text from tms.environment e union all select r::text from tms.requests r union all select l::text from tms.ledger_inbox l) s (x)`,
+    )
     expect(overrideToken).toMatch(/^tms-override-.{32}$/)
     expect(String(rows[0]?.['all'])).not.toContain(overrideToken)
   })
@@ -149,9 +205,17 @@ describe('init', () => {
   test('through an API names the statement that makes the first operator, and works once it was run', async () => {
     const supabase = await supabaseSubject()
     try {
-      await supabase.sql(`delete from tms.memberships where role = 'super_admin'; delete from tms.logins; delete from tms.principals where kind = 'human'; select 1`)
+      await supabase.sql(
+        `delete from tms.memberships where role = 'super_admin'; delete from tms.logins; delete from tms.principals where kind = 'human'; select 1`,
+      )
       const driver = await supabase.as('a-sub-nobody-knows')
-      const input = { files, catalogue, environment: 'staging', operator: 'ann@example.com', keysFolder: folder } as const
+      const input = {
+        files,
+        catalogue,
+        environment: 'staging',
+        operator: 'ann@example.com',
+        keysFolder: folder,
+      } as const
       await expect(initialise(driver, input)).rejects.toMatchObject({
         code: 'IDENTITY_UNKNOWN',
         next: expect.arrayContaining([expect.stringContaining('tms._bootstrap(')]),

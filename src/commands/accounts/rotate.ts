@@ -9,11 +9,20 @@ export default class AccountsRotate extends TmsCommand {
     '<%= config.bin %> accounts rotate agents --kind postgres --overlap 24h',
     '<%= config.bin %> accounts rotate ci --kind jwt --name 0b8de6f0-6a7b-4a41-8f57-3a1f6f0b5c1d',
   ]
-  static override args = { account: Args.string({ required: true, description: 'autopilot, agents, dlq, ci, n8n or system' }) }
+  static override args = {
+    account: Args.string({ required: true, description: 'autopilot, agents, dlq, ci, n8n or system' }),
+  }
   static override flags = {
-    kind: Flags.option({ options: ['key', 'postgres', 'jwt'] as const })({ required: true, description: 'what kind of credential; only older ones of this kind retire' }),
+    kind: Flags.option({ options: ['key', 'postgres', 'jwt'] as const })({
+      required: true,
+      description: 'what kind of credential; only older ones of this kind retire',
+    }),
     name: Flags.string({ description: 'its name (default: made from the account and the time)' }),
-    overlap: Flags.string({ description: 'how long older ones of the same kind still work', default: '24h', helpValue: '<24h>' }),
+    overlap: Flags.string({
+      description: 'how long older ones of the same kind still work',
+      default: '24h',
+      helpValue: '<24h>',
+    }),
   }
 
   async run(): Promise<void> {
@@ -22,6 +31,9 @@ export default class AccountsRotate extends TmsCommand {
       import('../../accounts/accounts.ts'),
       import('../../accounts/views.ts'),
     ])
-    return this.show(rotatedView, await rotateAccount(await this.database(), { ...flags, account: args.account, now: new Date() }))
+    return this.show(
+      rotatedView,
+      await rotateAccount(await this.database(), { ...flags, account: args.account, now: new Date() }),
+    )
   }
 }

@@ -4,7 +4,10 @@ export default class DbPush extends TmsCommand {
   static override summary = 'bring the schema and the flag catalogue of the database to this release'
   static override description =
     'All in one transaction; ten at once apply each file once. A database without schema tms needs consent that names it.'
-  static override examples = ['<%= config.bin %> db push', '<%= config.bin %> db push --profile production --confirm db.example.com/tms']
+  static override examples = [
+    '<%= config.bin %> db push',
+    '<%= config.bin %> db push --profile production --confirm db.example.com/tms',
+  ]
   static override flags = { ...consentFlags }
 
   async run(): Promise<void> {

@@ -8,7 +8,10 @@ export default class DbReset extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(DbReset)
-    const [{ resetSchema }, { pushView }] = await Promise.all([import('../../db/schema.ts'), import('../../db/views.ts')])
+    const [{ resetSchema }, { pushView }] = await Promise.all([
+      import('../../db/schema.ts'),
+      import('../../db/views.ts'),
+    ])
     const db = await this.database({ anyContract: true })
     await this.consent(db.target.consentName, `remove everything tms stored in ${db.target.name}`)
     const report = await resetSchema(db, await this.sqlFiles())

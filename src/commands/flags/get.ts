@@ -12,7 +12,10 @@ export default class FlagsGet extends TmsCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(FlagsGet)
-    const [{ getFlag }, { flagView }] = await Promise.all([import('../../flags/flags.ts'), import('../../flags/views.ts')])
+    const [{ getFlag }, { flagView }] = await Promise.all([
+      import('../../flags/flags.ts'),
+      import('../../flags/views.ts'),
+    ])
     return this.show(flagView, await getFlag(await this.database(), { key: args.flag, tenant: flags.tenant }))
   }
 }

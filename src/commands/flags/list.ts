@@ -14,7 +14,10 @@ export default class FlagsList extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(FlagsList)
-    const [{ listFlags }, { flagsView }] = await Promise.all([import('../../flags/flags.ts'), import('../../flags/views.ts')])
+    const [{ listFlags }, { flagsView }] = await Promise.all([
+      import('../../flags/flags.ts'),
+      import('../../flags/views.ts'),
+    ])
     return this.show(flagsView, await listFlags(await this.database(), flags))
   }
 }

@@ -13,12 +13,31 @@ export default class FlagsRollout extends TmsCommand {
   static override args = { flag: Args.string({ required: true, description: 'the flag' }) }
   static override flags = {
     ...consentFlags,
-    start: Flags.string({ description: 'begin: this value for the canary tenants', helpValue: '<value>', exclusive: ['next', 'off'], dependsOn: ['canary', 'cohort'] }),
+    start: Flags.string({
+      description: 'begin: this value for the canary tenants',
+      helpValue: '<value>',
+      exclusive: ['next', 'off'],
+      dependsOn: ['canary', 'cohort'],
+    }),
     next: Flags.boolean({ description: 'go one stage on', exclusive: ['off'] }),
     off: Flags.boolean({ description: 'take it back from everybody' }),
-    canary: Flags.string({ description: 'the tenants that try it first', helpValue: '<key,key>', delimiter: ',', multiple: true, dependsOn: ['start'] }),
-    cohort: Flags.string({ description: 'the second stage: a name and a percentage', helpValue: '<name=percent>', dependsOn: ['start'] }),
-    wait: Flags.string({ description: 'how long each stage is watched at least', helpValue: '<24h>', dependsOn: ['start'] }),
+    canary: Flags.string({
+      description: 'the tenants that try it first',
+      helpValue: '<key,key>',
+      delimiter: ',',
+      multiple: true,
+      dependsOn: ['start'],
+    }),
+    cohort: Flags.string({
+      description: 'the second stage: a name and a percentage',
+      helpValue: '<name=percent>',
+      dependsOn: ['start'],
+    }),
+    wait: Flags.string({
+      description: 'how long each stage is watched at least',
+      helpValue: '<24h>',
+      dependsOn: ['start'],
+    }),
     why: Flags.string({ description: 'the reason, for the history', helpValue: '<reason>' }),
   }
 
@@ -36,7 +55,12 @@ export default class FlagsRollout extends TmsCommand {
       ? planOff(args.flag)
       : next
         ? await planNext(db, args.flag)
-        : await planStart(db, args.flag, { value: start ?? '', canary: flags.canary ?? [], cohort: flags.cohort ?? '', wait: flags.wait })
+        : await planStart(db, args.flag, {
+            value: start ?? '',
+            canary: flags.canary ?? [],
+            cohort: flags.cohort ?? '',
+            wait: flags.wait,
+          })
     if (step.consent !== null) await this.consent(step.consent, `let ${step.key} enter stage ${step.stage}`)
     return this.show(rolloutView, await takeStep(db, step, why))
   }

@@ -16,7 +16,11 @@ export default class FlagsSet extends TmsCommand {
   static override flags = {
     tenant: Flags.string({ description: 'for this tenant only', helpValue: '<key>', exclusive: ['environment'] }),
     environment: Flags.boolean({ description: "for this database's environment, over the global value" }),
-    percentage: Flags.string({ description: 'for so many percent of the tenants', helpValue: '<0-100>', exclusive: ['tenant'] }),
+    percentage: Flags.string({
+      description: 'for so many percent of the tenants',
+      helpValue: '<0-100>',
+      exclusive: ['tenant'],
+    }),
     canary: Flags.string({
       description: 'for these tenants, whatever the percentage',
       helpValue: '<key,key>',
@@ -31,13 +35,17 @@ export default class FlagsSet extends TmsCommand {
   async run(): Promise<void> {
     const { args, flags } = await this.parse(FlagsSet)
     const text = await this.textOrUnset(args.value, flags.unset)
-    const [{ setFlag }, { flagSetView }] = await Promise.all([import('../../flags/flags.ts'), import('../../flags/views.ts')])
+    const [{ setFlag }, { flagSetView }] = await Promise.all([
+      import('../../flags/flags.ts'),
+      import('../../flags/views.ts'),
+    ])
     return this.show(flagSetView, await setFlag(await this.database(), { ...flags, key: args.flag, text }))
   }
 
   /** Exactly one of a value and --unset. */
   private async textOrUnset(value: string | undefined, unset: boolean): Promise<string | null> {
-    if ((value === undefined) !== unset) throw this.usage('Give a value, or --unset.', 'One of the two says what the flag becomes.')
+    if ((value === undefined) !== unset)
+      throw this.usage('Give a value, or --unset.', 'One of the two says what the flag becomes.')
     return value === '-' ? this.input() : (value ?? null)
   }
 }

@@ -8,7 +8,10 @@ export default class PortalsList extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(PortalsList)
-    const [{ listPortals }, { portalsView }] = await Promise.all([import('../../portals/portals.ts'), import('../../portals/views.ts')])
+    const [{ listPortals }, { portalsView }] = await Promise.all([
+      import('../../portals/portals.ts'),
+      import('../../portals/views.ts'),
+    ])
     return this.show(portalsView, await listPortals(await this.database(), flags))
   }
 }

@@ -7,12 +7,20 @@ export default class TenantsAdd extends TmsCommand {
     '<%= config.bin %> tenants add acme --name "Acme Freight"',
     '<%= config.bin %> tenants add globex --name Globex --json',
   ]
-  static override args = { key: Args.string({ required: true, description: 'short name: lower-case letters, digits, dashes' }) }
+  static override args = {
+    key: Args.string({ required: true, description: 'short name: lower-case letters, digits, dashes' }),
+  }
   static override flags = { name: Flags.string({ description: 'full name (default: the key)' }) }
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(TenantsAdd)
-    const [{ addTenant }, { tenantAddedView }] = await Promise.all([import('../../tenants/tenants.ts'), import('../../tenants/views.ts')])
-    return this.show(tenantAddedView, await addTenant(await this.database(), { key: args.key, name: flags.name ?? args.key }))
+    const [{ addTenant }, { tenantAddedView }] = await Promise.all([
+      import('../../tenants/tenants.ts'),
+      import('../../tenants/views.ts'),
+    ])
+    return this.show(
+      tenantAddedView,
+      await addTenant(await this.database(), { key: args.key, name: flags.name ?? args.key }),
+    )
   }
 }

@@ -6,7 +6,10 @@ export default class TenantsList extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(TenantsList)
-    const [{ listTenants }, { tenantsView }] = await Promise.all([import('../../tenants/tenants.ts'), import('../../tenants/views.ts')])
+    const [{ listTenants }, { tenantsView }] = await Promise.all([
+      import('../../tenants/tenants.ts'),
+      import('../../tenants/views.ts'),
+    ])
     return this.show(tenantsView, await listTenants(await this.database()))
   }
 }

@@ -12,14 +12,24 @@ export default class UsersGrant extends TmsCommand {
     role: Flags.string({ required: true, description: 'the role (policies/roles.yaml)' }),
     tenant: Flags.string({ description: "the tenant, for a tenant's roles", helpValue: '<key>' }),
     expires: Flags.string({ description: 'the role ends after so long', helpValue: '<30d>' }),
-    subject: Flags.string({ description: 'they sign in with tokens of this subject (sub)', helpValue: '<sub>', exclusive: ['login', 'local'] }),
+    subject: Flags.string({
+      description: 'they sign in with tokens of this subject (sub)',
+      helpValue: '<sub>',
+      exclusive: ['login', 'local'],
+    }),
     login: Flags.string({ description: 'they sign in as this Postgres login', exclusive: ['local'] }),
-    local: Flags.string({ description: 'they are this operating-system user (embedded database)', helpValue: '<user>' }),
+    local: Flags.string({
+      description: 'they are this operating-system user (embedded database)',
+      helpValue: '<user>',
+    }),
   }
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(UsersGrant)
-    const [{ grantRole }, { rolesView }] = await Promise.all([import('../../users/users.ts'), import('../../users/views.ts')])
+    const [{ grantRole }, { rolesView }] = await Promise.all([
+      import('../../users/users.ts'),
+      import('../../users/views.ts'),
+    ])
     return this.show(rolesView, await grantRole(await this.database(), { ...flags, who: args.who, now: new Date() }))
   }
 }

@@ -15,7 +15,10 @@ export default class UsersRevoke extends TmsCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(UsersRevoke)
-    const [{ revokeRole }, { rolesView }] = await Promise.all([import('../../users/users.ts'), import('../../users/views.ts')])
+    const [{ revokeRole }, { rolesView }] = await Promise.all([
+      import('../../users/users.ts'),
+      import('../../users/views.ts'),
+    ])
     return this.show(rolesView, await revokeRole(await this.database(), { ...flags, who: args.who }))
   }
 }

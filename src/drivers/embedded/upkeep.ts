@@ -1,5 +1,5 @@
 import type { PGlite } from '@electric-sql/pglite'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /**
  * What the checkpointer and autovacuum do elsewhere. PGlite has neither: 337 MB of log and 677k dead tuples stayed.

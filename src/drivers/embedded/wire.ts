@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { isErrorCode, TmsError } from '../../errors.ts'
 import type { ContractFunction } from '../contract.ts'
 import { isContractFunction } from '../contract.ts'
