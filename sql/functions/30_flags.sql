@@ -416,7 +416,7 @@ begin
     if exists (select from tms.feature_flags_v2 x where x.key = entry.key and x.level = 'environment'
                 and x.environment = (select e.name from tms.environment e)) then
       return tms._refuse(c, 'STAGE_REFUSED', format('%s is set for the environment', entry.key),
-        'that wins over what a rollout sets, so the rollout would do nothing', array[format('tms flags set %s --environment --unset', entry.key)]);
+        'that wins over what a rollout sets, so the rollout would do nothing', array[format('tms flags set %s --for-environment --unset', entry.key)]);
     end if;
     if not args ? 'value' or not args ? 'canary' or not args ? 'cohort' then
       raise exception 'a rollout starts with a value, canary tenants and a cohort' using errcode = 'TM400';

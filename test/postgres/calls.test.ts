@@ -257,13 +257,29 @@ describe('over a wire that fails', () => {
   })
 
   test('closing does not wait for a call over a dead wire, and the call ends', async () => {
-    expect(await ask(driver)).toBe('yes')
-    wire.stall()
+    await define(database, 'contract_version', `perform pg_sleep(0.4); ${says('1')}`)
     const call = failureOf(ask(driver))
+    await until('it runs', async () => (await sleeping()) === 1)
+    wire.stall()
     const started = Date.now()
     await driver.close()
     expect(await call).toMatchObject({ code: 'DB_UNREACHABLE' })
     expect(Date.now() - started).toBeLessThan(1_500)
+  })
+
+  test('closing waits for a call that is about to end', async () => {
+    await define(database, 'contract_version', `perform pg_sleep(0.2); ${says(`'done'`)}`)
+    const call = ask(driver)
+    await until('it runs', async () => (await sleeping()) === 1)
+    await driver.close()
+    expect(await call).toBe('done')
+  })
+
+  test('a call after closing says that it is closed', async () => {
+    expect(await ask(driver)).toBe('yes')
+    await driver.close()
+    const error = await failureOf(ask(driver))
+    expect(error).toMatchObject({ code: 'DB_UNREACHABLE', message: expect.stringContaining('has been closed') })
   })
 
   test('sessions that an administrator ends in the middle of calls are replaced', async () => {

@@ -51,6 +51,18 @@ describe.skipIf(pgbouncerMissing).each([
     await other.close()
   })
 
+  test('the connections from before the pooler was noticed are given back', async () => {
+    await define(database, 'contract_version', says(`'fine'`))
+    await using(connectionTo(url), async (driver) => {
+      for (let i = 0; i < 3; i++) await Promise.all(Array.from({ length: 8 }, () => ask(driver)))
+      const console = Object.assign(new URL(url), { pathname: '/pgbouncer' }).toString()
+      await until('eight are left', async () => {
+        const clients = await query(console, 'show clients')
+        return clients.filter((client) => client['database'] === database.name).length === 8
+      })
+    })
+  })
+
   test('a call still ends at its time limit, and says so', async () => {
     await define(database, 'contract_version', says(`'quick'`))
     await using(connectionTo(url, { callTimeoutMs: 500 }), async (driver) => {

@@ -30,6 +30,7 @@ export async function startPgbouncer(
     auth_file: join(directory, 'users.txt'),
     pool_mode: 'transaction',
     default_pool_size: '2',
+    admin_users: username,
     ...settings,
   }
   const lines = Object.entries(all).map(([name, value]) => `${name} = ${value}`)

@@ -14,8 +14,8 @@ export default class FlagsSet extends TmsCommand {
     value: Args.string({ description: 'its value; - reads it from standard input' }),
   }
   static override flags = {
-    tenant: Flags.string({ description: 'for this tenant only', helpValue: '<key>', exclusive: ['environment'] }),
-    environment: Flags.boolean({ description: "for this database's environment, over the global value" }),
+    tenant: Flags.string({ description: 'for this tenant only', helpValue: '<key>', exclusive: ['for-environment'] }),
+    'for-environment': Flags.boolean({ description: "for this database's environment, over the global value" }),
     percentage: Flags.string({
       description: 'for so many percent of the tenants',
       helpValue: '<0-100>',
@@ -39,7 +39,10 @@ export default class FlagsSet extends TmsCommand {
       import('../../flags/flags.ts'),
       import('../../flags/views.ts'),
     ])
-    return this.show(flagSetView, await setFlag(await this.database(), { ...flags, key: args.flag, text }))
+    return this.show(
+      flagSetView,
+      await setFlag(await this.database(), { ...flags, environment: flags['for-environment'], key: args.flag, text }),
+    )
   }
 
   /** Exactly one of a value and --unset. */

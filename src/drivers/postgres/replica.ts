@@ -1,6 +1,6 @@
 import type { ContractFunction } from '../contract.ts'
 import type { Limits } from '../patience.ts'
-import { bounded, limitsFor, timeLeft } from '../patience.ts'
+import { limitsFor, timeLeft } from '../patience.ts'
 import type { Endpoint } from './endpoint.ts'
 
 const greatestLagSeconds = 5
@@ -68,11 +68,10 @@ export function useReplica(primary: Endpoint, replica: Endpoint): Replica {
 
   return {
     answer: async (fn, args, limits) => {
-      // Half of the time at most, so that the primary has the other half.
-      const half = limitsFor(timeLeft(limits) / 2, limits.signal)
+      if (!(await isFresh())) return undefined
       try {
-        const fresh = await bounded(isFresh(), half, () => undefined)
-        return fresh ? await replica.call(fn, args, half) : undefined
+        // Half of the time at most, so that the primary has the other half.
+        return await replica.call(fn, args, limitsFor(timeLeft(limits) / 2, limits.signal))
       } catch {
         // Cut off, a conflict with replay, a function that is not there yet, or one that writes: the primary decides.
         limits.signal?.throwIfAborted()
