@@ -6,6 +6,7 @@ import { NodeFS } from '@electric-sql/pglite/nodefs'
 import { readSqlFiles } from '../src/db/files.ts'
 import { pushSchema } from '../src/db/push.ts'
 import { createDatabase } from '../src/drivers/embedded/create.ts'
+import { DurableFs } from '../src/drivers/embedded/durable-fs.ts'
 import { createSnapshot, snapshotArchive, snapshotManifest } from '../src/drivers/embedded/snapshot.ts'
 
 /**
@@ -15,7 +16,7 @@ import { createSnapshot, snapshotArchive, snapshotManifest } from '../src/driver
 export async function writeSnapshot(root: string, folder: string): Promise<void> {
   const data = join(mkdtempSync(join(tmpdir(), 'tms-snapshot-')), 'db')
   try {
-    await createDatabase(data)
+    await createDatabase(new DurableFs(data))
     const db = await PGlite.create({ fs: new NodeFS(data) })
     await pushSchema(
       {

@@ -22,6 +22,10 @@ try {
   })
   const { writeSnapshot } = await import(pathToFileURL(program).href)
   await writeSnapshot(root, folder)
+} catch (error) {
+  // The message alone: node would print the line of the minified module that threw, all 300 KB of it.
+  process.stderr.write(`The snapshot could not be made: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.exitCode = 1
 } finally {
   rmSync(program, { force: true })
 }

@@ -58,3 +58,12 @@ export function notAFunction(name: string): TmsError {
     next: ['TMS_DEBUG=1 tms doctor'],
   })
 }
+
+export function wasClosed(name: string): TmsError {
+  return new TmsError({
+    code: 'DB_UNREACHABLE',
+    what: `The connection to ${name} has been closed.`,
+    why: 'This process is ending.',
+    next: ['tms doctor'],
+  })
+}

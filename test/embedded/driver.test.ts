@@ -5,12 +5,13 @@ import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { EmbeddedConnection } from '../../src/drivers/connection.ts'
-import type { Driver } from '../../src/drivers/driver.ts'
+import type { Driver, RunSql } from '../../src/drivers/driver.ts'
 import { openEmbedded, type Internals } from '../../src/drivers/embedded/driver.ts'
 import { TmsError } from '../../src/errors.ts'
 import { until } from '../servers/process.ts'
 import { bundle, connectionTo, type Bundle } from './bundle.ts'
 import { tinySchema } from './schema.ts'
+import { dial, repliesOn } from './dial.ts'
 import { endChildren, startChild } from './children.ts'
 
 let built: Bundle
@@ -46,6 +47,11 @@ async function failure(work: Promise<unknown>): Promise<TmsError> {
   if (!(error instanceof TmsError)) throw new Error(`no TmsError but ${inspect(error)}`)
   expect(error.next).not.toEqual([])
   return error
+}
+
+async function administer<T>(driver: Driver, work: (run: RunSql) => Promise<T>): Promise<T> {
+  if (!driver.administration) throw new Error('this driver has no administration')
+  return driver.administration.transaction(work)
 }
 
 async function tenants(driver: Driver): Promise<string[]> {
@@ -170,42 +176,38 @@ describe('the time limit', () => {
 
 describe('administration', () => {
   test('is one transaction of the superuser: all of it or nothing', async () => {
-    const { administration, ...driver } = await opened(await built.database()).then((d) => ({
-      administration: d.administration,
-      d,
-    }))
-    await administration?.transaction(async (run) => {
+    const driver = await opened(await built.database())
+    await administer(driver, async (run) => {
       await run('create table public.a (x bigint, at timestamptz)')
       await run(`insert into public.a values (9007199254740993, '2026-01-01T00:00:00Z')`)
     })
-    const failed = administration?.transaction(async (run) => {
+    const failed = administer(driver, async (run) => {
       await run('insert into public.a values (1, null)')
       await run('select 1 / 0')
     })
-    expect(await failure(failed ?? Promise.resolve())).toMatchObject({ code: 'INPUT_INVALID' })
-    const rows = await administration?.transaction((run) =>
+    expect(await failure(failed)).toMatchObject({ code: 'INPUT_INVALID' })
+    const rows = await administer(driver, (run) =>
       run('select x, at, session_user::text as who from public.a where x > $1', [0]),
     )
     expect(rows).toEqual([{ x: '9007199254740993', at: '2026-01-01 00:00:00+00', who: 'postgres' }])
-    expect(driver).toBeDefined()
   })
 
   test('gives the rows of the last of several statements', async () => {
-    const { administration } = await opened(await built.database())
-    expect(await administration?.transaction((run) => run('select 1 as a; select 2 as b'))).toEqual([{ b: 2 }])
-    expect(await administration?.transaction((run) => run('select 1 as a; create table public.t ()'))).toEqual([])
+    const driver = await opened(await built.database())
+    expect(await administer(driver, (run) => run('select 1 as a; select 2 as b'))).toEqual([{ b: 2 }])
+    expect(await administer(driver, (run) => run('select 1 as a; create table public.t ()'))).toEqual([])
   })
 
   test('that swallows an error is told that nothing was committed', async () => {
-    const { administration } = await opened(await built.database())
-    const swallowed = administration?.transaction(async (run) => {
+    const driver = await opened(await built.database())
+    const swallowed = administer(driver, async (run) => {
       await run('create table public.lost ()')
       await run('select nonsense').catch(() => undefined)
     })
-    await failure(swallowed ?? Promise.resolve())
-    expect(
-      await administration?.transaction((run) => run(`select to_regclass('public.lost') is null as gone`)),
-    ).toEqual([{ gone: true }])
+    await failure(swallowed)
+    expect(await administer(driver, (run) => run(`select to_regclass('public.lost') is null as gone`))).toEqual([
+      { gone: true },
+    ])
   })
 
   test('leaves the session to the local user, however it ends and whatever it set', async () => {
@@ -217,17 +219,17 @@ describe('administration', () => {
       `commit; begin; set session authorization postgres; select 1 / 0`,
     ]
     for (const sql of attacks) {
-      await driver.administration?.transaction((run) => run(sql)).catch(() => undefined)
+      await administer(driver, (run) => run(sql)).catch(() => undefined)
       expect(await identity(driver)).toBe('tms_local tms_local me off')
     }
-    await driver.administration?.transaction(() => Promise.reject(new Error('our own'))).catch(() => undefined)
+    await administer(driver, () => Promise.reject(new Error('our own'))).catch(() => undefined)
     expect(await identity(driver)).toBe('tms_local tms_local me off')
   })
 
   test('lets calls wait, and they are not inside its transaction', async () => {
     const driver = await opened(await built.database())
     let waiting: Promise<unknown> | undefined
-    const failed = driver.administration?.transaction(async (run) => {
+    const failed = administer(driver, async (run) => {
       await run('select 1')
       waiting = driver.call('tenants_add', add('mine'))
       throw new Error('changed my mind')
@@ -241,9 +243,9 @@ describe('administration', () => {
     const directory = join(built.folder(), '.tms')
     const driver = await opened(directory, { create: true })
     expect(await failure(driver.call('contract_version', {}))).toMatchObject({ code: 'SCHEMA_ABSENT' })
-    await driver.administration?.transaction((run) => run(tinySchema))
+    await administer(driver, (run) => run(tinySchema))
     expect(await identity(driver)).toContain('tms_local')
-    const attached = await driver.administration?.transaction((run) => run('select name from tms.attached'))
+    const attached = await administer(driver, (run) => run('select name from tms.attached'))
     expect(attached).toEqual([{ name: userInfo().username }])
   })
 
@@ -252,14 +254,14 @@ describe('administration', () => {
     const owner = startChild(built.childFile, 'caller', directory)
     await owner.said('open', (fact) => fact.opened === true)
     const client = await opened(directory, { callTimeoutMs: 400 })
-    const error = await failure(client.administration?.transaction((run) => run('select 1')) ?? Promise.resolve())
+    const error = await failure(administer(client, (run) => run('select 1')))
     expect(error).toMatchObject({ code: 'OWNER_BUSY', exit: 3 })
     expect(error.message).toContain(String(owner.pid))
     expect(error.next.join(' ')).toContain(`kill ${owner.pid}`)
     expect(await tenants(client)).toEqual([])
 
     const patient = await opened(directory, { callTimeoutMs: 20_000 })
-    const done = patient.administration?.transaction((run) => run('select 1 as done'))
+    const done = administer(patient, (run) => run('select 1 as done'))
     owner.tell('close')
     expect(await done).toEqual([{ done: 1 }])
   })
@@ -268,7 +270,7 @@ describe('administration', () => {
     const directory = await built.database()
     const owner = await opened(directory)
     const client = await opened(directory)
-    const work = [1, 2, 3].map((i) => client.administration?.transaction((run) => run(`select ${i} as i`)))
+    const work = [1, 2, 3].map((i) => administer(client, (run) => run(`select ${i} as i`)))
     await owner.close()
     expect(await Promise.all(work)).toEqual([[{ i: 1 }], [{ i: 2 }], [{ i: 3 }]])
   })
@@ -337,14 +339,19 @@ describe('owners and others', () => {
   test('an owner that closes still answers what was asked before', async () => {
     const directory = await built.database()
     const owner = await opened(directory)
-    const client = startChild(built.childFile, 'caller', directory)
-    await client.said('open', (fact) => fact.opened === true)
-    client.tell({ fn: 'signals', args: busyFor(300), tag: 'slow' })
-    const own = Array.from({ length: 20 }, (_, i) => owner.call('tenants_add', add(`own ${i}`)))
-    await until('work under way', async () => (await Promise.race([own[0], undefined])) === undefined || true)
+    const socket = await dial(directory)
+    const replies = repliesOn(socket)
+    const ask = (id: number, milliseconds: number) =>
+      `${JSON.stringify({ id, call: 'signals', args: busyFor(milliseconds) })}\n`
+    // In one piece: when the first is answered, the owner has both.
+    socket.write(ask(1, 0) + ask(2, 300))
+    await until('the first answer', () => replies.length === 1)
+    const own = Promise.all(Array.from({ length: 20 }, (_, i) => owner.call('tenants_add', add(`own ${i}`))))
     await owner.close()
-    expect(await Promise.all(own)).toHaveLength(20)
-    await client.said('the answer', (fact) => fact.tag === 'slow' && fact.answer !== undefined)
+    expect(await own).toHaveLength(20)
+    await until('the other answer', () => replies.length === 2)
+    expect(replies[1]).toEqual({ id: 2, answer: { cursor: '0', signals: 0 } })
+    await until('the end of the connection', () => socket.destroyed)
   })
 
   test('closing leaves no socket, no temporary file and no process', async () => {

@@ -7,7 +7,9 @@ create schema tms;
 create role tms_caller;
 grant usage on schema tms to tms_caller;
 
-create table tms.requests (request_id text primary key, answer jsonb not null, applied int not null default 1);
+create table tms.requests (request_id text primary key, answer jsonb not null);
+-- One row each time that a change is applied: nothing here would stop a second one.
+create table tms.effects (request_id text);
 create table tms.attached (name text, times int);
 
 create function tms._attach_local(who text) returns void language sql as $$
@@ -23,6 +25,7 @@ begin
   if stored is not null then return stored; end if;
   stored := jsonb_build_object('tenant', jsonb_build_object('key', args ->> 'key', 'id', gen_random_uuid(), 'name', args ->> 'name'));
   insert into tms.requests (request_id, answer) values (args ->> 'request_id', stored);
+  insert into tms.effects (request_id) values (args ->> 'request_id');
   perform pg_notify('tms_flags', '');
   return stored;
 end $$;

@@ -1,13 +1,11 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
-import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import type { Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
 import { until } from '../servers/process.ts'
+import { dial as dialOwner, repliesOn, type Reply } from './dial.ts'
 import { bundle, connectionTo, type Bundle } from './bundle.ts'
 
 /** What a process with its own ideas can do on the owner's socket. */
@@ -32,23 +30,17 @@ afterAll(async () => {
 })
 
 async function dial(): Promise<Socket> {
-  const name = readdirSync(directory).find((file) => file.endsWith('.sock'))
-  const socket = connect(join(directory, name ?? ''))
+  const socket = await dialOwner(directory)
   sockets.push(socket)
-  await once(socket, 'connect')
-  socket.on('error', () => undefined)
   return socket
 }
 
-type Reply = { id: number | null; error?: { code: string; why: string }; answer?: unknown }
-
 /** Sends the lines and gives as many answers. */
-async function converse(lines: readonly string[], answers = lines.length): Promise<Reply[]> {
+async function converse(lines: readonly string[]): Promise<readonly Reply[]> {
   const socket = await dial()
-  const replies: Reply[] = []
-  createInterface({ input: socket }).on('line', (line) => replies.push(JSON.parse(line)))
+  const replies = repliesOn(socket)
   for (const line of lines) socket.write(`${line}\n`)
-  await until('the answers', () => replies.length >= answers)
+  await until('the answers', () => replies.length >= lines.length)
   return replies
 }
 

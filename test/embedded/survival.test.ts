@@ -30,15 +30,18 @@ async function using<T>(directory: string, work: (driver: Driver) => Promise<T>)
 /** Request id and how often it was applied. */
 function applied(directory: string): Promise<Map<string, number>> {
   return using(directory, async (driver) => {
-    const rows = await driver.administration?.transaction((run) => run('select request_id, applied from tms.requests'))
-    return new Map(rows?.map((row) => [String(row['request_id']), Number(row['applied'])]))
+    const rows = await driver.administration?.transaction((run) =>
+      run('select request_id, count(*) as times from tms.effects group by 1'),
+    )
+    return new Map(rows?.map((row) => [String(row['request_id']), Number(row['times'])]))
   })
 }
 
 function ownerPid(directory: string): number {
   const numbers = readdirSync(directory).flatMap((name) => /^owner\.(\d+)\.json$/.exec(name)?.[1] ?? [])
   const highest = Math.max(...numbers.map(Number))
-  return JSON.parse(readFileSync(join(directory, `owner.${highest}.json`), 'utf8')).pid
+  const record: { pid: number } = JSON.parse(readFileSync(join(directory, `owner.${highest}.json`), 'utf8'))
+  return record.pid
 }
 
 const isOpen = (fact: { opened?: true }) => fact.opened === true

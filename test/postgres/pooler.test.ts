@@ -2,15 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import type { Pgbouncer } from '../servers/pgbouncer.ts'
-import { pgbouncerMissing, startPgbouncer } from '../servers/pgbouncer.ts'
+import { startPgbouncer } from '../servers/pgbouncer.ts'
 import type { Database, Postgres } from '../servers/postgres.ts'
 import { query, startPostgres } from '../servers/postgres.ts'
-import { until } from '../servers/process.ts'
+import { missing, until } from '../servers/process.ts'
 import { ask, connectionTo, createTinySchema, define, failureOf, says, using } from './schema.ts'
 
-if (pgbouncerMissing !== undefined) process.stderr.write(`skipped, pooler: ${pgbouncerMissing}\n`)
-
-describe.skipIf(pgbouncerMissing).each([
+describe.skipIf(missing('pgbouncer')).each([
   ['that refuses startup parameters it does not know', {}],
   ['that ignores startup parameters', { ignore_startup_parameters: 'statement_timeout' }],
   [

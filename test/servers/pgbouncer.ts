@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process'
 import { chown, mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Database, Postgres } from './postgres.ts'
@@ -7,12 +6,7 @@ import { freePort, startProcess, until } from './process.ts'
 
 export type Pgbouncer = { readonly port: number; urlOf(url: string): string; stop(): Promise<void> }
 
-/** Debian: `apt-get install pgbouncer`. Tests that need it print this and are skipped where it is missing. */
-export const pgbouncerMissing = spawnSync('pgbouncer', ['--version']).error
-  ? 'pgbouncer is not installed here'
-  : undefined
-
-/** A real pgbouncer with two server connections, so that clients do share them. */
+/** A real pgbouncer (Debian: `apt-get install pgbouncer`) with two server connections, so that clients do share them. */
 export async function startPgbouncer(
   postgres: Postgres,
   database: Database,

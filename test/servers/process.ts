@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -112,4 +112,12 @@ export async function until(
     if (Date.now() > deadline) throw new Error(`${what}: not within ${milliseconds} ms`)
     await pause(20)
   }
+}
+
+/** The reason to skip what needs a program that isn't here, printed once for each file that asks; else undefined. */
+export function missing(program: string): string | undefined {
+  if (!spawnSync(program, ['--version']).error) return undefined
+  const reason = `${program} is not installed here`
+  process.stderr.write(`skipping the tests that need it: ${reason}\n`)
+  return reason
 }

@@ -16,7 +16,7 @@ import type { Database, Postgres } from '../servers/postgres.ts'
 import { query, startPostgres } from '../servers/postgres.ts'
 import type { Postgrest } from '../servers/postgrest.ts'
 import { createApiRoles, signToken, startPostgrest } from '../servers/postgrest.ts'
-import { freePort, until } from '../servers/process.ts'
+import { freePort, missing, until } from '../servers/process.ts'
 import { startWire } from '../servers/wire.ts'
 
 let postgres: Postgres
@@ -290,10 +290,11 @@ describe('no connection', () => {
     onTestFinished(() => other.stop())
     await cluster.stop()
     const error = await whyNot(other.url, { token: other.tokenFor('vera') })
-    expect(error.code).toBe('DB_UNREACHABLE')
+    // The last attempt may be one that PostgREST leaves without an answer while it looks for its database.
+    expect(error.code).toMatch(/DB_UNREACHABLE|DB_TIMEOUT/)
   }, 30_000)
 
-  test('when the certificate is signed by itself', async () => {
+  test.skipIf(missing('openssl'))('when the certificate is signed by itself', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'tms-https-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))
     execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=localhost',
@@ -433,6 +434,28 @@ describe('listening', () => {
     await until('a signal as usual', () => heard > 1)
     await stop()
     expect(heard).toBe(2)
+  })
+
+  test('ends when the driver is closed, and so do calls', async () => {
+    await query(
+      database.url,
+      'create sequence tms.asked_by_closed; create sequence tms.asked_by_open; grant usage on all sequences in schema tms to public',
+    )
+    const who = `current_setting('request.jwt.claims')::json ->> 'sub'`
+    await define(database, 'signals', `perform nextval('tms.asked_by_' || (${who})); ${signals}`)
+    const asked = async (by: 'closed' | 'open'): Promise<number> =>
+      Number((await query(database.url, `select last_value from tms.asked_by_${by}`))[0]?.['last_value'])
+    const closed = await open({ token: postgrest.tokenFor('closed') })
+    await closed.listen('flags', () => undefined)
+    await closed.close()
+    await closed.close()
+    const before = await asked('closed')
+    const other = await open({ token: postgrest.tokenFor('open') })
+    await other.listen('flags', () => undefined)
+    await until('another one that listens has asked often', async () => (await asked('open')) > 4)
+    expect(await asked('closed')).toBe(before)
+    expect(await failureOf(ask(closed))).toMatchObject({ message: expect.stringContaining('has been closed') })
+    await define(database, 'signals', signals)
   })
 
   test('where nothing can be asked fails as a call does', async () => {

@@ -3,15 +3,8 @@ import { connect } from 'node:net'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import { longestAnswer, readLines } from './lines.ts'
+import { OwnerLost } from './owner-lost.ts'
 import { parseReply } from './wire.ts'
-
-/** The owner went away before it answered. What was asked may or may not have happened: ask the next owner again. */
-export class OwnerLost extends Error {
-  constructor() {
-    super('the owner of the database went away')
-    this.name = 'OwnerLost'
-  }
-}
 
 export type SocketClient = {
   call(fn: ContractFunction, args: object): Promise<unknown>

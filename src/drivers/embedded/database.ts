@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { TmsError } from '../../errors.ts'
 import { syncPath, syncTree } from './durable.ts'
@@ -39,6 +39,7 @@ export async function makeDatabase(directory: string, { snapshotFolder, initiali
   }
   const temporary = join(directory, `db-${randomBytes(8).toString('hex')}.tmp`)
   try {
+    mkdirSync(temporary, { mode: 0o700 })
     const snapshot = findSnapshot(snapshotFolder)
     if (snapshot) unpackSnapshot(snapshot, temporary)
     else await initialise(temporary)

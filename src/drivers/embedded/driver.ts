@@ -20,11 +20,11 @@ import type {
   Unlisten,
 } from '../driver.ts'
 import { bounded, limitsFor, timeLeft, TimeUp } from '../patience.ts'
-import { OwnerLost } from './client.ts'
 import { holdsDatabase, noDatabase } from './database.ts'
 import { longestRequest } from './lines.ts'
 import type { Link } from './link.ts'
 import { attach, describeWait } from './link.ts'
+import { OwnerLost } from './owner-lost.ts'
 import { fileProblem } from './problem.ts'
 
 /** What only tests change. Nothing that a user, a socket or a configuration says reaches these. */
@@ -132,7 +132,9 @@ class EmbeddedDriver implements Driver {
     const current = await this.#attached()
     const { transaction } = current.transaction ? current : await this.#attached(true)
     if (!transaction) throw new Error('an owner that has no administration')
-    return transaction(work)
+    return transaction(work).catch((error: unknown) => {
+      throw error instanceof OwnerLost ? closed() : error
+    })
   }
 
   /** Asking again is safe: whatever changes something carries a request id. */

@@ -30,8 +30,14 @@ const recordSchema = z.object({
 
 export type OwnerRecord = z.infer<typeof recordSchema>
 
+export type FreeLook = {
+  readonly state: 'free'
+  readonly generation: number
+  readonly previous: OwnerRecord | undefined
+}
+
 export type Look =
-  | { readonly state: 'free'; readonly generation: number; readonly previous: OwnerRecord | undefined }
+  | FreeLook
   | { readonly state: 'owned'; readonly record: OwnerRecord; readonly socket: string }
   /** Nobody here can say whether that owner lives; `file` is to be deleted by a person who checked. */
   | { readonly state: 'unknown'; readonly file: string; readonly why: string }
@@ -100,7 +106,7 @@ export function removeSocket(directory: string, socket: string): void {
 }
 
 /** Takes the generation after `seenGeneration`; nothing when somebody else was faster. The socket already listens. */
-export function tryAcquire(directory: string, look: Look & { state: 'free' }, socket: string): Lock | undefined {
+export function tryAcquire(directory: string, look: FreeLook, socket: string): Lock | undefined {
   const generation = look.generation + 1
   const file = lockFile(directory, generation)
   const temporary = join(directory, `owner-${randomBytes(8).toString('hex')}.tmp`)
@@ -114,7 +120,7 @@ export function tryAcquire(directory: string, look: Look & { state: 'free' }, so
     writeSynced(temporary, JSON.stringify(record))
     linkSync(temporary, file)
   } catch (error) {
-    // EEXIST: lost the race. ENOENT: the winner already swept this attempt's temporary file away.
+    // ENOENT: the winner already swept this attempt's temporary file away.
     if (isCode(error, 'EEXIST', 'ENOENT')) return undefined
     throw error
   } finally {

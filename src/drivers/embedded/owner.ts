@@ -1,7 +1,9 @@
+import type { Engine } from './engine.ts'
 import { createEngine } from './engine.ts'
 import type { Link, LinkOptions } from './link.ts'
-import type { Look } from './lock.ts'
-import { newSocketPath, removeSocket, tryAcquire } from './lock.ts'
+import type { FreeLook, Lock } from './lock.ts'
+import { isCode, newSocketPath, removeSocket, tryAcquire } from './lock.ts'
+import type { SocketServer } from './server.ts'
 import { serve } from './server.ts'
 
 /** How long a closing owner works for others: what it doesn't answer, they ask of the next owner. */
@@ -10,32 +12,25 @@ const graceMs = 3_000
 const flushMs = 500
 
 /** Takes the lock and serves; nothing when another process was faster. */
-export async function becomeOwner(look: Look & { state: 'free' }, options: LinkOptions): Promise<Link | undefined> {
-  const { directory } = options
+export async function becomeOwner(look: FreeLook, options: LinkOptions): Promise<Link | undefined> {
   const engine = createEngine({
     ...options,
     onSignal(channel) {
       options.onSignal(channel)
-      server.signal(channel)
+      post?.server.signal(channel)
     },
   })
-  // The socket listens before the lock names it: whoever reads the lock can connect.
-  const socket = newSocketPath(directory)
-  const server = await serve(socket, engine)
-  const lock = tryAcquire(directory, look, socket)
-  if (!lock) {
-    server.stopAccepting()
-    removeSocket(directory, socket)
-    return undefined
-  }
+  const post = await takePost(look, options.directory, engine)
+  if (!post) return undefined
+  const { server, lock, socket } = post
 
   async function close(): Promise<void> {
     server.stopAccepting()
     // The lock goes after the thread, which may still write; the connections after the lock, for their end is what
     // sends the others looking for the next owner.
     await engine.close(graceMs)
-    lock?.release()
-    removeSocket(directory, socket)
+    lock.release()
+    removeSocket(options.directory, socket)
     await server.end(flushMs)
   }
 
@@ -50,5 +45,28 @@ export async function becomeOwner(look: Look & { state: 'free' }, options: LinkO
     listen: engine.listen,
     transaction: engine.transaction,
     close,
+  }
+}
+
+type Post = { readonly server: SocketServer; readonly lock: Lock; readonly socket: string }
+
+/** The socket listens before the lock names it: whoever reads the lock can connect. */
+async function takePost(look: FreeLook, directory: string, engine: Engine): Promise<Post | undefined> {
+  const socket = newSocketPath(directory)
+  let server: SocketServer | undefined
+  let lock: Lock | undefined
+  try {
+    server = await serve(socket, engine)
+    lock = tryAcquire(directory, look, socket)
+    return lock && { server, lock, socket }
+  } catch (error) {
+    // The winner sweeps the directory, also of what this attempt has just put there.
+    if (isCode(error, 'ENOENT')) return undefined
+    throw error
+  } finally {
+    if (!lock) {
+      server?.stopAccepting()
+      removeSocket(directory, socket)
+    }
   }
 }

@@ -88,7 +88,12 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
     server.once('error', failed)
     server.listen({ path, backlog: 511 }, () => listening())
   })
-  chmodSync(path, 0o600)
+  try {
+    chmodSync(path, 0o600)
+  } catch (error) {
+    server.close()
+    throw error
+  }
 
   return {
     signal(channel) {

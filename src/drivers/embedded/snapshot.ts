@@ -39,14 +39,13 @@ export function findSnapshot(folder?: string): SnapshotFiles | undefined {
   return { archive: archive ?? snapshotArchive, manifest: manifest ?? snapshotManifest }
 }
 
-/** Unpacks into a folder that doesn't exist yet. The caller syncs it, renames it, and removes it after an error. */
+/** Unpacks into an empty folder. The caller syncs it, renames it, and removes it after an error. */
 export function unpackSnapshot(files: SnapshotFiles, target: string): void {
   const archive = read(files.archive)
   const manifest = parseManifest(read(files.manifest).toString('utf8'), files.manifest)
   if (archive.length !== manifest.bytes || sha256(archive) !== manifest.sha256) {
     throw broken(`${files.archive} isn't the file that its manifest describes.`)
   }
-  mkdirSync(target, { mode: 0o700 })
   for (const { path, content } of readTar(gunzipSync(archive))) {
     if (path.startsWith('/') || path.split('/').includes('..')) throw broken(`It names a file outside: ${path}.`)
     if (path.endsWith('/')) mkdirSync(join(target, path), { mode: 0o700 })

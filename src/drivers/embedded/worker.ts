@@ -36,7 +36,10 @@ function tell(message: FromThread): void {
 }
 
 async function obey(order: Order): Promise<{ value?: unknown; tidyDue?: boolean }> {
-  if (order.do === 'create') return { value: await createDatabase(order.dataDirectory) }
+  if (order.do === 'create') {
+    fs = new DurableFs(order.dataDirectory)
+    return { value: await createDatabase(fs) }
+  }
   if (order.do === 'open') {
     fs = new DurableFs(order.dataDirectory)
     session = await openSession({ fs, localUser: order.localUser, onSignal: (signal) => tell({ signal }) })

@@ -4,7 +4,7 @@ import { parseAnswer } from '../answer.ts'
 import type { PostgresConnection } from '../connection.ts'
 import { contract, isContractFunction } from '../contract.ts'
 import { notAFunction } from '../database-error.ts'
-import type { Driver, RunSql } from '../driver.ts'
+import type { Driver, RunSql, Unlisten } from '../driver.ts'
 import type { Limits } from '../patience.ts'
 import { bounded, limitsFor, persistently } from '../patience.ts'
 import { poll } from '../poll.ts'
@@ -34,6 +34,7 @@ export async function openPostgres(connection: PostgresConnection): Promise<Driv
       ? undefined
       : useReplica(primary, openEndpoint(parseAddress(connection.replicaUrl), times))
   let listener: Promise<Listener | undefined> | undefined
+  const polling: Unlisten[] = []
 
   const call: Driver['call'] = async (fn, args, options) => {
     if (!isContractFunction(fn)) throw notAFunction(fn)
@@ -61,11 +62,16 @@ export async function openPostgres(connection: PostgresConnection): Promise<Driv
         throw callError(error, 'listening', address, times.connectMs)
       })
       const pushed = await listener
-      if (!pushed) return poll(call, channel, pollMs, onSignal)
+      if (!pushed) {
+        const unlisten = await poll(call, channel, pollMs, onSignal)
+        polling.push(unlisten)
+        return unlisten
+      }
       const off = pushed.on(channel, onSignal)
       return async () => off()
     },
     close: async () => {
+      await Promise.all(polling.map((unlisten) => unlisten()))
       await (await listener?.catch(() => undefined))?.close()
       await Promise.all([primary.close(), replica?.close()])
     },

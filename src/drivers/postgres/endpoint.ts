@@ -2,10 +2,11 @@ import { Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
 import type { ContractFunction } from '../contract.ts'
+import { wasClosed } from '../database-error.ts'
 import type { Limits } from '../patience.ts'
 import { TimeUp, bounded, timeLeft } from '../patience.ts'
 import type { Address } from './address.ts'
-import { allBusy, connectError, wasClosed, saysNoTls, saysStartupParameter } from './errors.ts'
+import { allBusy, connectError, saysNoTls, saysStartupParameter } from './errors.ts'
 
 /** One server, with the connections to it and what was learned about it. */
 export type Endpoint = {
@@ -89,7 +90,7 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
   }
 
   const refuseWhenClosed = (): void => {
-    if (closed) throw wasClosed(address)
+    if (closed) throw wasClosed(address.name)
   }
   const takeSession = async (limits: Limits): Promise<{ session: pg.PoolClient; from: pg.Pool }> => {
     let from = pool

@@ -99,15 +99,6 @@ export function allBusy({ name }: Address, limitMs: number): TmsError {
   })
 }
 
-export function wasClosed({ name }: Address): TmsError {
-  return new TmsError({
-    code: 'DB_UNREACHABLE',
-    what: `The connection to ${name} has been closed.`,
-    why: 'This process is ending.',
-    next: ['tms doctor'],
-  })
-}
-
 function whatOf(failure: NetworkFailure, { name, host }: Address): string {
   switch (failure.kind) {
     case 'dns':

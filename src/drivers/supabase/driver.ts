@@ -5,8 +5,8 @@ import { parseAnswer } from '../answer.ts'
 import type { SupabaseConnection } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import { isContractFunction } from '../contract.ts'
-import { notAFunction } from '../database-error.ts'
-import type { Driver } from '../driver.ts'
+import { notAFunction, wasClosed } from '../database-error.ts'
+import type { Driver, Unlisten } from '../driver.ts'
 import type { Limits } from '../patience.ts'
 import { limitsFor, persistently, timeLeft } from '../patience.ts'
 import { poll } from '../poll.ts'
@@ -17,6 +17,8 @@ export async function openSupabase(connection: SupabaseConnection): Promise<Driv
   const { callTimeoutMs } = connection
   const url = usable(connection)
   const client = connect(connection)
+  const polling: Unlisten[] = []
+  let closed = false
   const place = { host: url.host, url: `${url.origin}${url.pathname}`.replace(/\/$/, '') }
 
   const attempt = async (fn: ContractFunction, args: unknown, limits: Limits): Promise<unknown> => {
@@ -28,6 +30,7 @@ export async function openSupabase(connection: SupabaseConnection): Promise<Driv
 
   const call: Driver['call'] = async (fn, args, options) => {
     if (!isContractFunction(fn)) throw notAFunction(fn)
+    if (closed) throw wasClosed(place.host)
     const limits = limitsFor(callTimeoutMs, options?.signal)
     limits.signal?.throwIfAborted()
     try {
@@ -41,9 +44,16 @@ export async function openSupabase(connection: SupabaseConnection): Promise<Driv
   return {
     target: { name: `supabase ${place.host}`, consentName: place.host, shared: true },
     call,
-    listen: (channel, onSignal) => poll(call, channel, connection.pollMs, onSignal),
-    // Nothing is held open: each call is a request of its own.
-    close: async () => undefined,
+    listen: async (channel, onSignal) => {
+      const unlisten = await poll(call, channel, connection.pollMs, onSignal)
+      polling.push(unlisten)
+      return unlisten
+    },
+    // No connection is held open: each call is a request of its own.
+    close: async () => {
+      closed = true
+      await Promise.all(polling.map((unlisten) => unlisten()))
+    },
   }
 }
 
