@@ -354,6 +354,17 @@ describe('owners and others', () => {
     await until('the end of the connection', () => socket.destroyed)
   })
 
+  test('an owner that gave up its lock never touches the directory again, whatever still waits', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const running = failure(owner.call('signals', busyFor(60_000)))
+    const behind = failure(owner.call('tenants_add', add('too late')))
+    await owner.close()
+    expect(await running).toMatchObject({ code: 'DB_UNREACHABLE' })
+    expect(await behind).toMatchObject({ code: 'DB_UNREACHABLE' })
+    expect(await tenants(await opened(directory))).toEqual([])
+  })
+
   test('closing leaves no socket, no temporary file and no process', async () => {
     const directory = await built.database()
     const driver = await opened(directory)

@@ -1,26 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { TmsError } from '../../errors.ts'
+import { dataDirectoryOf } from './data-directory.ts'
 import { syncPath, syncTree } from './durable.ts'
 import { findSnapshot, unpackSnapshot } from './snapshot.ts'
-
-export function dataDirectoryOf(directory: string): string {
-  return join(directory, 'db')
-}
-
-export function holdsDatabase(directory: string): boolean {
-  return existsSync(join(dataDirectoryOf(directory), 'PG_VERSION'))
-}
-
-export function noDatabase(directory: string): TmsError {
-  return new TmsError({
-    code: 'CONFIG_MISSING',
-    what: `There is no database in ${directory}.`,
-    why: 'Only init and quickstart create one, so that a command in the wrong folder says so instead of starting afresh.',
-    next: ['tms init', 'tms config show'],
-  })
-}
 
 export type DatabaseSource = {
   /** Where the snapshot is looked for; by default beside the bundle. */

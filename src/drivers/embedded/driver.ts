@@ -20,7 +20,7 @@ import type {
   Unlisten,
 } from '../driver.ts'
 import { bounded, limitsFor, timeLeft, TimeUp } from '../patience.ts'
-import { holdsDatabase, noDatabase } from './database.ts'
+import { holdsDatabase, noDatabase } from './data-directory.ts'
 import { longestRequest } from './lines.ts'
 import type { Link } from './link.ts'
 import { attach, describeWait } from './link.ts'

@@ -46,7 +46,7 @@ export function unpackSnapshot(files: SnapshotFiles, target: string): void {
   if (archive.length !== manifest.bytes || sha256(archive) !== manifest.sha256) {
     throw broken(`${files.archive} isn't the file that its manifest describes.`)
   }
-  for (const { path, content } of readTar(gunzipSync(archive))) {
+  for (const { path, content } of readTar(archive)) {
     if (path.startsWith('/') || path.split('/').includes('..')) throw broken(`It names a file outside: ${path}.`)
     if (path.endsWith('/')) mkdirSync(join(target, path), { mode: 0o700 })
     else writeFileSync(join(target, path), content, { mode: 0o600, flag: 'wx' })
@@ -112,7 +112,8 @@ function tarHeader(path: string, size: number): Buffer {
   return header
 }
 
-function* readTar(tar: Buffer): Generator<{ path: string; content: Buffer }> {
+function* readTar(archive: Buffer): Generator<{ path: string; content: Buffer }> {
+  const tar = gunzipSync(archive)
   let at = 0
   // The end is a block of zeros.
   while (at < tar.length && tar[at] !== 0) {
