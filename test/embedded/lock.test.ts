@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -107,12 +107,15 @@ describe('who owns a directory', () => {
   test('a zombie does not own anything', async () => {
     const directory = built.folder()
     // The shell becomes sleep, which doesn't collect the child that it inherits.
-    const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const parent = spawn('sh', ['-c', 'sleep 60 & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] })
     try {
       const [line] = (await once(parent.stdout, 'data')) as [Buffer]
       const pid = Number(line.toString())
-      await until('a zombie', () => lookAt(pid)?.state === 'ended')
+      await until('the end of the shell', () => readFileSync(`/proc/${parent.pid ?? 0}/comm`, 'utf8') === 'sleep\n')
       leave(directory, { pid, started: lookAt(pid)?.started ?? '' })
+      expect(await lookAtOwner(directory)).toMatchObject({ state: 'owned' })
+      process.kill(pid, 'SIGKILL')
+      await until('a zombie', () => lookAt(pid)?.state === 'ended')
       expect(await lookAtOwner(directory)).toMatchObject({ state: 'free' })
     } finally {
       parent.kill('SIGKILL')
