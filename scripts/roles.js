@@ -81,7 +81,7 @@ ${values(portals.map((p) => [quote(p.portal), quote(p.path), array(p.writers), a
 
   -- each service account is a principal that holds the role of its name, and nothing else ever
   insert into tms.principals (kind, name) select 'service', r.role from tms.roles r where r.kind = 'service'
-    on conflict (name) do nothing;
+    on conflict do nothing;
   insert into tms.memberships (principal_id, role)
     select p.id, p.name from tms.principals p join tms.roles r on r.role = p.name and r.kind = 'service' where p.kind = 'service'
     on conflict do nothing;

@@ -61,9 +61,11 @@ language sql stable as $$ select '{}'::uuid[] $$;
 create or replace function tms._grants(operation text)
 returns table (role text, company_id uuid, everywhere boolean, redacted boolean, patterns text[])
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select m.role, m.company_id, m.scope in ('all', 'fleet', 'none') and m.role <> 'agents', false, null::text[]
+  -- what the list does not name is super_admin's; what it names is super_admin's only where it says so
+  select m.role, null::uuid, true, false, null::text[]
     from tms._live_memberships((select tms._principal())) m
    where m.role = 'super_admin'
+     and not exists (select from tms.role_operations o where o.operation = _grants.operation)
   union all
   -- agents are fleet-wide, but each call acts for the tenant of the task it holds, and for no other
   select m.role, case when m.role = 'agents' then held.id else m.company_id end,
@@ -71,7 +73,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
     from tms._live_memberships((select tms._principal())) m
     join tms.role_operations o on o.role = m.role and o.operation = _grants.operation
     left join lateral (select unnest(tms._held_companies()) union all select null) held (id) on m.role = 'agents'
-   where m.role <> 'super_admin'
 $$;
 
 -- The tenants an operation may touch; null means all of them.
@@ -79,6 +80,15 @@ create or replace function tms._allowed(operation text) returns uuid[]
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select case when bool_or(g.everywhere) then null else coalesce(array_agg(g.company_id) filter (where g.company_id is not null), '{}') end
     from tms._grants(operation) g
+$$;
+
+-- Whether somebody could still give and take roles tomorrow: a super_admin without an end who can sign in.
+create or replace function tms._super_admin_remains() returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select exists (
+    select from tms.memberships m join tms.logins l using (principal_id)
+     where m.role = 'super_admin' and m.revoked_at is null and m.expires_at is null
+       and l.revoked_at is null and l.expires_at is null)
 $$;
 
 -- For row security, ours and the users': is the caller a member of this tenant.
@@ -163,7 +173,7 @@ begin
   insert into tms.gateways values ('tms_local', 'local') on conflict do nothing;
   if exists (select from tms.logins where kind = 'local' and name = os_user) then return; end if;
   insert into tms.principals (kind, name) values ('human', 'local:' || regexp_replace(os_user, '[^A-Za-z0-9._%+@:-]', '_', 'g'))
-    on conflict (name) do update set name = excluded.name returning id into who;
+    on conflict (name, coalesce(home, '00000000-0000-0000-0000-000000000000')) do update set name = excluded.name returning id into who;
   -- migrations run as the superuser of the embedded database: under forced row security it must be somebody too
   insert into tms.logins (principal_id, kind, name) values (who, 'local', os_user), (who, 'postgres', session_user)
     on conflict do nothing;
@@ -180,9 +190,14 @@ declare
   who uuid;
 begin
   lock table tms.memberships in share row exclusive mode;
-  if exists (select from tms.memberships where role = 'super_admin' and revoked_at is null) then return false; end if;
+  if exists (select from tms.memberships m where m.role = 'super_admin' and m.revoked_at is null
+               and (m.expires_at is null or m.expires_at > clock_timestamp())) then return false; end if;
+  -- a machine that became operator could not be revoked as a person can
+  if exists (select from tms.roles r where r.role = principal_name) then
+    raise exception '"%" is the name of a role or service account; name a person', principal_name using errcode = 'TM400';
+  end if;
   insert into tms.principals (kind, name) values ('human', principal_name)
-    on conflict (name) do update set name = excluded.name returning id into who;
+    on conflict (name, coalesce(home, '00000000-0000-0000-0000-000000000000')) do update set name = excluded.name returning id into who;
   insert into tms.logins (principal_id, kind, name) values (who, login_kind, login_name), (who, 'postgres', session_user)
     on conflict do nothing;
   insert into tms.memberships (principal_id, role) values (who, 'super_admin');

@@ -6,7 +6,7 @@
 
 set local role tms_owner;
 
--- A refusal as a value. Recorded once a minute per caller, function and code in the ledger, and always counted.
+-- A refusal as a value. Recorded once a minute per caller, function, code and tenant in the ledger, and always counted.
 create or replace function tms._refuse(c tms.call, code text, what text, why text, next text[]) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -17,8 +17,9 @@ begin
   if current_setting('transaction_read_only') = 'on' then return refusal; end if;
   -- a slip of the pen is no event
   if code <> 'NOT_FOUND' then
-    insert into tms.refusals as r (minute, who, fn, code, count)
-      values (date_trunc('minute', clock_timestamp()), c.who, c.fn, code, 1)
+    insert into tms.refusals as r (minute, who, fn, code, company_id, count)
+      values (date_trunc('minute', clock_timestamp()), c.who, c.fn, code,
+              coalesce(c.company_id, '00000000-0000-0000-0000-000000000000'), 1)
       on conflict on constraint refusals_pkey do update set count = r.count + 1
       returning r.count = 1 into first_in_minute;
     if first_in_minute then
@@ -78,6 +79,11 @@ begin
   if args is null or jsonb_typeof(args) <> 'object' then
     raise exception '% takes one JSON object', fn using errcode = 'TM400';
   end if;
+  -- An older snapshot still shows roles and credentials that were taken away since it was made.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'tms is called at read committed: this transaction is %', current_setting('transaction_isolation')
+      using errcode = 'TM400', hint = 'begin isolation level read committed';
+  end if;
   if octet_length(args::text) > 1048576 then
     raise exception 'the arguments of % are larger than 1 MB', fn using errcode = 'TM400';
   end if;
@@ -118,19 +124,25 @@ begin
       values (c.principal_id, c.request_id, fn, tms._sha256((args - 'request_id')::text)) on conflict do nothing;
     if not found then
       select * into earlier from tms.requests r
-       where r.principal_id = c.principal_id and r.request_id = c.request_id;
+       where r.principal_id = c.principal_id and r.request_id = c.request_id for update;
       if earlier.answer is null then
         -- the other attempt is not visible to this snapshot: only above read committed
         raise exception 'the same request is being answered' using errcode = '40001';
       end if;
-      if earlier.fn <> fn or earlier.args_sha256 <> tms._sha256((args - 'request_id')::text) then
+      if earlier.created_at < clock_timestamp() - interval '24 hours' then
+        -- past its day it answers nothing any more, swept or not
+        update tms.requests r set fn = c.fn, args_sha256 = tms._sha256((args - 'request_id')::text), answer = null,
+               created_at = clock_timestamp()
+         where r.principal_id = c.principal_id and r.request_id = c.request_id;
+      elsif earlier.fn <> fn or earlier.args_sha256 <> tms._sha256((args - 'request_id')::text) then
         c.request_id := null; -- the stored answer stays what it is
         c.answer := tms._refuse(c, 'REQUEST_REUSED', 'this request id was used for another request',
           format('it answered %s', earlier.fn), array['ask again with a new request id']);
         return c;
+      else
+        c.answer := earlier.answer;
+        return c;
       end if;
-      c.answer := earlier.answer;
-      return c;
     end if;
   end if;
 
@@ -141,10 +153,7 @@ begin
     c.company_id := company.id;
     c.tenant := coalesce(company.key, c.tenant);
   end if;
-  if operation is null then
-    c.redacted := false;
-    return c;
-  end if;
+  if operation is null then return c; end if;
   for grant_row in
     select * from tms._grants(operation) g
      where g.everywhere
@@ -166,7 +175,11 @@ begin
         return c;
       end if;
       c.role := grant_row.role;
-      c.redacted := grant_row.redacted;
+      select bool_or(g.everywhere and not g.redacted),
+             array_agg(g.company_id) filter (where g.company_id is not null and not g.redacted),
+             bool_or(g.everywhere and not g.redacted) or not bool_or(g.redacted)
+        into c.clear_everywhere, c.clear_companies, c.clear_shared
+        from tms._grants(operation) g;
       return c;
     end if;
   end loop;
@@ -183,6 +196,14 @@ begin
   end if;
   return c;
 end
+$$;
+
+-- Whether personal data of a tenant's rows (null: of rows that belong to none) may be shown. Judged row by row: a read that
+-- covers several tenants may be clear in one and redacted in the next.
+create or replace function tms._clear(c tms.call, company uuid) returns boolean
+language sql immutable as $$
+  select coalesce(c.clear_everywhere, false) or case when company is null then coalesce(c.clear_shared, false)
+    else coalesce(company = any (c.clear_companies), false) end
 $$;
 
 -- Ends a mutation: the answer is stored under its request id.
@@ -218,7 +239,7 @@ $$;
 grant execute on function
   tms._refuse(tms.call, text, text, text, text[]), tms._record(tms.call, text, text, text, text, jsonb),
   tms._begin(text, jsonb, text[], text, text), tms._finish(tms.call, jsonb), tms._text(jsonb, text, integer),
-  tms._limit(jsonb), tms._signal(text)
+  tms._limit(jsonb), tms._signal(text), tms._clear(tms.call, uuid)
   to tms_identity;
 
 -- Raised with each release that changes the contract (src/drivers/contract.ts holds the same number).

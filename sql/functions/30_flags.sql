@@ -87,7 +87,8 @@ begin
       number := (value #>> '{}')::numeric;
     else
   end case;
-  if entry.allowed_values is not null and not entry.allowed_values @> jsonb_build_array(value) then
+  if entry.allowed_values is not null
+     and not exists (select from jsonb_array_elements(entry.allowed_values) v where v = value) then
     return 'it takes one of ' || (select string_agg(v #>> '{}', ', ') from jsonb_array_elements(entry.allowed_values) v);
   end if;
   if number < entry.minimum then return 'it is at least ' || entry.minimum; end if;
@@ -96,7 +97,7 @@ begin
 end
 $$;
 
-create or replace function tms._flag_json(entry tms.flag_catalogue, company uuid, redacted boolean, visible uuid[]) returns jsonb
+create or replace function tms._flag_json(c tms.call, entry tms.flag_catalogue, company uuid, visible uuid[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   f tms.feature_flags_v2 := tms._flag_row(entry.key, company);
@@ -110,8 +111,8 @@ begin
     'default', entry.default_value, 'safe', entry.safe_value, 'owner', entry.owner, 'expires', entry.expires,
     'description', entry.description,
     'updated_at', tms._utc(f.updated_at),
-    'updated_by', case when redacted then null else f.updated_by_name end,
-    'why', case when redacted then null else f.why end);
+    'updated_by', case when tms._clear(c, f.company_id) then f.updated_by_name end,
+    'why', case when tms._clear(c, f.company_id) then f.why end);
 end
 $$;
 
@@ -137,7 +138,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   return jsonb_build_object(
     'scope', case when args ? 'tenant' then 'tenant ' || c.tenant else 'environment ' || coalesce((select e.name from tms.environment e), '(not set)') end,
-    'flags', (select coalesce(jsonb_agg(tms._flag_json(e, c.company_id, c.redacted, visible) order by e.key collate "C"), '[]')
+    'flags', (select coalesce(jsonb_agg(tms._flag_json(c, e, c.company_id, visible) order by e.key collate "C"), '[]')
                 from tms.flag_catalogue e));
 end
 $$;
@@ -155,14 +156,14 @@ begin
   if entry.key is null then return tms._flag_unknown(c, args ->> 'key'); end if;
   return jsonb_build_object(
     'scope', case when args ? 'tenant' then 'tenant ' || c.tenant else 'environment ' || coalesce((select e.name from tms.environment e), '(not set)') end,
-    'flag', tms._flag_json(entry, c.company_id, c.redacted, visible),
+    'flag', tms._flag_json(c, entry, c.company_id, visible),
     'overrides', (
       select coalesce(jsonb_agg(jsonb_build_object(
                'scope', tms._flag_scope(f.level, f.environment, f.company_id), 'value', f.value,
                'percentage', tms._percentage(f.rollout), 'stage', tms._stage(f), 'canary', tms._keys(f.canary, visible),
                'updated_at', tms._utc(f.updated_at),
-               'updated_by', case when c.redacted then 'redacted' else f.updated_by_name end,
-               'why', case when c.redacted then 'redacted' else f.why end)
+               'updated_by', case when tms._clear(c, f.company_id) then f.updated_by_name else 'redacted' end,
+               'why', case when tms._clear(c, f.company_id) then f.why else 'redacted' end)
              order by case f.level when 'global' then 0 when 'environment' then 1 else 2 end, f.id), '[]')
         from tms.feature_flags_v2 f
        where f.key = entry.key
@@ -206,7 +207,9 @@ $$;
 create or replace function tms._flag_state(f tms.feature_flags_v2) returns jsonb
 language sql immutable as $$
   select case when f.id is null then 'null'::jsonb else pg_catalog.jsonb_build_object(
-    'value', f.value, 'percentage', tms._percentage(f.rollout), 'stage', tms._stage(f), 'canary', pg_catalog.to_jsonb(f.canary)) end
+    'value', f.value, 'percentage', tms._percentage(f.rollout), 'stage', tms._stage(f), 'canary', pg_catalog.to_jsonb(f.canary),
+    'rollout', case when f.stage_since is not null then pg_catalog.jsonb_build_object(
+      'cohort', f.cohort_name, 'percentage', tms._percentage(f.cohort_rollout), 'wait_seconds', f.wait_seconds) end) end
 $$;
 
 -- History and ledger of one change. The ledger holds digests: values are the tenant's, and may be personal.
@@ -239,7 +242,13 @@ begin
   if c.answer is not null then return c.answer; end if;
   reason := tms._text(args, 'why');
   select * into entry from tms.flag_catalogue e where e.key = tms._text(args, 'key', 120);
-  if entry.key is null then return tms._flag_unknown(c, args ->> 'key'); end if;
+  if entry.key is null then
+    -- a value that outlived its catalogue entry can still be taken away
+    if not args ? 'unset' or not exists (select from tms.feature_flags_v2 f where f.key = args ->> 'key') then
+      return tms._flag_unknown(c, args ->> 'key');
+    end if;
+    entry.key := args ->> 'key';
+  end if;
   if entry.guarded then
     return tms._refuse(c, 'FLAG_GUARDED', format('%s is not set by hand', entry.key),
       'it shows the state of another mechanism and would not change it', entry.instead);
@@ -305,10 +314,10 @@ begin
   return jsonb_build_object('changes', (
     select coalesce(jsonb_agg(jsonb_build_object(
              'id', h.id::text, 'at', tms._utc(h.at),
-             'who', case when c.redacted then 'redacted' else h.who end, 'role', h.role, 'key', h.key,
+             'who', case when tms._clear(c, h.company_id) then h.who else 'redacted' end, 'role', h.role, 'key', h.key,
              'scope', tms._flag_scope(h.level, h.environment, h.company_id), 'action', h.action,
              'before', tms._flag_state_shown(h.before, visible), 'after', tms._flag_state_shown(h.after, visible),
-             'why', case when c.redacted then 'redacted' else h.why end) order by h.id desc), '[]')
+             'why', case when tms._clear(c, h.company_id) then h.why else 'redacted' end) order by h.id desc), '[]')
       from (select * from tms.feature_flags_history x
              where (not args ? 'key' or x.key = args ->> 'key')
                and (not args ? 'before' or x.id < (args ->> 'before')::bigint)
@@ -450,7 +459,7 @@ begin
         array[format('tms flags rollout %s --off', entry.key)]);
     end if;
     if health <> 'green' and args ->> 'consent' is distinct from entry.key || '@' || target then
-      return tms._refuse(c, 'CONSENT_MISSING', format('entering %s needs a person''s consent', target),
+      return tms._refuse(c, 'CONSENT_MISSING', format('entering %s needs consent', target),
         'nothing measures the health of this stage yet, and unknown is not green',
         array[format('tms flags rollout %s --%s --confirm %s@%s', entry.key, step, entry.key, target)]);
     end if;

@@ -1,7 +1,9 @@
 -- People and what they may do. Owned by tms_identity.
 --
--- Guarantee: a tenant_admin hands out the tenant's roles in the own tenant only; nobody hands out a service account's role;
--- the last super_admin cannot be revoked; a credential that names one principal is never given to another.
+-- Guarantees: a tenant_admin hands out the tenant's roles in the own tenant only, no longer than the own one lasts, and to
+-- people of its making: names that a tenant made mean nothing in another; nobody hands out a service account's role; a
+-- super_admin without an end always remains; a credential that names one principal is never given to another; a refused
+-- call leaves nothing behind.
 
 set local role tms_identity;
 
@@ -31,6 +33,15 @@ end
 $$;
 grant execute on function tms.users_list(jsonb) to tms_caller;
 
+-- People by name, as this caller may mean them: a super_admin's own names first, then those of the tenant.
+create or replace function tms._person(c tms.call, person_name text) returns tms.principals
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select p from tms.principals p
+   where p.name = person_name
+     and ((p.home is null and c.role = 'super_admin') or p.home = c.company_id or p.kind = 'service')
+   order by p.home nulls first limit 1
+$$;
+
 create or replace function tms.users_grant(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -39,11 +50,15 @@ declare
   person tms.principals;
   person_name text;
   login tms.logins;
+  login_kind text := args #>> '{credential,kind}';
+  login_name text;
   until timestamptz;
+  own_end timestamptz;
   changed boolean := false;
-  fresh boolean := false;
 begin
   if c.answer is not null then return c.answer; end if;
+
+  -- everything is judged before anything is written
   person_name := tms._text(args, 'principal', 200);
   if person_name !~ '^[A-Za-z0-9][A-Za-z0-9._%+@:-]{0,199}$' then
     raise exception 'a principal is an e-mail address or a plain name' using errcode = 'TM400';
@@ -58,57 +73,74 @@ begin
       using errcode = 'TM400';
   end if;
   if args ? 'expires_at' then
+    if args ->> 'expires_at' !~ '^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d' then
+      raise exception '"expires_at" is a time like 2027-03-31T12:00:00.000000Z' using errcode = 'TM400';
+    end if;
     until := (args ->> 'expires_at')::timestamptz;
     if until <= clock_timestamp() then raise exception '"expires_at" lies in the past' using errcode = 'TM400'; end if;
   end if;
+  if args ? 'credential' then
+    if coalesce(login_kind, '') not in ('postgres', 'jwt', 'local') then
+      raise exception 'a person''s credential is postgres, jwt or local' using errcode = 'TM400';
+    end if;
+    login_name := tms._text(args -> 'credential', 'name', 200);
+  end if;
 
-  select * into person from tms.principals p where p.name = person_name;
+  person := tms._person(c, person_name);
   if person.kind = 'service' then
     raise exception '"%" is a service account: its role is fixed', person_name using errcode = 'TM400';
   end if;
+  if login_name is not null then
+    select * into login from tms.logins l where l.kind = login_kind and l.name = login_name;
+    if login.id is not null and login.principal_id is distinct from person.id then
+      return tms._refuse(c, 'CONFLICT', format('%s "%s" belongs to somebody else', login_kind, left(login_name, 60)),
+        'a credential names one principal for ever', array['tms users list', 'ask a super_admin']);
+    end if;
+  end if;
+  if c.role <> 'super_admin' then
+    select max(coalesce(m.expires_at, 'infinity')) into own_end from tms._live_memberships(c.principal_id) m
+     where m.role = c.role and m.company_id = c.company_id;
+    if own_end < coalesce(until, 'infinity') then
+      return tms._refuse(c, 'ROLE_DENIED', format('%s may not grant a role for longer than its own', c.who),
+        format('its own ends at %s', tms._utc(own_end)), array['give --expires', 'ask a super_admin']);
+    end if;
+    -- who could attach a login to somebody else's principal would become that somebody
+    if login_name is not null and login.id is null and (person.id is not null or login_kind <> 'jwt') then
+      return tms._refuse(c, 'ROLE_DENIED', format('%s may not add this credential to %s', c.who, person_name),
+        'a tenant''s admin names the token subject of a person when granting the first role; anything else is a super_admin''s', array['ask a super_admin']);
+    end if;
+  end if;
+
   if person.id is null then
-    insert into tms.principals (kind, name) values ('human', person_name) on conflict (name) do nothing returning * into person;
-    fresh := person.id is not null;
-    if not fresh then select * into person from tms.principals p where p.name = person_name; end if;
-    changed := fresh;
+    insert into tms.principals (kind, name, home)
+      values ('human', person_name, case when c.role <> 'super_admin' then c.company_id end)
+      on conflict do nothing returning * into person;
+    if person.id is null then
+      -- made by somebody else in this moment: judged anew
+      raise exception 'somebody else is making %', person_name using errcode = '40001';
+    end if;
+    changed := true;
   end if;
-
-  if args ? 'credential' then
-    -- a tenant's admin who could attach a login to somebody else's principal would become that somebody
-    if c.role <> 'super_admin' and not fresh
-       and not exists (select from tms.logins l where l.principal_id = person.id
-                        and l.kind = args #>> '{credential,kind}' and l.name = args #>> '{credential,name}') then
-      return tms._refuse(c, 'ROLE_DENIED', format('%s may not add a credential to %s', c.who, person.name),
-        'this person was known before; another credential is a super_admin''s to add', array['ask a super_admin']);
-    end if;
-    if coalesce(args #>> '{credential,kind}', '') not in ('postgres', 'jwt', 'local') then
-      raise exception 'a person''s credential is postgres, jwt or local' using errcode = 'TM400';
-    end if;
-    if c.role <> 'super_admin' and args #>> '{credential,kind}' <> 'jwt' then
-      return tms._refuse(c, 'ROLE_DENIED', format('%s may not map a database login', c.who),
-        'a tenant''s people sign in with tokens; database logins are a super_admin''s to map', array['ask a super_admin']);
-    end if;
-    insert into tms.logins (principal_id, kind, name)
-      values (person.id, args #>> '{credential,kind}', tms._text(args -> 'credential', 'name', 200))
-      on conflict (kind, name) do nothing;
-    changed := changed or found;
-    select * into login from tms.logins l where l.kind = args #>> '{credential,kind}' and l.name = args #>> '{credential,name}';
-    if login.principal_id <> person.id then
-      return tms._refuse(c, 'CONFLICT', format('%s "%s" belongs to somebody else', login.kind, login.name),
-        'a credential names one principal for ever', array['tms users list']);
-    end if;
+  if login_name is not null and (login.id is null or login.revoked_at is not null) then
+    insert into tms.logins (principal_id, kind, name) values (person.id, login_kind, login_name)
+      on conflict (kind, name) do update set revoked_at = null where tms.logins.principal_id = person.id;
+    if not found then raise exception 'somebody else is taking % "%"', login_kind, login_name using errcode = '40001'; end if;
+    changed := true;
   end if;
-
   insert into tms.memberships (principal_id, role, company_id, granted_by, expires_at)
     values (person.id, wanted.role, c.company_id, c.principal_id, until)
     on conflict (principal_id, role, coalesce(company_id, '00000000-0000-0000-0000-000000000000')) where revoked_at is null
     do update set expires_at = excluded.expires_at, granted_by = excluded.granted_by
      where tms.memberships.expires_at is distinct from excluded.expires_at;
   changed := changed or found;
+  if wanted.role = 'super_admin' and until is not null and not tms._super_admin_remains() then
+    raise exception '% would be the last super_admin, and with an end', person.name using errcode = 'TM409',
+      hint = 'tms users grant <other> --role super_admin';
+  end if;
   if changed then
     perform tms._record(c, 'user.grant', 'done', person.name, '', jsonb_build_object(
       'principal', person.id, 'role', wanted.role, 'tenant', c.company_id, 'expires_at', tms._utc(until),
-      'credential', args #>> '{credential,kind}'));
+      'credential', login_kind));
   end if;
   return tms._finish(c, jsonb_build_object('principal', person.name, 'changed', changed, 'roles', (
     select coalesce(jsonb_agg(r.value), '[]') from jsonb_array_elements(tms._roles_json(person.id)) r
@@ -121,40 +153,50 @@ create or replace function tms.users_revoke(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('users_revoke', args, '{request_id,tenant,principal,role}', 'users.manage');
-  person tms.principals;
+  people uuid[];
   gone integer;
+  everything boolean := not args ?| '{tenant,role}';
+  ended integer := 0;
 begin
   if c.answer is not null then return c.answer; end if;
-  select * into person from tms.principals p where p.name = tms._text(args, 'principal', 200);
-  -- for a tenant's admin, somebody without a role there does not exist
-  if person.id is null or (c.role <> 'super_admin'
-       and not exists (select from tms.memberships m where m.principal_id = person.id and m.company_id = c.company_id)) then
+  -- a super_admin's person and a tenant's of one name: whoever of them has a role in reach
+  select array_agg(p.id) into people from tms.principals p
+   where p.name = tms._text(args, 'principal', 200) and p.kind = 'human'
+     and (c.role = 'super_admin' or exists (
+       select from tms.memberships m where m.principal_id = p.id and m.company_id = c.company_id));
+  if exists (select from tms.principals p where p.name = args ->> 'principal' and p.kind = 'service') then
+    raise exception '"%" is a service account: rotate its key instead', left(args ->> 'principal', 60) using errcode = 'TM400';
+  end if;
+  if people is null then
     return tms._refuse(c, 'NOT_FOUND', format('there is no principal "%s"', left(args ->> 'principal', 60)), 'nobody of that name has a role here',
       array['tms users list']);
   end if;
-  if person.kind = 'service' then
-    raise exception '"%" is a service account: rotate its key instead', person.name using errcode = 'TM400';
+  -- Two super_admins revoking each other must not leave none. Only where one is concerned: a tenant's admin who holds a
+  -- transaction open must not block everybody's user management.
+  if exists (select from tms.memberships m where m.principal_id = any (people) and m.role = 'super_admin' and m.revoked_at is null)
+     and c.role = 'super_admin' then
+    lock table tms.memberships in share row exclusive mode;
   end if;
-  -- two admins revoking each other must not leave none
-  lock table tms.memberships in share row exclusive mode;
   update tms.memberships m set revoked_at = tms.now()
-   where m.principal_id = person.id and m.revoked_at is null
+   where m.principal_id = any (people) and m.revoked_at is null
      and (not args ? 'tenant' or m.company_id = c.company_id)
      and (not args ? 'role' or m.role = args ->> 'role');
   get diagnostics gone = row_count;
-  if not exists (
-    select from tms.memberships m join tms.logins l using (principal_id)
-     where m.role = 'super_admin' and m.revoked_at is null and (m.expires_at is null or m.expires_at > clock_timestamp())
-       and l.revoked_at is null and (l.expires_at is null or l.expires_at > clock_timestamp())) then
-    raise exception '% is the last super_admin', person.name using errcode = 'TM409',
+  if everything then
+    -- all roles gone: the ways to sign in go too
+    update tms.logins l set revoked_at = clock_timestamp() where l.principal_id = any (people) and l.revoked_at is null;
+    get diagnostics ended = row_count;
+  end if;
+  if c.role = 'super_admin' and not tms._super_admin_remains() then
+    raise exception '% is the last super_admin', args ->> 'principal' using errcode = 'TM409',
       hint = 'tms users grant <other> --role super_admin';
   end if;
-  if gone > 0 then
-    perform tms._record(c, 'user.revoke', 'done', person.name, '', jsonb_build_object(
-      'principal', person.id, 'role', args ->> 'role', 'tenant', c.company_id, 'memberships', gone));
+  if gone + ended > 0 then
+    perform tms._record(c, 'user.revoke', 'done', args ->> 'principal', '', jsonb_build_object(
+      'principals', to_jsonb(people), 'role', args ->> 'role', 'tenant', c.company_id, 'memberships', gone, 'credentials', ended));
   end if;
-  return tms._finish(c, jsonb_build_object('principal', person.name, 'changed', gone > 0, 'roles', (
-    select coalesce(jsonb_agg(r.value), '[]') from jsonb_array_elements(tms._roles_json(person.id)) r
+  return tms._finish(c, jsonb_build_object('principal', args ->> 'principal', 'changed', gone + ended > 0, 'roles', (
+    select coalesce(jsonb_agg(r.value), '[]') from unnest(people) p, jsonb_array_elements(tms._roles_json(p)) r
      where c.role = 'super_admin' or r.value ->> 'tenant' = c.tenant)));
 end
 $$;

@@ -51,6 +51,12 @@ begin
   if coalesce(args ->> 'kind', '') not in ('postgres', 'jwt', 'key') then
     raise exception 'a service account''s credential is postgres, jwt or key' using errcode = 'TM400';
   end if;
+  if (args ->> 'kind' = 'key') <> (args ? 'secret_sha256') or coalesce(args ->> 'secret_sha256', repeat('0', 64)) !~ '^[0-9a-f]{64}$' then
+    raise exception 'a key, and only a key, comes with "secret_sha256"' using errcode = 'TM400';
+  end if;
+  if jsonb_typeof(args -> 'overlap_seconds') is distinct from 'number' then
+    raise exception '"overlap_seconds" is missing' using errcode = 'TM400';
+  end if;
   overlap := make_interval(secs => (args ->> 'overlap_seconds')::integer);
   if overlap < interval '0' or overlap > interval '30 days' then
     raise exception 'the overlap is between 0 and 30 days' using errcode = 'TM400';

@@ -50,6 +50,10 @@ begin
     return tms._refuse(c, 'NOT_FOUND', format('there is no portal "%s"', left(args ->> 'portal', 60)),
       format('there are: %s', (select string_agg(p.portal, ', ' order by p.portal) from tms.portals p)), array['tms portals list']);
   end if;
+  if args ? 'tenant' and c.company_id is null and tms._sees_all() then
+    return tms._refuse(c, 'NOT_FOUND', format('there is no tenant "%s"', left(c.tenant, 60)), 'neither a key nor an id of a tenant',
+      array['tms tenants list']);
+  end if;
   if args ? 'as' and not exists (select from tms.roles r where r.role = args ->> 'as') then
     raise exception 'there is no role "%"; there are: %', left(args ->> 'as', 60),
       (select string_agg(r.role, ', ' order by r.role) from tms.roles r) using errcode = 'TM400';

@@ -62,6 +62,10 @@ declare
   e tms.environment;
 begin
   if c.answer is not null then return c.answer; end if;
+  -- portal-only roles, and people without any, have no business here
+  if tms._operations_json(c.principal_id) = '[]' then
+    return tms._refuse(c, 'ROLE_DENIED', format('%s may do nothing here', c.who), 'none of its roles grants an operation', array['tms whoami']);
+  end if;
   select * into e from tms.environment;
   return jsonb_build_object(
     'environment', e.name, 'initialised_at', tms._utc(e.initialised_at), 'database_id', e.database_id,
@@ -82,6 +86,10 @@ declare
   c tms.call := tms._begin('schema_state', args, '{}', null);
 begin
   if c.answer is not null then return c.answer; end if;
+  -- portal-only roles, and people without any, have no business here
+  if tms._operations_json(c.principal_id) = '[]' then
+    return tms._refuse(c, 'ROLE_DENIED', format('%s may do nothing here', c.who), 'none of its roles grants an operation', array['tms whoami']);
+  end if;
   return jsonb_build_object('files', (
     select coalesce(jsonb_agg(jsonb_build_object('kind', f.kind, 'name', f.name, 'sha256', f.sha256, 'applied_at', tms._utc(f.applied_at))
              order by f.kind desc, f.name collate "C"), '[]')
@@ -189,7 +197,7 @@ $$;
 create or replace function tms._operations_json(principal uuid) returns jsonb
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select coalesce(jsonb_agg(distinct o.operation), '[]')
-    from tms._live_memberships(principal) m join tms.role_operations o on o.role = m.role or m.role = 'super_admin'
+    from tms._live_memberships(principal) m join tms.role_operations o on o.role = m.role
 $$;
 
 create or replace function tms._accounts_due() returns jsonb

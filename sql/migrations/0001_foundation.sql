@@ -13,12 +13,17 @@ alter default privileges for role tms_identity revoke execute on functions from 
 alter default privileges for role tms_identity revoke usage on types from public;
 
 -- A person or a machine. Names are e-mail addresses or account names; nothing else personal is kept.
+-- `home` is the tenant whose admin made this principal, null for a super_admin's: a name is unique within its home, so
+-- that no tenant's admin can take a name that another tenant will trust later.
 create table tms.principals (
   id uuid primary key default gen_random_uuid(),
   kind text not null check (kind in ('human', 'service')),
-  name text not null unique check (name ~ '^[A-Za-z0-9][A-Za-z0-9._%+@:-]{0,199}$'),
-  created_at timestamptz not null default now()
+  name text not null check (name ~ '^[A-Za-z0-9][A-Za-z0-9._%+@:-]{0,199}$'),
+  home uuid,
+  created_at timestamptz not null default now(),
+  check (kind = 'human' or home is null)
 );
+create unique index principals_name on tms.principals (name, coalesce(home, '00000000-0000-0000-0000-000000000000'));
 
 -- How a principal is recognised. One principal may have several (a rotation overlaps); each has an age and an end.
 create table tms.logins (
@@ -130,8 +135,10 @@ create table tms.refusals (
   who text not null,
   fn text not null,
   code text not null,
+  -- all zeros: none
+  company_id uuid not null,
   count bigint not null,
-  primary key (minute, who, fn, code)
+  primary key (minute, who, fn, code, company_id)
 );
 
 -- ---------------------------------------------------------------------------------------------- ledger inbox
@@ -261,7 +268,7 @@ begin
   end loop;
 end
 $$;
--- The policies read the identity functions, so they stand in sql/functions/policies.sql.
+-- The policies read the identity functions, so they stand in sql/functions/15_policies.sql.
 
 -- What a contract function knows about its call; made by tms._begin.
 create type tms.call as (
@@ -276,6 +283,9 @@ create type tms.call as (
   operation text,
   company_id uuid,
   tenant text,
-  redacted boolean
+  -- personal data is shown of every tenant, of these tenants, and of what belongs to none
+  clear_everywhere boolean,
+  clear_companies uuid[],
+  clear_shared boolean
 );
 grant usage on type tms.call to tms_identity;

@@ -8,6 +8,9 @@ import { serve } from './server.ts'
 
 /** How long a closing owner works for others: what it doesn't answer, they ask of the next owner. */
 const graceMs = 3_000
+/** Only looking whether upkeep is due costs 15 ms of a short command's exit, so not each owner does it. */
+const upkeepEvery = 16
+const upkeepMs = 200
 /** How long a client that doesn't read may hold up the end. */
 const flushMs = 500
 
@@ -26,12 +29,12 @@ export async function becomeOwner(look: FreeLook, options: LinkOptions): Promise
 
   async function close(): Promise<void> {
     server.stopAccepting()
-    // The lock goes after the thread, which may still write; the connections after the lock, for their end is what
-    // sends the others looking for the next owner.
-    await engine.close(graceMs)
+    // The lock goes when nothing writes any more; the connections after the lock, for their end is what sends the
+    // others looking for the next owner.
+    await engine.close(graceMs, lock.generation % upkeepEvery === 0 ? upkeepMs : 0)
     lock.release()
     removeSocket(options.directory, socket)
-    await server.end(flushMs)
+    await Promise.all([server.end(flushMs), engine.ended()])
   }
 
   try {
