@@ -20,9 +20,18 @@ begin
            (case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end)) then
         execute format('grant %I to %I', r, current_user);
       end if;
-    exception when duplicate_object or unique_violation or internal_error then null;
+    exception
+      when duplicate_object or unique_violation or internal_error then null;
+      when insufficient_privilege then
+        raise exception 'login "%" may not act as %, which another login made', current_user, r
+          using errcode = 'TM403', hint = format('grant tms_owner, tms_identity to %I  -- as that login or a superuser', current_user);
     end;
   end loop;
+  -- so that `tms doctor` sees everybody's old transactions; where that may not be granted, doctor says that it can't
+  begin
+    if not pg_has_role('tms_owner', 'pg_read_all_stats', 'MEMBER') then grant pg_read_all_stats to tms_owner; end if;
+  exception when others then null;
+  end;
 end
 $$;
 

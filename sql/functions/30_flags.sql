@@ -88,7 +88,7 @@ begin
     else
   end case;
   if entry.allowed_values is not null
-     and not exists (select from jsonb_array_elements(entry.allowed_values) v where v = value) then
+     and not exists (select from jsonb_array_elements(entry.allowed_values) v (allowed) where v.allowed = value) then
     return 'it takes one of ' || (select string_agg(v #>> '{}', ', ') from jsonb_array_elements(entry.allowed_values) v);
   end if;
   if number < entry.minimum then return 'it is at least ' || entry.minimum; end if;

@@ -109,7 +109,9 @@ begin
   return jsonb_build_object(
     'functions', (select jsonb_object_agg(p.proname, tms._sha256(p.prosrc))
                     from pg_proc p where p.pronamespace = 'tms'::regnamespace),
-    'checks', (select jsonb_agg(jsonb_build_object('check', k.name, 'state', case when k.bad is null then 'ok' else 'problem' end,
+    'checks', case when pg_has_role('tms_owner', 'pg_read_all_stats', 'usage') then '[]'::jsonb else jsonb_build_array(jsonb_build_object(
+        'check', 'old transactions', 'state', 'unknown', 'what', 'tms_owner may not see other logins'' transactions',
+        'next', jsonb_build_array('grant pg_read_all_stats to tms_owner'))) end || (select jsonb_agg(jsonb_build_object('check', k.name, 'state', case when k.bad is null then 'ok' else 'problem' end,
                         'what', coalesce(k.bad, k.good), 'next', case when k.bad is null then '[]'::jsonb else to_jsonb(k.next) end))
       from (
         select 'environment' as name, 'the database knows its environment' as good,
@@ -121,6 +123,17 @@ begin
                  where t.relnamespace = 'tms'::regnamespace and t.relkind in ('r', 'p') and not (t.relrowsecurity and t.relforcerowsecurity)),
                array['alter table tms.<table> force row level security', 'tms db push']
         union all
+        select 'policies', 'row security has the shipped policies and no other',
+               (select 'not shipped: ' || string_agg(format('%s on %s', p.policyname, p.tablename), ', ' order by p.tablename) from pg_policies p
+                 where p.schemaname = 'tms' and (p.policyname not in ('identity', 'shared', 'own_requests', 'member_read', 'member_write', 'member_append', 'append')
+                    or not p.roles <@ '{tms_owner,tms_identity}'::name[])),
+               array['drop policy <policy> on tms.<table>']
+        union all
+        select 'append-only', 'ledger and history refuse every change, replicas included',
+               (select 'not guarded: ' || string_agg(t.name, ', ') from unnest('{ledger_inbox,feature_flags_history}'::text[]) t (name)
+                 where not exists (select from pg_trigger g where g.tgrelid = ('tms.' || t.name)::regclass and g.tgname = 'append_only' and g.tgenabled = 'A')),
+               array['alter table tms.<table> enable always trigger append_only']
+        union all
         select 'owners', 'tables and functions belong to tms_owner and tms_identity, which cannot log in or bypass row security',
                (select string_agg(x.what, '; ') from (
                   select 'tms.' || t.relname || ' belongs to ' || r.rolname as what from pg_class t join pg_roles r on r.oid = t.relowner
@@ -130,33 +143,62 @@ begin
                    where p.pronamespace = 'tms'::regnamespace and r.rolname not in ('tms_owner', 'tms_identity')
                   union all
                   select r.rolname || ' may log in or bypass row security' from pg_roles r
-                   where r.rolname in ('tms_owner', 'tms_identity') and (r.rolcanlogin or r.rolbypassrls or r.rolsuper)) x),
-               array['alter table|function … owner to tms_owner', 'alter role tms_owner nologin nobypassrls']
+                   where r.rolname in ('tms_owner', 'tms_identity') and (r.rolcanlogin or r.rolbypassrls or r.rolsuper)
+                  union all
+                  -- whoever can act as the owners is above every rule: that is for who migrates, and nobody else
+                  select r.rolname || ' can act as ' || m.roleid::regrole from pg_auth_members m join pg_roles r on r.oid = m.member
+                   where m.roleid in ('tms_owner'::regrole, 'tms_identity'::regrole) and not r.rolsuper
+                     and r.rolname <> all (tms._operator_logins())) x),
+               array['alter table|function … owner to tms_owner', 'alter role tms_owner nologin nobypassrls', 'revoke tms_owner, tms_identity from <login>']
         union all
         select 'table grants', 'no table of schema tms is granted to anybody',
-               (select 'granted: ' || string_agg(distinct t.relname, ', ') from pg_class t, aclexplode(t.relacl) a
-                 where t.relnamespace = 'tms'::regnamespace and t.relkind in ('r', 'p', 'v', 'm', 'S') and a.grantee <> t.relowner),
-               array['revoke all on all tables in schema tms from public, <role>']
+               (select 'granted: ' || string_agg(distinct x.name, ', ') from (
+                  select t.relname::text as name from pg_class t, aclexplode(t.relacl) a
+                   where t.relnamespace = 'tms'::regnamespace and t.relkind in ('r', 'p', 'v', 'm', 'S') and a.grantee <> t.relowner
+                  union all
+                  select t.relname || '.' || col.attname from pg_class t join pg_attribute col on col.attrelid = t.oid, aclexplode(col.attacl) a
+                   where t.relnamespace = 'tms'::regnamespace and a.grantee <> t.relowner) x),
+               array['revoke all on all tables in schema tms from public, <role>', 'revoke all (<column>) on tms.<table> from public, <role>']
         union all
         select 'function grants', 'only contract functions may be called, and not by public',
-               (select 'open to public: ' || string_agg(p.proname, ', ' order by p.proname) from pg_proc p
+               (select 'may be called: ' || string_agg(distinct p.proname || ' by ' || case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ', ') from pg_proc p,
+                       aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
                  where p.pronamespace = 'tms'::regnamespace
-                   and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)),
-               array['revoke execute on all functions in schema tms from public']
+                   and (a.grantee = 0
+                     or (left(p.proname, 1) = '_' and a.grantee not in ('tms_owner'::regrole, 'tms_identity'::regrole)))),
+               array['revoke execute on function tms.<function> from public, <role>']
+        union all
+        select 'function rights', 'functions that run with the owner''s rights look names up in pg_catalog first, and contract functions have those rights',
+               (select 'changed: ' || string_agg(p.proname, ', ' order by p.proname) from pg_proc p
+                 where p.pronamespace = 'tms'::regnamespace
+                   and ((p.prosecdef and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false))
+                     or (not p.prosecdef and left(p.proname, 1) <> '_' and p.proname not in ('now', 'contract_version')))),
+               array['alter function tms.<function> security definer set search_path = pg_catalog, pg_temp']
         union all
         -- Anybody who can run SQL of their own through a gateway can set the claims and be anybody. Not only EXECUTE runs
-        -- text: query_to_xml() and its kin do, from a plain SQL function too. Compiled languages cannot be read at all.
+        -- text: query_to_xml() and its kin do, from a plain SQL function too, and so do some extensions' functions. Compiled
+        -- languages cannot be read at all. What a callable function calls counts as callable.
         select 'dynamic SQL', 'no function that API roles may call runs SQL it is given',
-               (select 'may be called through the API and runs dynamic SQL: ' || string_agg(p.oid::regprocedure::text, ', ')
-                  from pg_proc p join pg_language l on l.oid = p.prolang
-                 where p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'tms'::regnamespace)
-                   and p.prokind in ('f', 'p') and p.prorettype <> 'trigger'::regtype
-                   and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
-                   and (l.lanname not in ('sql', 'plpgsql', 'internal', 'c')
-                     or pg_get_functiondef(p.oid) ~* (case when l.lanname = 'plpgsql' then '\mexecute\M|' else '' end
-                        || '\m(query_to_xml\w*|cursor_to_xml\w*|ts_stat|ts_rewrite|dblink\w*)\M|\mset_config\M\s*\(\s*[^''\s]'))
-                   and exists (select from tms._api_roles() r (name) where has_function_privilege(r.name, p.oid, 'execute')
-                                 and has_schema_privilege(r.name, p.pronamespace, 'usage'))),
+               (with recursive bodies as (
+                  select p.oid, p.proname, l.lanname, case when l.lanname in ('internal', 'c') then '' else pg_get_functiondef(p.oid) end as body,
+                         exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e') as of_extension, p.pronamespace
+                    from pg_proc p join pg_language l on l.oid = p.prolang
+                   where p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'tms'::regnamespace)
+                     and p.prokind in ('f', 'p') and p.prorettype <> 'trigger'::regtype
+                ), reached as (
+                  select b.oid, b.oid as entry from bodies b
+                   where exists (select from tms._api_roles() r (name) where has_function_privilege(r.name, b.oid, 'execute')
+                                   and has_schema_privilege(r.name, b.pronamespace, 'usage'))
+                  union
+                  select called.oid, r.entry from reached r join bodies b on b.oid = r.oid
+                    join bodies called on called.oid <> b.oid and strpos(b.body, called.proname || '(') > 0
+                )
+                select 'may be called through the API and runs dynamic SQL: ' || string_agg(distinct r.entry::regprocedure::text, ', ')
+                  from reached r join bodies b on b.oid = r.oid
+                 where b.proname ~ '^(crosstab|connectby|dblink|xpath_table)'
+                    or (not b.of_extension and b.lanname not in ('sql', 'plpgsql', 'internal', 'c'))
+                    or (not b.of_extension and b.body ~* (case when b.lanname = 'plpgsql' then '\mexecute\M|' else '' end
+                        || '\m(query_to_xml\w*|cursor_to_xml\w*|ts_stat|ts_rewrite|dblink\w*|crosstab\w*|connectby|xpath_table)\M|\mset_config\M\s*\(\s*[^''\s]'))),
                array['revoke execute on function <function> from public, anon, authenticated']
         union all
         select 'service account keys', 'every service account with a credential has one with more than 14 days left',
@@ -171,13 +213,14 @@ begin
         union all
         select 'powerful logins', 'no mapped login is superuser or bypasses row security',
                (select 'superuser or bypassrls: ' || string_agg(r.rolname, ', ' order by r.rolname) from pg_roles r
-                 where (r.rolsuper or r.rolbypassrls) and r.rolname = any (tms._service_logins())),
+                 where (r.rolsuper or r.rolbypassrls) and r.rolname = any (tms._mapped_logins())),
                array['alter role <login> nosuperuser nobypassrls']
         union all
         select 'old transactions', 'no transaction is older than an hour',
                (select format('%s transaction(s) older than an hour hold back the cleaning of dead rows', count(*)) from pg_stat_activity a
                  where a.xact_start < clock_timestamp() - interval '1 hour' having count(*) > 0),
                array['select pid, usename, xact_start from pg_stat_activity order by xact_start', 'select pg_terminate_backend(<pid>)']
+         where pg_has_role('tms_owner', 'pg_read_all_stats', 'usage')
         union all
         select 'server version', 'Postgres 15 or later',
                case when current_setting('server_version_num')::int < 150000 then 'Postgres ' || current_setting('server_version') end,
@@ -214,6 +257,22 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
    where l.kind = 'postgres' and p.kind = 'service' and l.revoked_at is null
 $$;
 
+-- Every database login somebody is mapped to. The embedded database's own superuser is behind its folder's permissions.
+create or replace function tms._mapped_logins() returns name[]
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(array_agg(l.name::name), '{}') from tms.logins l
+   where l.kind = 'postgres' and l.revoked_at is null
+     and not exists (select from tms.gateways g where g.kind = 'local')
+$$;
+
+-- The logins of super_admins: who may migrate.
+create or replace function tms._operator_logins() returns name[]
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(array_agg(l.name::name), '{}') from tms.logins l
+   where l.kind = 'postgres' and l.revoked_at is null
+     and exists (select from tms._live_memberships(l.principal_id) m where m.role = 'super_admin')
+$$;
+
 -- The roles a token can turn into.
 create or replace function tms._api_roles() returns setof name
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -223,4 +282,4 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
 $$;
 
 grant execute on function tms._principal_kind(uuid), tms._operations_json(uuid), tms._accounts_due(), tms._service_logins(),
-  tms._api_roles() to tms_owner;
+  tms._mapped_logins(), tms._operator_logins(), tms._api_roles() to tms_owner;

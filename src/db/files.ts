@@ -49,3 +49,19 @@ async function readFolder(folder: string, kind: SqlFile['kind']): Promise<SqlFil
     }),
   )
 }
+
+/** Name to sha256 of the body: what stands between the dollar quotes is what Postgres stores. */
+export function functionBodies(text: string): ReadonlyMap<string, string> {
+  const found = new Map<string, string>()
+  for (const [, name = '', body = ''] of text.matchAll(
+    /create (?:or replace )?function tms\.(\w+)\((?:(?!\$\$)[\s\S])*?\$\$([\s\S]*?)\$\$/g,
+  )) {
+    found.set(name, createHash('sha256').update(body).digest('hex'))
+  }
+  return found
+}
+
+/** The same for all files of a release. */
+export function shippedFunctions(files: SqlFiles): ReadonlyMap<string, string> {
+  return new Map([...files.migrations, ...files.functions].flatMap(({ text }) => [...functionBodies(text)]))
+}

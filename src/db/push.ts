@@ -1,6 +1,6 @@
 import type { Administration, RunSql } from '../drivers/driver.ts'
 import { TmsError } from '../errors.ts'
-import type { SqlFile, SqlFiles } from './files.ts'
+import { functionBodies, type SqlFile, type SqlFiles } from './files.ts'
 
 export type PushReport = { readonly migrations: readonly string[]; readonly functions: readonly string[] }
 
@@ -12,9 +12,9 @@ export type AppliedFile = { readonly kind: 'migration' | 'function'; readonly na
  */
 export async function pushSchema(administration: Administration, files: SqlFiles): Promise<PushReport> {
   return administration.transaction(async (run) => {
-    await run(`select pg_advisory_xact_lock(hashtext('tms db push'))`)
+    await lock(run)
     const applied = await readApplied(run)
-    const plan = planPush(files, applied)
+    const plan = planPush(files, applied, await readBodies(run, applied.length > 0))
     if (plan.migrations.length === 0 && plan.functions.length === 0) return { migrations: [], functions: [] }
     if (applied.length > 0 && plan.migrations.length > 0) await refuseBlindMigration(run)
 
@@ -36,12 +36,27 @@ export async function pushSchema(administration: Administration, files: SqlFiles
   })
 }
 
-/** What is still to be applied. A migration that changed after it was applied is refused by name. */
+/**
+ * What is still to be applied. A migration that changed after it was applied is refused by name, and so is a database
+ * that holds files of a later release: its functions would be put back. A function whose body was changed by hand counts
+ * as pending.
+ */
 export function planPush(
   files: SqlFiles,
   applied: readonly AppliedFile[],
+  bodies: ReadonlyMap<string, string> = new Map(),
 ): { migrations: readonly SqlFile[]; functions: readonly SqlFile[] } {
   const sums = new Map(applied.map((file) => [`${file.kind} ${file.name}`, file.sha256]))
+  const ours = new Set([...files.migrations, ...files.functions].map((file) => `${file.kind} ${file.name}`))
+  const unknown = applied.filter((file) => !ours.has(`${file.kind} ${file.name}`))
+  if (unknown.length > 0) {
+    throw new TmsError({
+      code: 'SCHEMA_NEWER',
+      what: 'this database was pushed by a later release of tms',
+      why: `it holds ${unknown.map((file) => file.name).join(', ')}, which this release does not have; nothing was applied`,
+      next: ['npm install -g @transbot/tms', 'tms db status'],
+    })
+  }
   for (const file of files.migrations) {
     const sum = sums.get(`migration ${file.name}`)
     if (sum !== undefined && sum !== file.sha256) {
@@ -55,8 +70,36 @@ export function planPush(
   }
   return {
     migrations: files.migrations.filter((file) => !sums.has(`migration ${file.name}`)),
-    functions: files.functions.filter((file) => sums.get(`function ${file.name}`) !== file.sha256),
+    functions: files.functions.filter(
+      (file) =>
+        sums.get(`function ${file.name}`) !== file.sha256 ||
+        [...functionBodies(file.text)].some(([name, sum]) => bodies.size > 0 && bodies.get(name) !== sum),
+    ),
   }
+}
+
+/**
+ * One push at a time. Where the schema exists its own table is locked, which only its owners can do: any login could hold
+ * an advisory lock and block every push. The first push has no table yet.
+ */
+async function lock(run: RunSql): Promise<void> {
+  const exists = async () =>
+    (await run(`select to_regclass('tms.schema_files') is not null as there`))[0]?.['there'] === true
+  if (!(await exists())) await run(`select pg_advisory_xact_lock(hashtext('tms db push'))`)
+  if (!(await exists())) return
+  await run('set local role tms_owner')
+  await run('lock table tms.schema_files in exclusive mode')
+  await run('reset role')
+}
+
+/** sha256 of each function's body as the database has it. */
+async function readBodies(run: RunSql, there: boolean): Promise<ReadonlyMap<string, string>> {
+  if (!there) return new Map()
+  const rows = await run(
+    `select proname::text as name, encode(sha256(convert_to(prosrc, 'UTF8')), 'hex') as sum
+       from pg_proc where pronamespace = 'tms'::regnamespace`,
+  )
+  return new Map(rows.map((row) => [String(row['name']), String(row['sum'])]))
 }
 
 async function readApplied(run: RunSql): Promise<AppliedFile[]> {

@@ -158,7 +158,8 @@ export const contract = {
     result: z.object({
       environment: z.enum(environments).nullable(),
       initialised_at: timestamp.nullable(),
-      database_id: z.string(),
+      /** Null before `init`. */
+      database_id: z.string().nullable(),
       contract: z.number(),
       server: z.string(),
       now: timestamp,

@@ -36,13 +36,15 @@ export async function setFlag(driver: Driver, change: FlagChange): Promise<Contr
   const { key, text, tenant, environment, percentage, canary, why } = change
   checkText('--why', why)
   if (percentage !== undefined) checkPercentage(percentage)
-  const { flag } = await getFlag(driver, { key, tenant })
+  // What is taken away needs no type, and may have left the catalogue.
+  const value =
+    text === null ? { unset: true } : { value: parseValue((await getFlag(driver, { key, tenant })).flag, text) }
   return granted(
     await driver.call('flags_set', {
       request_id: randomUUID(),
       key,
       level: tenant !== undefined ? 'tenant' : environment ? 'environment' : 'global',
-      ...(text === null ? { unset: true } : { value: parseValue(flag, text) }),
+      ...value,
       tenant,
       percentage,
       canary: canary && [...canary],

@@ -1,5 +1,4 @@
-import { createHash } from 'node:crypto'
-import type { SqlFiles } from '../db/files.ts'
+import { shippedFunctions, type SqlFiles } from '../db/files.ts'
 import { schemaStatus } from '../db/schema.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
@@ -181,17 +180,4 @@ function functionCheck(found: Readonly<Record<string, string>>, files: SqlFiles)
     what: `differ from this release: ${strange.join(', ')}`,
     next: ['tms db status', 'tms db push'],
   }
-}
-
-/** Name to sha256 of the body, read from the files: what stands between the dollar quotes is what Postgres stores. */
-export function shippedFunctions(files: SqlFiles): ReadonlyMap<string, string> {
-  const found = new Map<string, string>()
-  for (const { text } of [...files.migrations, ...files.functions]) {
-    for (const [, name = '', body = ''] of text.matchAll(
-      /create (?:or replace )?function tms\.(\w+)\((?:(?!\$\$)[\s\S])*?\$\$([\s\S]*?)\$\$/g,
-    )) {
-      found.set(name, createHash('sha256').update(body).digest('hex'))
-    }
-  }
-  return found
 }

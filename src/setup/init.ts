@@ -37,6 +37,12 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
   await bootstrapOperator(driver, input.operator)
   const signingKey = await ensureSigningKey(input.keysFolder)
 
+  await loadCatalogue(driver, input.catalogue)
+  const { initialised_at } = granted(await driver.call('status', {}))
+  // Only a fresh database gets the posture: later values are somebody's decision.
+  const flagsSet = initialised_at === null ? await setPosture(driver, input.catalogue) : []
+
+  // Last, because the token is shown by whoever gets here first: an init that was interrupted before has shown none.
   const overrideToken = `tms-override-${randomBytes(24).toString('base64url')}`
   const { environment, first } = granted(
     await driver.call('environment_init', {
@@ -46,8 +52,6 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
       signing_key_fingerprint: signingKey.fingerprint,
     }),
   )
-  await loadCatalogue(driver, input.catalogue)
-  const flagsSet = first ? await setPosture(driver, input.catalogue) : []
   const { principal } = granted(await driver.call('whoami', {}))
   return {
     target: driver.target.name,

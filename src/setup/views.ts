@@ -20,7 +20,12 @@ export function initView(done: InitShown): readonly Block[] {
       ],
     },
     ...(done.overrideToken === null
-      ? [{ kind: 'text' as const, text: 'This database was initialised before; nothing was lost or changed.' }]
+      ? [
+          {
+            kind: 'text' as const,
+            text: 'This database was initialised before. Its override token was shown then and is not shown again.',
+          },
+        ]
       : [
           {
             kind: 'facts' as const,

@@ -27,7 +27,8 @@ export type Reach = 'own tenant' | 'other tenant' | 'no tenant'
 
 /** What the list says of one role, one operation, one reach. `subject` matters where a grant names patterns. */
 export function granted(role: string, operation: string, reach: Reach, writes: boolean, subject = ''): boolean {
-  if (role === 'super_admin') return true
+  // What is listed is granted to whom it names, super_admin included; what is not listed is super_admin's alone.
+  if (!(operation in source.operations)) return role === 'super_admin'
   const line = source.operations[operation]?.find((entry) => entry.split(/[\s:]/)[0] === role)
   if (line === undefined) return false
   const patterns =

@@ -76,6 +76,47 @@ describe('each check finds what it is for:', () => {
     ['owners', 'alter role tms_owner bypassrls', 'alter role tms_owner nobypassrls'],
     ['table grants', 'grant select on tms.signals to public', 'revoke select on tms.signals from public'],
     [
+      'table grants',
+      'grant select (why) on tms.ledger_inbox to public',
+      'revoke select (why) on tms.ledger_inbox from public',
+    ],
+    [
+      'function grants',
+      'grant execute on function tms._gateway(name) to tms_caller',
+      'revoke execute on function tms._gateway(name) from tms_caller',
+    ],
+    [
+      'function rights',
+      'alter function tms.flags_set(jsonb) security invoker',
+      'alter function tms.flags_set(jsonb) security definer',
+    ],
+    [
+      'function rights',
+      'alter function tms._grants(text) reset search_path',
+      'alter function tms._grants(text) set search_path = pg_catalog, pg_temp',
+    ],
+    [
+      'policies',
+      'create policy all_of_it on tms.feature_flags_v2 using (true)',
+      'drop policy all_of_it on tms.feature_flags_v2',
+    ],
+    [
+      'append-only',
+      'alter table tms.ledger_inbox disable trigger append_only',
+      'alter table tms.ledger_inbox enable always trigger append_only',
+    ],
+    ['owners', 'create role intruder login; grant tms_identity to intruder', 'drop role intruder'],
+    [
+      'dynamic SQL',
+      'create role anon; create schema hidden; create function hidden.run(q text) returns void language plpgsql security definer as $$ begin execute q; end $$; create function public.report(q text) returns void language sql as $$ select hidden.run(q) $$; grant usage on schema public to anon',
+      'drop function public.report(text); drop schema hidden cascade; revoke all on schema public from anon; drop role anon',
+    ],
+    [
+      'dynamic SQL',
+      'create role anon; create extension tablefunc; grant usage on schema public to anon',
+      'drop extension tablefunc; revoke all on schema public from anon; drop role anon',
+    ],
+    [
       'function grants',
       'grant execute on function tms._utc(timestamptz) to public',
       'revoke execute on function tms._utc(timestamptz) from public',
@@ -126,6 +167,13 @@ describe('each check finds what it is for:', () => {
     )
     expect(await problems()).toEqual(['powerful logins: problem'])
     await subject.sql(`alter role "${login}" nobypassrls`)
+    expect(await problems()).toEqual([])
+  })
+
+  test('an old transaction of another login, where it may be seen, and says so where not', async () => {
+    await subject.sql('revoke pg_read_all_stats from tms_owner')
+    expect(await problems()).toEqual(['old transactions: unknown'])
+    await subject.sql('grant pg_read_all_stats to tms_owner')
     expect(await problems()).toEqual([])
   })
 

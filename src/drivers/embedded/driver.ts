@@ -23,7 +23,7 @@ import { bounded, limitsFor, timeLeft, TimeUp } from '../patience.ts'
 import { holdsDatabase, noDatabase } from './data-directory.ts'
 import { longestRequest } from './lines.ts'
 import type { Link } from './link.ts'
-import { attach, describeWait } from './link.ts'
+import { attach, describeWait } from './attach.ts'
 import { OwnerLost } from './owner-lost.ts'
 import { fileProblem } from './problem.ts'
 

@@ -30,8 +30,12 @@ export function createSnapshot(dataDirectory: string): Snapshot {
 
 export type SnapshotFiles = { readonly archive: string; readonly manifest: string }
 
-/** Half a snapshot is broken, and unpacking says so; none of it is a checkout that wasn't built. */
+/**
+ * Half a snapshot is broken, and unpacking says so. None is a checkout that wasn't built; and sources take none, for the
+ * SQL beside them may be newer than what was built.
+ */
 export function findSnapshot(folder?: string): SnapshotFiles | undefined {
+  if (folder === undefined && import.meta.url.endsWith('.ts')) return undefined
   const find = (name: string) => (folder === undefined ? findArtefact(name) : [join(folder, name)].find(existsSync))
   const archive = find(snapshotArchive)
   const manifest = find(snapshotManifest)
