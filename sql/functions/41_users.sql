@@ -21,7 +21,7 @@ begin
              'roles', (select coalesce(jsonb_agg(r.value), '[]') from jsonb_array_elements(tms._roles_json(p.id)) r
                         where visible is null or r.value ->> 'tenant' = any (select t.key from tms._companies_by(visible) t)),
              -- how somebody signs in is not for one of their tenants to see
-             'credentials', case when visible is null then (
+             'credentials', case when c.role = 'super_admin' then (
                 select coalesce(jsonb_agg(tms._credential_json(l) order by l.created_at), '[]') from tms.logins l where l.principal_id = p.id)
                 else '[]'::jsonb end,
              'created_at', tms._utc(p.created_at)) order by p.name collate "C"), '[]')

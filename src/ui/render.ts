@@ -3,7 +3,8 @@ import { printable } from './escape.ts'
 import type { Surface } from './terminal.ts'
 
 /** The blocks as text. chalk and cli-table3 are loaded here, so only commands that print for people pay for them. */
-export async function render(blocks: readonly Block[], surface: Surface): Promise<string> {
+export async function render(given: readonly Block[], surface: Surface): Promise<string> {
+  const blocks = given.filter(saysSomething)
   const paint = await painter(surface)
   const parts: string[] = []
   for (const block of blocks) parts.push(await renderBlock(block, surface, paint))
@@ -11,6 +12,12 @@ export async function render(blocks: readonly Block[], surface: Surface): Promis
   return parts
     .map((part, i) => (i === 0 ? part : `${blocks[i - 1]?.kind === 'heading' ? '\n' : '\n\n'}${part}`))
     .join('')
+}
+
+/** Views may end in "type next" with nothing to type; that leaves no trace. */
+function saysSomething(block: Block): boolean {
+  if (block.kind === 'next') return block.commands.length > 0
+  return block.kind !== 'table' || block.rows.length > 0 || block.empty !== ''
 }
 
 /** Colours one line; lines are broken before, because a break inside a colour's code shows the code. */

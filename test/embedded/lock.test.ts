@@ -154,7 +154,7 @@ describe('taking the lock', () => {
     const names = ['owner-2222222222222222.sock', 'owner-3333333333333333.tmp', 'config.yaml', 'owner.txt']
     for (const name of names) writeFileSync(join(directory, name), '')
     const elsewhere = join(newSocketPath(join(directory, 'x'.repeat(100))), '..')
-    writeFileSync(join(elsewhere, 's'), '')
+    await listening(join(elsewhere, 's'))
     leave(directory, { pid: 2 ** 22 + 1, started: '1', socket: join(elsewhere, 's') })
     const lock = await acquire(directory)
     expect(
@@ -164,6 +164,16 @@ describe('taking the lock', () => {
     ).toEqual(['config.yaml', 'owner.1.json', 'owner.2.json', 'owner.txt'])
     expect(() => readdirSync(elsewhere)).toThrow('ENOENT')
     lock?.release()
+  })
+
+  test('a lock file does not make anybody delete what is no socket', async () => {
+    const directory = built.folder()
+    const project = join(built.folder(), 'tms-project')
+    mkdirSync(project)
+    writeFileSync(join(project, 's'), 'work of years')
+    leave(directory, { pid: 2 ** 22 + 1, started: '1', socket: join(project, 's') })
+    ;(await acquire(directory))?.release()
+    expect(readFileSync(join(project, 's'), 'utf8')).toBe('work of years')
   })
 
   test('a path that is too long for a socket has it elsewhere, and the lock says where', async () => {

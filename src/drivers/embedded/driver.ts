@@ -20,10 +20,10 @@ import type {
   Unlisten,
 } from '../driver.ts'
 import { bounded, limitsFor, timeLeft, TimeUp } from '../patience.ts'
+import { attach, describeWait } from './attach.ts'
 import { holdsDatabase, noDatabase } from './data-directory.ts'
 import { longestRequest } from './lines.ts'
 import type { Link } from './link.ts'
-import { attach, describeWait } from './attach.ts'
 import { OwnerLost } from './owner-lost.ts'
 import { fileProblem } from './problem.ts'
 
@@ -95,14 +95,8 @@ class EmbeddedDriver implements Driver {
     if (!isContractFunction(fn)) throw notAFunction(fn)
     options.signal?.throwIfAborted()
     if (Buffer.byteLength(JSON.stringify(args)) > longestRequest - 1024) throw tooLong(fn)
-    return parseAnswer(
-      fn,
-      await this.#inTime(
-        fn,
-        this.#untilAnswered(fn, (link) => link.call(fn, args)),
-        options.signal,
-      ),
-    )
+    const asked = this.#untilAnswered(fn, (link) => link.call(fn, args))
+    return parseAnswer(fn, await this.#inTime(fn, asked, options.signal))
   }
 
   async listen(channel: Channel, onSignal: (signal: Signal) => void): Promise<Unlisten> {
@@ -110,14 +104,16 @@ class EmbeddedDriver implements Driver {
     const listener = (signal: Signal) => onSignal(signal)
     const listeners = this.#listeners.get(channel) ?? new Set()
     this.#listeners.set(channel, listeners.add(listener))
-    await this.#inTime(
-      'listen',
-      this.#untilAnswered('listen', (link) => link.listen(channel)),
-    )
-    return () => {
+    const unlisten: Unlisten = async () => {
       listeners.delete(listener)
-      return Promise.resolve()
+      if (listeners.size === 0) this.#listeners.delete(channel)
     }
+    const asked = this.#untilAnswered('listen', (link) => link.listen(channel))
+    await this.#inTime('listen', asked).catch(async (error: unknown) => {
+      await unlisten()
+      throw error
+    })
+    return unlisten
   }
 
   async close(): Promise<void> {
@@ -175,14 +171,14 @@ class EmbeddedDriver implements Driver {
     const prior = this.#link
     if (prior && !mustOwn) return prior
     const attempt = (this.#attempt += 1)
-    const link = this.#attach(attempt, prior)
+    const link = this.#attach(attempt, prior, mustOwn)
     this.#link = link
     // An attempt that failed isn't kept: the next call makes its own.
     link.catch(() => this.#lost(attempt))
     return link
   }
 
-  async #attach(attempt: number, prior: Promise<Link> | undefined): Promise<Link> {
+  async #attach(attempt: number, prior: Promise<Link> | undefined, mustOwn: boolean): Promise<Link> {
     const before = await prior?.catch(() => undefined)
     if (before?.transaction) return before
     await before?.close()
@@ -196,7 +192,7 @@ class EmbeddedDriver implements Driver {
       onSignal: (channel: Channel) => this.#signal(channel),
       onLost: () => this.#lost(attempt),
     }
-    const link = await attach(options, prior !== undefined)
+    const link = await attach(options, mustOwn)
     for (const channel of this.#listeners.keys()) {
       await link.listen(channel)
       // Something may have been signalled while nobody here was listening.
@@ -223,7 +219,7 @@ class EmbeddedDriver implements Driver {
 }
 
 /** Between attempts to find an owner to listen to. */
-const relistenMs = 20
+const relistenMs = 50
 
 /** Short where that is clear: a path below the working directory is named from there. */
 function shortName(directory: string): string {

@@ -1,5 +1,16 @@
 import { randomBytes } from 'node:crypto'
-import { linkSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, unlinkSync } from 'node:fs'
+import {
+  linkSync,
+  lstatSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import * as z from 'zod'
@@ -99,10 +110,14 @@ export function newSocketPath(directory: string): string {
   return fitsSocketPath(inside) ? inside : join(mkdtempSync(join(tmpdir(), 'tms-')), 's')
 }
 
+/** Only a socket, and only an empty folder: the path comes from a file that somebody may have copied here. */
 export function removeSocket(directory: string, socket: string): void {
-  rmSync(socket, { force: true })
-  const folder = dirname(socket)
-  if (folder !== directory && basename(folder).startsWith('tms-')) rmSync(folder, { recursive: true, force: true })
+  try {
+    if (lstatSync(socket, { throwIfNoEntry: false })?.isSocket()) unlinkSync(socket)
+    if (dirname(socket) !== directory) rmdirSync(dirname(socket))
+  } catch (error) {
+    if (!isCode(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR', 'EACCES', 'EPERM')) throw error
+  }
 }
 
 /** Takes the generation after `seenGeneration`; nothing when somebody else was faster. The socket already listens. */
@@ -138,9 +153,17 @@ export function tryAcquire(directory: string, look: FreeLook, socket: string): L
 function release(directory: string, file: string, record: OwnerRecord): void {
   // A person may have deleted the file by hand and somebody else taken the same number.
   if (parseRecord(readIfThere(file) ?? '')?.socket !== record.socket) return
+  const released = JSON.stringify({ ...record, released: true } satisfies OwnerRecord)
   const temporary = join(directory, `owner-${randomBytes(8).toString('hex')}.tmp`)
-  writeSynced(temporary, JSON.stringify({ ...record, released: true } satisfies OwnerRecord))
-  renameSync(temporary, file)
+  try {
+    writeSynced(temporary, released)
+    renameSync(temporary, file)
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    if (!isCode(error, 'ENOSPC', 'EDQUOT')) throw error
+    // A full disk has no place for another file, but the lock's own block is there. A blank more: `false` is longer.
+    writeFileSync(file, `${released} `, { flag: 'r+' })
+  }
 }
 
 /** What earlier owners and lost attempts left. Only the owner does this, right after acquiring. */

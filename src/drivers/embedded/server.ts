@@ -88,6 +88,8 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
     server.once('error', failed)
     server.listen({ path, backlog: 511 }, () => listening())
   })
+  // A connection that can't be accepted (no descriptor left) is no reason to end.
+  server.on('error', () => undefined)
   try {
     chmodSync(path, 0o600)
   } catch (error) {
@@ -97,7 +99,11 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
 
   return {
     signal(channel) {
-      for (const peer of peers) if (peer.channels.has(channel)) send(peer, signalLine(channel))
+      for (const peer of peers) {
+        // Who didn't read yet has a signal to read anyway.
+        const behind = peer.socket.writableLength > mostUnreadBytes
+        if (peer.channels.has(channel) && !behind) send(peer, signalLine(channel))
+      }
     },
     stopAccepting() {
       accepting = false

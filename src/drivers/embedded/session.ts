@@ -107,7 +107,9 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     async call(fn, args) {
       if (attachProblem !== undefined) throw attachProblem
       const { rows } = await db.query<{ answer: string | null }>(`select tms.${fn}($1::jsonb)::text as answer`, [args])
-      return rows[0]?.answer ?? 'null'
+      // After a crash inside, PGlite gives no error and no row; only an answer that is there is one.
+      if (!rows[0]) throw new Error('the database gave no answer')
+      return rows[0].answer ?? 'null'
     },
 
     async beginAdministration() {
@@ -133,7 +135,10 @@ export async function openSession(options: SessionOptions): Promise<Session> {
         const [ended] = await db.exec(outcome)
         // Postgres answers the commit of a transaction with a swallowed error with a rollback, and calls it success.
         if (ended?.command !== outcome.toUpperCase()) {
-          throw Object.assign(new Error('a statement failed, so nothing was committed'), { code: '25P02' })
+          throw Object.assign(new Error('a statement failed, so nothing was committed'), {
+            code: '25P02',
+            severity: 'ERROR',
+          })
         }
       } finally {
         // A commit that fails leaves no transaction; a statement of ours that opened another one would.

@@ -20,6 +20,7 @@ export type ToThread = { readonly id: number; readonly order: Order }
 export type ThreadError = {
   readonly message: string
   readonly sqlState?: string | undefined
+  readonly severity?: string | undefined
   readonly detail?: string | undefined
   readonly hint?: string | undefined
   /** What the operating system last said about the database's files. */
@@ -72,8 +73,8 @@ export function startThread(
       if (message.tidyDue) events.onTidyDue()
       return
     }
-    // Without a SQLSTATE it isn't Postgres that answered, but its ruins: PGlite is a single process.
-    const kind = message.error.sqlState === undefined ? 'broken' : 'sql'
+    // Without a SQLSTATE, or with one of the errors that end a server, it is only its ruins that still answer.
+    const kind = message.error.sqlState !== undefined && message.error.severity === 'ERROR' ? 'sql' : 'broken'
     const failed = new OrderFailed(kind, message.error)
     if (kind === 'sql') reject(failed)
     else void end().then(() => reject(failed))

@@ -76,12 +76,13 @@ function describe(error: unknown): ThreadError {
   if (fs) fs.lastErrno = undefined
   if (!(error instanceof Error)) return { message: String(error), errno }
   // The cast is true of every error; PGlite's have the fields of Postgres' message, others may have a `code`.
-  const fields = error as { code?: unknown; detail?: unknown; hint?: unknown }
+  const fields = error as { code?: unknown; severity?: unknown; detail?: unknown; hint?: unknown }
   const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined)
   const code = text(fields.code)
   return {
     message: error.message,
     sqlState: code && /^[0-9A-Z]{5}$/.test(code) ? code : undefined,
+    severity: text(fields.severity),
     detail: text(fields.detail),
     hint: text(fields.hint),
     errno,

@@ -1,0 +1,232 @@
+import { readdirSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Config } from '@oclif/core'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import type { TmsCommand } from '../../src/ui/command.ts'
+import { build } from '../ui/built.ts'
+import { root } from '../ui/process.ts'
+
+/**
+ * Every command in this process, as one story on one embedded database: what it prints for people, what it prints for
+ * programs, and its exit code. The built program is tried as a child process elsewhere (test/ui, test/attacks).
+ */
+type CommandClass = { id: string } & (new (argv: string[], config: Config) => TmsCommand)
+
+const sources = join(root, 'src/commands')
+const ids = readdirSync(sources, { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.ts'))
+  .map((file) => file.replace(/\.ts$/, '').replaceAll('/', ' '))
+const ran = new Set<string>()
+
+let folder: string
+let config: Config
+const before = { cwd: process.cwd(), env: { ...process.env } }
+
+beforeAll(async () => {
+  build()
+  folder = await mkdtemp(join(tmpdir(), 'tms-commands-'))
+  process.chdir(folder)
+  for (const name of Object.keys(process.env)) if (/^(TMS_|DATABASE_|SUPABASE_)/.test(name)) delete process.env[name]
+  config = await Config.load({ root, devPlugins: false, userPlugins: false })
+})
+afterAll(async () => {
+  process.chdir(before.cwd)
+  process.env = before.env
+  await rm(folder, { recursive: true, force: true })
+})
+
+async function tms(id: string, ...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  const name = `${id.replaceAll(' ', '/')}.ts`
+  // True because every file in src/commands exports one command class.
+  const { default: Class } = (await import(join(sources, name))) as { default: CommandClass }
+  Class.id = id.replaceAll(' ', ':')
+  let out = ''
+  let err = ''
+  const collect =
+    (add: (text: string) => void) =>
+    (chunk: unknown, ...rest: unknown[]) => {
+      add(String(chunk))
+      const done = rest.at(-1)
+      if (typeof done === 'function') queueMicrotask(() => done())
+      return true
+    }
+  const spies = [
+    vi.spyOn(process.stdout, 'write').mockImplementation(collect((text) => (out += text))),
+    vi.spyOn(process.stderr, 'write').mockImplementation(collect((text) => (err += text))),
+  ]
+  try {
+    const code = await new Class(argv, config).execute()
+    ran.add(id)
+    return { code, out, err }
+  } finally {
+    for (const spy of spies) spy.mockRestore()
+  }
+}
+
+async function json(id: string, ...argv: string[]) {
+  const { code, out } = await tms(id, ...argv, '--json')
+  // True enough for a test: what is in it is compared.
+  const envelope = JSON.parse(out.trim().split('\n').at(-1) ?? '') as {
+    ok: boolean
+    data: never
+    error: { code: string } | null
+  }
+  return { code, ...envelope }
+}
+
+describe('in order', () => {
+  test('init makes the database, the key, the configuration, and shows the token once', async () => {
+    const first = await tms('init', '--yes', '--keys', 'keys')
+    expect([first.code, first.out]).toEqual([0, expect.stringMatching(/override token +tms-override-\S{32}/)])
+    expect(await readFile(join(folder, 'tms.config.yaml'), 'utf8')).toContain('driver: embedded')
+    const again = await json('init', '--yes')
+    expect([again.code, again.data]).toEqual([0, expect.objectContaining({ first: false, overrideToken: null })])
+  })
+
+  test('status, whoami and config show say where and who one is', async () => {
+    expect((await tms('status')).out).toMatch(/environment +development/)
+    expect((await tms('whoami')).out).toMatch(/super_admin/)
+    expect((await tms('config show')).out).toMatch(/directory .*tms\.config\.yaml:\d+/)
+  })
+
+  test('doctor is content', async () => {
+    const { code, out } = await tms('doctor')
+    expect([code, out]).toEqual([0, expect.not.stringContaining('problem ')])
+    expect(out).not.toContain('Next:')
+  })
+
+  test('db status, push and export', async () => {
+    expect(await json('db status')).toMatchObject({ code: 0, data: { upToDate: true } })
+    expect((await tms('db push')).out).toContain('up to date')
+    const exported = await tms('db export', '--supabase', '--folder', 'migrations')
+    expect([exported.code, exported.out]).toEqual([0, expect.stringContaining('supabase db push')])
+    expect((await tms('db export', '--supabase', '--folder', 'migrations')).out).toContain('up to date')
+  })
+
+  test('tenants are added once', async () => {
+    expect((await tms('tenants list')).out).toContain('tms tenants add')
+    expect((await tms('tenants add', 'acme', '--name', 'Acme Freight')).code).toBe(0)
+    const twice = await tms('tenants add', 'acme')
+    expect([twice.code, twice.err]).toEqual([4, expect.stringContaining('CONFLICT')])
+    expect((await tms('tenants add', 'Bad Key')).code).toBe(2)
+    expect((await tms('tenants list')).out).toContain('Acme Freight')
+  })
+
+  test('people get roles and lose them', async () => {
+    const granted = await tms(
+      'users grant',
+      'ann@acme.example',
+      '--role',
+      'ops_manager',
+      '--tenant',
+      'acme',
+      '--local',
+      'ann',
+      '--expires',
+      '30d',
+    )
+    expect([granted.code, granted.out]).toEqual([0, expect.stringContaining('ops_manager in acme until')])
+    expect((await tms('users list', '--tenant', 'acme')).out).toContain('local ann')
+    expect((await tms('users grant', 'ann@acme.example', '--role', 'king')).code).toBe(2)
+    expect((await tms('users revoke', 'ann@acme.example')).out).toContain('no role')
+    expect((await tms('users revoke', 'nobody', '--role', 'viewer')).code).toBe(2)
+  })
+
+  test('service accounts rotate, and the secret is shown once', async () => {
+    expect((await tms('accounts list')).code).toBe(0)
+    const rotated = await json('accounts rotate', 'agents', '--kind', 'key', '--overlap', '1h')
+    expect(rotated).toMatchObject({ code: 0, data: { account: 'agents', secret: expect.stringMatching(/^\S{43}$/) } })
+    expect((await tms('accounts rotate', 'agents', '--kind', 'jwt')).code).toBe(2)
+    expect((await tms('accounts rotate', 'ci', '--kind', 'postgres')).out).toMatch(/secret \(shown once\)/)
+    expect((await tms('accounts rotate', 'nosuch', '--kind', 'key')).code).toBe(2)
+    expect((await tms('accounts list')).out).toMatch(/agents +fleet +ok/)
+  })
+
+  test('portals open for whom they are', async () => {
+    expect((await tms('portals list')).out).toMatch(/broker +\/broker +on/)
+    expect((await tms('portals check', 'broker', '--as', 'dispatcher')).code).toBe(0)
+    expect((await tms('portals check', 'broker', '--as', 'driver')).code).toBe(1)
+    expect((await tms('portals check', 'broker', '--tenant', 'nosuch')).code).toBe(2)
+  })
+
+  test('flags are set, rolled out with consent, taken back, and verified', async () => {
+    const flag = 'ops.notificationsEnabled'
+    expect((await tms('flags list', '--match', 'budget.')).out).toContain('budget.agents.maxConcurrent')
+    expect((await tms('flags set', 'budget.agents.maxConcurrent', '100', '--why', 'x')).out).toContain('not set -> 100')
+    expect((await tms('flags set', 'budget.agents.maxConcurrent', '100', '--why', 'x')).out).toContain(
+      'nothing changed',
+    )
+    expect((await tms('flags set', 'budget.agents.maxConcurrent', '--unset', '--why', 'x')).out).toContain(
+      '100 -> not set',
+    )
+    expect((await tms('flags set', 'budget.agents.maxConcurrent', '--why', 'x')).code).toBe(2)
+    expect((await tms('flags set', flag, 'true', '--for-environment', '--why', 'x')).out).toContain(
+      'environment development',
+    )
+    expect((await tms('flags set', flag, '--unset', '--for-environment', '--why', 'x')).code).toBe(0)
+    expect((await tms('flags get', flag)).out).toContain('Set nowhere')
+
+    const start = [
+      'flags rollout',
+      flag,
+      '--start',
+      'true',
+      '--canary',
+      'acme',
+      '--cohort',
+      'early=10',
+      '--wait',
+      '0s',
+      '--why',
+      'x',
+    ] as const
+    const unconsented = await tms(...start)
+    expect([unconsented.code, unconsented.err]).toEqual([4, expect.stringContaining(`--confirm ${flag}@canary`)])
+    expect((await tms(...start, '--confirm', `${flag}@canary`)).out).toContain('canary: acme')
+    expect((await tms('flags rollout', flag)).out).toContain('cohort, not before')
+    expect((await tms('flags rollout', flag, '--next')).code).toBe(2)
+    expect((await tms('flags rollout', flag, '--next', '--why', 'x', '--confirm', `${flag}@cohort`)).out).toContain(
+      '10 %',
+    )
+    expect((await tms('flags get', flag, '--tenant', 'acme')).out).toContain('true (for tenant acme)')
+    expect((await tms('flags rollout', flag, '--off', '--why', 'x')).out).toContain('off: the default applies')
+    expect(
+      (await tms('flags rollout', flag, '--start', 'true', '--canary', 'acme', '--cohort', 'early', '--why', 'x')).code,
+    ).toBe(2)
+
+    expect((await tms('flags verify')).out).toContain('GREEN')
+    expect((await tms('flags set', 'autonomy.mode', 'ASSIST', '--tenant', 'acme', '--why', 'x')).code).toBe(0)
+    const red = await tms('flags verify')
+    expect([red.code, red.out]).toEqual([1, expect.stringMatching(/RED[\s\S]*autonomy\.mode +tenant acme +ASSIST/)])
+    expect((await tms('flags set', 'autonomy.mode', '--unset', '--tenant', 'acme', '--why', 'x')).code).toBe(0)
+    expect((await tms('flags history', flag, '--limit', '3')).out).toMatch(/true 10 %/)
+  })
+
+  test('the ledger tells who did what', async () => {
+    const { out } = await tms('ledger tail', '--limit', '100')
+    expect(out).toMatch(/flag\.rollout +done/)
+    expect(out).toMatch(/user\.grant +done/)
+    expect(out).toMatch(/flags_rollout +refused|CONFLICT/)
+  })
+
+  test('up serves until it is told to end', async () => {
+    const running = tms('up')
+    await vi.waitFor(() => expect(process.listenerCount('SIGTERM')).toBeGreaterThan(0), { timeout: 10_000 })
+    setTimeout(() => process.emit('SIGTERM'), 1_500)
+    const { code, out } = await running
+    expect([code, out]).toEqual([143, expect.stringContaining('Serving embedded')])
+  })
+
+  test('db reset removes everything, with consent', async () => {
+    expect((await json('db reset')).error?.code).toBe('CONSENT_MISSING')
+    expect((await tms('db reset', '--confirm', '.tms')).code).toBe(0)
+    const { code } = await tms('flags verify')
+    expect(code, 'nothing is required by an empty catalogue: unknown, not green').toBe(3)
+  })
+
+  test('every command was tried', () => {
+    expect([...ran].sort()).toEqual([...ids].sort())
+  })
+})
