@@ -107,13 +107,16 @@ function json(args) {
 
 /** One process keeps the database open, as `tms up` would; the commands go through its socket and start faster. */
 function serve() {
-  const child = spawn(process.execPath, [program, 'up', '--json'], {
+  const child = spawn(process.execPath, [program, 'up', '--json', '--timeout', '3'], {
     cwd: root,
     env,
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   return new Promise((resolve, reject) => {
-    child.once('exit', (code) => reject(new Error(`tms up ended with exit code ${code}`)))
+    // 3: another `tms up` serves this folder already, which does as well
+    child.once('exit', (code) =>
+      code === 3 ? resolve(undefined) : reject(new Error(`tms up ended with exit code ${code}`)),
+    )
     child.stdout.once('data', () => resolve(child))
   })
 }

@@ -222,6 +222,6 @@ $$;
 grant execute on function
   tms.now(), tms._utc(timestamptz), tms._sha256(text), tms._credential(), tms._principal(), tms._live_memberships(uuid),
   tms._held_companies(), tms._grants(text), tms._allowed(text), tms._my_companies(), tms._sees_all(),
-  tms.is_company_member(uuid), tms._matches(text, text[]), tms._company(text), tms._tenant_key(uuid), tms._principal_name(uuid),
+  tms.is_company_member(uuid), tms._matches(text, text[]), tms._company(text), tms._tenant_key(uuid), tms._principal_name(uuid), tms._super_admin_remains(),
   tms._companies_by(uuid[]), tms._roles_json(uuid), tms._credential_json(tms.logins)
   to tms_owner;

@@ -102,7 +102,8 @@ begin
   if credential.id is null then
     c.answer := tms._refuse(c, 'IDENTITY_UNKNOWN', 'this connection belongs to nobody tms knows',
       format('login "%s" is not mapped to a principal, or the token has no known subject', session_user),
-      array['tms users grant <who> --role <role> --login <login> (as super_admin)']);
+      case when tms._super_admin_remains() then array['tms users grant <who> --role <role> --login <login> (as super_admin)']
+        else array['tms init'] end);
     return c;
   end if;
   c.who := tms._principal_name(credential.principal_id);

@@ -135,7 +135,7 @@ begin
   changed := changed or found;
   if wanted.role = 'super_admin' and until is not null and not tms._super_admin_remains() then
     raise exception '% would be the last super_admin, and with an end', person.name using errcode = 'TM409',
-      hint = 'tms users grant <other> --role super_admin';
+      detail = 'somebody must still be able to give and take roles tomorrow', hint = 'tms users grant <other> --role super_admin';
   end if;
   if changed then
     perform tms._record(c, 'user.grant', 'done', person.name, '', jsonb_build_object(
@@ -189,7 +189,7 @@ begin
   end if;
   if c.role = 'super_admin' and not tms._super_admin_remains() then
     raise exception '% is the last super_admin', args ->> 'principal' using errcode = 'TM409',
-      hint = 'tms users grant <other> --role super_admin';
+      detail = 'somebody must still be able to give and take roles tomorrow', hint = 'tms users grant <other> --role super_admin';
   end if;
   if gone + ended > 0 then
     perform tms._record(c, 'user.revoke', 'done', args ->> 'principal', '', jsonb_build_object(

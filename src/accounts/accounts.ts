@@ -39,7 +39,17 @@ export async function rotateAccount(driver: Driver, rotation: Rotation): Promise
       next: [`tms accounts rotate ${account} --kind jwt --name <sub>`],
     })
   }
-  const name = rotation.name ?? `tms_${account.replace(/\W/g, '')}_${now.toISOString().replace(/\D/g, '').slice(0, 14)}`
+  if (kind === 'postgres' && !driver.target.shared) {
+    throw new TmsError({
+      code: 'INPUT_INVALID',
+      what: `${driver.target.name} has no logins`,
+      why: 'it knows its callers by the operating-system user alone',
+      next: [`tms accounts rotate ${account} --kind key`],
+    })
+  }
+  const name =
+    rotation.name ??
+    `tms_${account.replace(/\W/g, '')}_${now.toISOString().replace(/\D/g, '').slice(0, 14)}_${randomBytes(2).toString('hex')}`
   const secret = kind === 'jwt' ? null : randomBytes(32).toString('base64url')
   const result = granted(
     await driver.call('accounts_rotate', {

@@ -52,26 +52,34 @@ export default class Init extends TmsCommand {
       import('../config/folders.ts'),
     ])
     const { driver } = settings.connection
+    const defaultEnvironment = driver === 'embedded' ? 'development' : 'production'
+    const db = await this.database({ anyContract: true })
+    const fresh = !(await schemaPresent(db))
     const environment =
       flags.environment ??
-      (await this.choose<Environment>({
-        message: 'What is this database?',
-        choices: environments,
-        default: driver === 'embedded' ? 'development' : 'production',
-      }))
+      (fresh
+        ? await this.choose<Environment>({
+            message: 'What is this database?',
+            choices: environments,
+            default: defaultEnvironment,
+          })
+        : null)
     const operator =
       flags.operator ?? (await this.ask({ message: 'Name of the first operator?', default: localUser() }))
     const catalogue = await readCatalogue(await this.policyFolders())
 
-    const db = await this.database({ anyContract: true })
-    if (db.target.shared && !(await schemaPresent(db))) {
-      await this.consent(db.target.consentName, `put schema tms into ${db.target.name} as ${environment}`)
+    if (db.target.shared && fresh) {
+      await this.consent(
+        db.target.consentName,
+        `put schema tms into ${db.target.name} as ${environment ?? defaultEnvironment}`,
+      )
     }
     const work = await this.progress('Preparing the database')
     const done = await initialise(db, {
       files: await this.sqlFiles(),
       catalogue,
       environment,
+      defaultEnvironment,
       operator,
       keysFolder: flags.keys === undefined ? keysFolder(settings, process.env) : resolve(flags.keys),
     })

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
 import * as z from 'zod'
 import { TmsError } from '../errors.ts'
 import { suggest } from '../suggest.ts'
@@ -71,9 +71,10 @@ function holdsSecret(layer: Layer): boolean {
 async function readText(path: string): Promise<{ text: string; mode: number } | null> {
   let file
   try {
-    file = await open(path, 'r')
-    const found = await file.stat()
+    // Looked at before it is opened: opening a pipe waits for a writer, for ever.
+    const found = await stat(path)
     if (!found.isFile()) throw problem(path, null, 'It is no file.', 'The configuration is one YAML file.')
+    file = await open(path, 'r')
     if (found.size > sizeLimit) throw problem(path, null, 'It is too large.', `The limit is ${sizeLimit} bytes.`)
     const bytes = await file.readFile()
     return { text: new TextDecoder('utf-8', { fatal: true }).decode(bytes), mode: found.mode }

@@ -10,7 +10,7 @@ export type DatabaseProblem = {
 }
 
 const advice: Partial<Record<ErrorCode, { why: string; next: readonly string[] }>> = {
-  SCHEMA_ABSENT: { why: 'Nobody has set up tms in this database yet.', next: ['tms db status', 'tms db push'] },
+  SCHEMA_ABSENT: { why: 'Nobody has set up tms in this database yet.', next: ['tms init', 'tms db push'] },
   SCHEMA_OLDER: { why: 'The schema in the database is older than this tms.', next: ['tms db status', 'tms db push'] },
   ROLE_DENIED: { why: 'This login may not do that.', next: ['tms whoami', 'tms users list'] },
   INPUT_INVALID: { why: 'The database does not accept this value.', next: ['tms help'] },

@@ -1,17 +1,19 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
-import { administration, push, schemaPresent } from '../db/schema.ts'
+import { administration, push, schemaStatus } from '../db/schema.ts'
 import type { SqlFiles } from '../db/files.ts'
 import type { environments } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
+import { exit, TmsError } from '../errors.ts'
 import { loadCatalogue, type Catalogue } from '../flags/catalogue.ts'
 import { ensureSigningKey } from './signing-key.ts'
 
 export type Initialisation = {
   readonly files: SqlFiles
   readonly catalogue: Catalogue
-  readonly environment: (typeof environments)[number]
+  /** What was asked for; null takes what the database is, else the default. */
+  readonly environment: (typeof environments)[number] | null
+  readonly defaultEnvironment: (typeof environments)[number]
   /** Who the first operator is, where the database doesn't know the caller yet. */
   readonly operator: string
   readonly keysFolder: string
@@ -33,12 +35,12 @@ export type Initialised = {
  * out what is there already, so that running it again after an interruption finishes the work.
  */
 export async function initialise(driver: Driver, input: Initialisation): Promise<Initialised> {
-  if (driver.administration || !(await schemaPresent(driver))) await push(driver, input.files)
+  if (!(await upToDate(driver, input.files))) await push(driver, input.files)
   await bootstrapOperator(driver, input.operator)
   const signingKey = await ensureSigningKey(input.keysFolder)
 
   await loadCatalogue(driver, input.catalogue)
-  const { initialised_at } = granted(await driver.call('status', {}))
+  const { initialised_at, environment: already } = granted(await driver.call('status', {}))
   // Only a fresh database gets the posture: later values are somebody's decision.
   const flagsSet = initialised_at === null ? await setPosture(driver, input.catalogue) : []
 
@@ -47,7 +49,7 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
   const { environment, first } = granted(
     await driver.call('environment_init', {
       request_id: randomUUID(),
-      environment: input.environment,
+      environment: input.environment ?? already ?? input.defaultEnvironment,
       override_token_sha256: createHash('sha256').update(overrideToken).digest('hex'),
       signing_key_fingerprint: signingKey.fingerprint,
     }),
@@ -61,6 +63,17 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
     signingKey,
     overrideToken: first ? overrideToken : null,
     flagsSet,
+  }
+}
+
+/** Asked before pushing: a running owner lets others call and not push, and there is nothing to push then. */
+async function upToDate(driver: Driver, files: SqlFiles): Promise<boolean> {
+  try {
+    return (await schemaStatus(driver, files)).upToDate
+  } catch (error) {
+    // Nobody knows the caller yet; where SQL can be run, pushing finds out for itself.
+    if (error instanceof TmsError && error.exit === exit.refused) return driver.administration === undefined
+    throw error
   }
 }
 

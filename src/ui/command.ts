@@ -357,7 +357,15 @@ export abstract class TmsCommand extends Command {
       await this.output.drained()
     } catch (thrown) {
       // stdout is a file on a full disk: the result isn't where it was wanted, and that must not look like success.
-      this.failure = fileProblem('standard output', thrown)
+      this.failure = new TmsError(
+        {
+          code: fileProblem('standard output', thrown).code,
+          what: 'The result could not be written to where standard output goes.',
+          why: `${thrown instanceof Error ? thrown.message : String(thrown)}. What the command did before is done.`,
+          next: ['df -h', 'tms status'],
+        },
+        { cause: thrown },
+      )
       this.output.note(await renderProblem(withoutSecrets(this.failure, this.secrets), this.terminal.stderr))
     }
   }

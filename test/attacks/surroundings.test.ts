@@ -25,6 +25,8 @@ import { query, startPostgres, startReplica, type Database, type Postgres, type 
  */
 const isRoot = process.getuid?.() === 0
 const root = mkdtempSync(join(tmpdir(), 'tms-surroundings-'))
+// somebody else must be able to come in
+chmodSync(root, 0o755)
 const mounts: string[] = []
 let count = 0
 
@@ -198,6 +200,87 @@ describe('on the embedded database', () => {
       await fails(['init', '--yes'], 3, 'SNAPSHOT_BROKEN', { cwd, program: join(copy, 'bin/run.js') })
       expect(readdirSync(join(cwd, '.tms')).filter((name) => name.startsWith('db'))).toEqual([])
     }
+  })
+
+  test.each(['deleted and made anew', 'replaced by a backup'])(
+    'a folder that is %s under a living owner is not written to by it',
+    async (how) => {
+      const cwd = await initialised()
+      cpSync(join(cwd, '.tms'), join(cwd, 'backup'), { recursive: true })
+      const owner = spawn(process.execPath, [bin, 'up'], {
+        cwd,
+        env: { PATH: process.env['PATH'] },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
+      const ended = new Promise((resolve) => owner.once('close', resolve))
+      await new Promise((resolve) => owner.stdout.once('data', resolve))
+      for (const key of ['old1', 'old2', 'old3']) expect((await tms(['tenants', 'add', key], { cwd })).code).toBe(0)
+      rmSync(join(cwd, '.tms'), { recursive: true })
+      if (how === 'replaced by a backup') cpSync(join(cwd, 'backup'), join(cwd, '.tms'), { recursive: true })
+      else expect((await tms(['init', '--yes'], { cwd })).code).toBe(0)
+      for (const key of ['new1', 'new2', 'new3']) {
+        expect((await tms(['tenants', 'add', key], { cwd })).code).toBe(0)
+      }
+      owner.kill('SIGTERM')
+      await ended
+      const { code, stdout } = await tms(['tenants', 'list'], { cwd })
+      expect([code, stdout]).toEqual([0, expect.stringMatching(/new1[\s\S]*new2[\s\S]*new3/)])
+      expect(stdout).not.toContain('old')
+    },
+  )
+
+  test("root in somebody else's folder leaves nothing there that locks its owner out", async (context) => {
+    if (!isRoot) return context.skip('only root can act in a folder of somebody else')
+    const cwd = await initialised()
+    execFileSync('chown', ['-R', '65534:65534', cwd])
+    expect((await tms(['flags', 'verify'], { cwd })).code).toBe(0)
+    const left = execFileSync('find', [join(cwd, '.tms'), '-uid', '0'], { encoding: 'utf8' })
+    expect(left).toBe('')
+  })
+
+  test('a result that cannot be printed is not said to be undone', async () => {
+    const cwd = await initialised()
+    const { stderr, status } = spawnSync(
+      'bash',
+      ['--norc', '-c', `exec "$0" "$@" >/dev/full`, process.execPath, bin, 'tenants', 'add', 'printed'],
+      {
+        cwd,
+        encoding: 'utf8',
+        env: { PATH: process.env['PATH'] },
+      },
+    )
+    expect([status, stderr]).toEqual([3, expect.stringContaining('is done')])
+    expect(stderr).not.toContain('nothing was changed')
+    expect((await tms(['tenants', 'list'], { cwd })).stdout).toContain('printed')
+  })
+
+  test('a damaged or unreadable database is not called an absent one', async () => {
+    const cwd = await initialised()
+    rmSync(join(cwd, '.tms/db/PG_VERSION'))
+    await fails(['flags', 'list'], 3, 'FILE_UNREADABLE', { cwd })
+    await fails(['init', '--yes'], 3, 'FILE_UNREADABLE', { cwd })
+  })
+
+  test('a configuration that is a pipe does not hang', async () => {
+    const cwd = folder()
+    execFileSync('mkfifo', [join(cwd, 'tms.config.yaml')])
+    await fails(['flags', 'list'], 2, 'CONFIG_INVALID', { cwd })
+  })
+
+  test('init and db push are no-ops beside a running owner, when there is nothing to do', async () => {
+    const cwd = await initialised()
+    const owner = spawn(process.execPath, [bin, 'up'], {
+      cwd,
+      env: { PATH: process.env['PATH'] },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const ended = new Promise((resolve) => owner.once('close', resolve))
+    await new Promise((resolve) => owner.stdout.once('data', resolve))
+    expect((await tms(['init', '--yes'], { cwd })).code).toBe(0)
+    const second = await tms(['up'], { cwd, env: { TMS_TIMEOUT: '2' } })
+    expect([second.code, second.stderr]).toEqual([3, expect.stringContaining('OWNER_BUSY')])
+    owner.kill('SIGTERM')
+    await ended
   })
 
   test('a value that cannot be stored is turned away with its reason', async () => {

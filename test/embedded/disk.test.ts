@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
 import { randomBytes, randomUUID } from 'node:crypto'
-import { chmodSync, cpSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, readdirSync, rmSync, statSync, statfsSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
+import { lookAtOwner } from '../../src/drivers/embedded/lock.ts'
 import { TmsError } from '../../src/errors.ts'
 import { bundle, connectionTo, type Bundle } from './bundle.ts'
 
@@ -60,8 +61,21 @@ test.skipIf(whyNoMounts !== undefined)(
       }
       expect(errors.map((error) => error.code)).toEqual(['DISK_FULL', 'DISK_FULL', 'DISK_FULL'])
       expect(errors[0]?.next).toContain('df -h')
-      rmSync(join(directory, '..', 'filler'))
+      // The same process goes on by itself once there is room.
+      const filler = join(directory, '..', 'filler')
+      truncateSync(filler, statSync(filler).size - 20_000_000)
       expect(await driver.call('tenants_add', add(1_000_000))).toHaveProperty('tenant')
+
+      // To the last byte: not even a lock file can be written now.
+      writeFileSync(join(directory, '..', 'rest'), Buffer.alloc(statfsSync(directory).bavail * bsize))
+      await driver.close()
+      expect(await lookAtOwner(directory)).toMatchObject({ state: 'free' })
+      expect(await failure(openEmbedded(connectionTo(directory), built.internals))).toMatchObject({ code: 'DISK_FULL' })
+
+      for (const name of ['filler', 'rest']) rmSync(join(directory, '..', name))
+      const again = await openEmbedded(connectionTo(directory), built.internals)
+      expect(await again.call('tenants_add', add(1_000_000))).toHaveProperty('tenant')
+      await again.close()
     } finally {
       await driver.close()
     }

@@ -249,6 +249,22 @@ describe('administration', () => {
     expect(attached).toEqual([{ name: userInfo().username }])
   })
 
+  test('can repair what keeps the local user from being known', async () => {
+    const directory = await built.database()
+    const broken = await opened(directory)
+    const attach = (body: string) =>
+      `create or replace function tms._attach_local(who text) returns void language plpgsql as $$ begin ${body} end $$`
+    await administer(broken, (run) =>
+      run(attach(`raise exception 'who?' using errcode = 'TM403', hint = 'tms db push';`)),
+    )
+    expect(await failure(broken.call('tenants_list', {}))).toMatchObject({ code: 'ROLE_DENIED', message: 'who?' })
+    await broken.close()
+    const driver = await opened(directory)
+    expect(await failure(driver.call('tenants_list', {}))).toMatchObject({ code: 'ROLE_DENIED', message: 'who?' })
+    await administer(driver, (run) => run(attach('')))
+    expect(await tenants(driver)).toEqual([])
+  })
+
   test('of a process that is only a client waits for the owner to end, then says who that is', async () => {
     const directory = await built.database()
     const owner = startChild(built.childFile, 'caller', directory)
@@ -420,10 +436,19 @@ describe('the directory', () => {
     expect(await tenants(client)).toEqual([])
   })
 
-  test('is named as it was given, and consented to by its short name', async () => {
+  test('is named as it was given, and consented to by its name from here, or in full when it lies elsewhere', async () => {
     const directory = await built.database()
-    const driver = await opened(directory)
-    expect(driver.target).toEqual({ name: `embedded ${directory}`, consentName: directory, shared: false })
+    const home = process.cwd()
+    try {
+      process.chdir(join(directory, '..'))
+      const near = await opened('.tms')
+      expect(near.target).toEqual({ name: 'embedded .tms', consentName: '.tms', shared: false })
+      process.chdir(built.folder())
+      const far = await opened(directory)
+      expect(far.target).toEqual({ name: `embedded ${directory}`, consentName: directory, shared: false })
+    } finally {
+      process.chdir(home)
+    }
   })
 
   test('that vanishes is an error and not a new database', async () => {

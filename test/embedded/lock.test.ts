@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -45,6 +45,13 @@ async function listening(path: string): Promise<void> {
   servers.push(server)
   server.listen(path)
   await once(server, 'listening')
+}
+
+/** The socket of a process that was killed. */
+async function deadSocket(path: string): Promise<void> {
+  const program = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`
+  await once(spawn(process.execPath, ['-e', program, path], { stdio: 'ignore' }), 'exit')
+  expect(statSync(path).isSocket()).toBe(true)
 }
 
 async function acquire(directory: string): Promise<ReturnType<typeof tryAcquire>> {
@@ -154,7 +161,7 @@ describe('taking the lock', () => {
     const names = ['owner-2222222222222222.sock', 'owner-3333333333333333.tmp', 'config.yaml', 'owner.txt']
     for (const name of names) writeFileSync(join(directory, name), '')
     const elsewhere = join(newSocketPath(join(directory, 'x'.repeat(100))), '..')
-    await listening(join(elsewhere, 's'))
+    await deadSocket(join(elsewhere, 's'))
     leave(directory, { pid: 2 ** 22 + 1, started: '1', socket: join(elsewhere, 's') })
     const lock = await acquire(directory)
     expect(

@@ -24,7 +24,14 @@ beforeAll(async () => {
   files = await readSqlFiles(sqlFolder)
   catalogue = await readCatalogue([policies])
   const driver = await subject.operator()
-  await initialise(driver, { files, catalogue, environment: 'staging', operator: 'x', keysFolder: folder })
+  await initialise(driver, {
+    files,
+    catalogue,
+    environment: 'staging',
+    defaultEnvironment: 'staging',
+    operator: 'x',
+    keysFolder: folder,
+  })
   await driver.close()
   patient = {
     nodeVersion: process.version,
@@ -222,12 +229,20 @@ describe('init', () => {
       files,
       catalogue,
       environment: 'staging',
+      defaultEnvironment: 'staging',
       operator: 'x',
       keysFolder: folder,
     })
     expect([again.first, again.overrideToken, again.flagsSet, again.signingKey.made]).toEqual([false, null, [], false])
     await expect(
-      initialise(driver, { files, catalogue, environment: 'production', operator: 'x', keysFolder: folder }),
+      initialise(driver, {
+        files,
+        catalogue,
+        environment: 'production',
+        defaultEnvironment: 'staging',
+        operator: 'x',
+        keysFolder: folder,
+      }),
     ).rejects.toMatchObject({ code: 'CONFLICT' })
     await driver.close()
   })
@@ -239,6 +254,7 @@ describe('init', () => {
       files,
       catalogue,
       environment: 'staging',
+      defaultEnvironment: 'staging',
       operator: 'x',
       keysFolder: folder,
     })
@@ -261,6 +277,7 @@ describe('init', () => {
         files,
         catalogue,
         environment: 'staging',
+        defaultEnvironment: 'staging',
         operator: 'ann@example.com',
         keysFolder: folder,
       } as const

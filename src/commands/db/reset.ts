@@ -3,7 +3,7 @@ import { consentFlags, TmsCommand } from '../../ui/command.ts'
 export default class DbReset extends TmsCommand {
   static override summary = 'remove everything tms stored in the database and lay the schema anew'
   static override description = 'Needs consent that names the database. Refused where the environment is production.'
-  static override examples = ['<%= config.bin %> db reset', '<%= config.bin %> db reset --confirm localhost:5432/tms']
+  static override examples = ['<%= config.bin %> db reset', '<%= config.bin %> db reset --confirm localhost/tms']
   static override flags = { ...consentFlags }
 
   async run(): Promise<void> {

@@ -1,13 +1,27 @@
-import { existsSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { TmsError } from '../../errors.ts'
+import { fileProblem } from './problem.ts'
 
 export function dataDirectoryOf(directory: string): string {
   return join(directory, 'db')
 }
 
+/** Whether there is a database. One that cannot be read, or lacks what every database has, is not an absent one. */
 export function holdsDatabase(directory: string): boolean {
-  return existsSync(join(dataDirectoryOf(directory), 'PG_VERSION'))
+  const folder = dataDirectoryOf(directory)
+  try {
+    if (!statSync(folder, { throwIfNoEntry: false })) return false
+    if (statSync(join(folder, 'PG_VERSION'), { throwIfNoEntry: false })?.isFile()) return true
+  } catch (error) {
+    throw fileProblem(error, folder)
+  }
+  throw new TmsError({
+    code: 'FILE_UNREADABLE',
+    what: `${folder} is no database, or a damaged one.`,
+    why: 'It has no file PG_VERSION. Nothing was changed.',
+    next: [`ls -la ${folder}`, `mv ${folder} ${folder}.damaged`, 'tms init'],
+  })
 }
 
 export function noDatabase(directory: string): TmsError {

@@ -44,6 +44,7 @@ export async function openEmbedded(connection: EmbeddedConnection, internals: In
   try {
     if (connection.create) createFolder(directory)
     else if (!holdsDatabase(directory)) throw noDatabase(connection.directory)
+    actAsOwnerOf(directory)
     // The local user's identity rests on nobody else being able to enter.
     if ((statSync(directory).mode & 0o077) !== 0) chmodSync(directory, 0o700)
   } catch (error) {
@@ -61,6 +62,17 @@ function createFolder(directory: string): void {
   } catch (error) {
     if (!existsSync(directory)) throw error
   }
+}
+
+/**
+ * Root in somebody's folder acts as that somebody: files that root left there would lock the folder's user out for good.
+ */
+function actAsOwnerOf(directory: string): void {
+  if (process.geteuid?.() !== 0) return
+  const { uid, gid } = statSync(directory)
+  if (uid === 0) return
+  process.setegid?.(gid)
+  process.seteuid?.(uid)
 }
 
 class EmbeddedDriver implements Driver {

@@ -35,6 +35,10 @@ export type EngineOptions = {
   readonly localUser: string
   readonly callTimeoutMs: number
   readonly onSignal: (channel: Channel) => void
+  /** Whether the directory is still the one that was opened. */
+  readonly stillOwned: () => boolean
+  /** It is not: nothing was written to what lies there now, and nothing will be. */
+  readonly onAbandoned: () => void
 }
 
 /** Opening replays the log after a crash; measured 0.5 s. Making a database: 2.5 s. */
@@ -61,6 +65,17 @@ export function createEngine(options: EngineOptions): Engine {
 
   function start(): Thread {
     return startThread(options.workerFile, { onSignal: options.onSignal, onTidyDue: tidy })
+  }
+
+  /**
+   * PGlite opens its files by path. After the folder was deleted and made anew, or replaced by a backup, it would write
+   * into the new one: seen, and that database never opened again. So each piece of work looks first.
+   */
+  async function abandonIfReplaced(): Promise<void> {
+    if (gone || options.stillOwned()) return
+    gone = true
+    await thread?.end()
+    options.onAbandoned()
   }
 
   /** The open thread: the first one, or a new one when the last was lost. */
@@ -107,6 +122,7 @@ export function createEngine(options: EngineOptions): Engine {
         throw gone ? new OwnerLost() : problemOf(error, what)
       }
       try {
+        await abandonIfReplaced()
         const current = await ready().catch(asProblem)
         return await work((order, limitMs) => current.obey(order, limitMs).catch(asProblem))
       } finally {
@@ -172,6 +188,8 @@ export function createEngine(options: EngineOptions): Engine {
       await nextTick()
       const limits = limitsFor(graceMs)
       while (queued > 0 && timeLeft(limits) > 0) await bounded(queue, limits, () => undefined).catch(() => undefined)
+      await abandonIfReplaced()
+      if (gone) return
       gone = true
       if (thread && !(queued === 0 && (await closesCleanly(thread, tidyMs)))) await thread.end()
       // An opening that was cut off may still be writing its files.

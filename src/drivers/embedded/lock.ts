@@ -6,17 +6,18 @@ import {
   readFileSync,
   readdirSync,
   renameSync,
-  rmdirSync,
   rmSync,
+  rmdirSync,
+  statSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import * as z from 'zod'
 import { writeSynced } from './durable.ts'
 import type { ProcessIdentity, Sighting } from './process.ts'
-import { lookAt, thisProcess } from './process.ts'
+import { bootId, lookAt, thisProcess } from './process.ts'
 import { canConnect, fitsSocketPath } from './socket-path.ts'
 
 /**
@@ -53,7 +54,12 @@ export type Look =
   /** Nobody here can say whether that owner lives; `file` is to be deleted by a person who checked. */
   | { readonly state: 'unknown'; readonly file: string; readonly why: string }
 
-export type Lock = { readonly generation: number; release(): void }
+export type Lock = {
+  readonly generation: number
+  /** False once the folder was deleted, moved or replaced: what lies at its path now is somebody else's. */
+  held(): boolean
+  release(): void
+}
 
 export function socketOf(directory: string, record: OwnerRecord): string {
   return resolve(directory, record.socket)
@@ -85,7 +91,7 @@ export async function lookAtOwner(directory: string): Promise<Look> {
 }
 
 async function isAlive(directory: string, record: OwnerRecord): Promise<boolean | 'unknown'> {
-  const here = thisProcess()
+  const here = { host: hostname(), boot: bootId() }
   const sameBoot = record.boot === here.boot && record.boot !== ''
   const inside = !record.socket.includes('/')
   // In another container of the same kernel the pid means nothing, but a socket in the shared directory still answers.
@@ -120,7 +126,7 @@ export function removeSocket(directory: string, socket: string): void {
   }
 }
 
-/** Takes the generation after `seenGeneration`; nothing when somebody else was faster. The socket already listens. */
+/** Takes the generation after the one of the look; nothing when somebody else was faster. The socket already listens. */
 export function tryAcquire(directory: string, look: FreeLook, socket: string): Lock | undefined {
   const generation = look.generation + 1
   const file = lockFile(directory, generation)
@@ -147,7 +153,15 @@ export function tryAcquire(directory: string, look: FreeLook, socket: string): L
     return undefined
   }
   sweep(directory, generation, socket, look.previous)
-  return { generation, release: () => release(directory, file, record) }
+  const { ino, dev } = statSync(file)
+  return {
+    generation,
+    held: () => {
+      const now = statSync(file, { throwIfNoEntry: false })
+      return now?.ino === ino && now.dev === dev
+    },
+    release: () => release(directory, file, record),
+  }
 }
 
 function release(directory: string, file: string, record: OwnerRecord): void {

@@ -22,6 +22,12 @@ export async function becomeOwner(look: FreeLook, options: LinkOptions): Promise
       options.onSignal(channel)
       post?.server.signal(channel)
     },
+    stillOwned: () => post?.lock.held() ?? true,
+    onAbandoned() {
+      post?.server.stopAccepting()
+      void post?.server.end(0)
+      options.onLost()
+    },
   })
   const post = await takePost(look, options.directory, engine)
   if (!post) return undefined

@@ -38,8 +38,8 @@ export function problemOf(error: unknown, what: string): unknown {
   return new TmsError({
     code: 'DB_ERROR',
     what: `The embedded database broke while doing ${what}; the next call opens it again.`,
-    why: `${message}.`,
-    next: ['tms doctor'],
+    why: `${message.split('. Build with')[0] ?? message}. When this happens at each opening, its files are damaged.`,
+    next: ['tms doctor', 'mv .tms .tms.damaged  -- then restore a backup, or: tms init'],
   })
 }
 

@@ -52,7 +52,10 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
 
   async function answer(peer: Peer, line: string): Promise<void> {
     const parsed = parseRequest(line)
-    if ('problem' in parsed) return send(peer, errorLine(parsed.id, refused(parsed.problem)))
+    if ('problem' in parsed) {
+      send(peer, errorLine(parsed.id, refused(parsed.problem)))
+      return balance(peer)
+    }
     const { request } = parsed
     peer.waiting += 1
     balance(peer)

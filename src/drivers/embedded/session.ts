@@ -163,11 +163,16 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     },
 
     async close(tidyMs) {
-      const until = Date.now() + tidyMs
-      if (tidyMs > 0) await db.exec(leave)
-      while (Date.now() < until && (await upkeep.step()));
+      // Upkeep that fails is due again; the database must be closed all the same.
+      if (tidyMs > 0) await tidyFor(tidyMs).catch(() => undefined)
       await db.close()
     },
+  }
+
+  async function tidyFor(milliseconds: number): Promise<void> {
+    const until = Date.now() + milliseconds
+    await db.exec(leave)
+    while (Date.now() < until && (await upkeep.step()));
   }
 }
 

@@ -49,7 +49,7 @@ async function obey(order: Order): Promise<{ value?: unknown; tidyDue?: boolean 
   switch (order.do) {
     case 'call': {
       const value = await session.call(order.fn, order.args)
-      return { value, tidyDue: await session.tidyDue(order.args.length) }
+      return { value, tidyDue: await tidyDue(session, order.args.length) }
     }
     case 'begin':
       return { value: await session.beginAdministration() }
@@ -59,7 +59,7 @@ async function obey(order: Order): Promise<{ value?: unknown; tidyDue?: boolean 
     }
     case 'end':
       await session.endAdministration(order.outcome)
-      return { tidyDue: await session.tidyDue(Infinity) }
+      return { tidyDue: await tidyDue(session, Infinity) }
     case 'listen':
       return { value: await session.listen(order.channel) }
     case 'tidy':
@@ -69,6 +69,11 @@ async function obey(order: Order): Promise<{ value?: unknown; tidyDue?: boolean 
       session = undefined
       return {}
   }
+}
+
+/** What is done is done: not being able to look after it is no reason to call it failed. */
+function tidyDue(current: Session, bytes: number): Promise<boolean> {
+  return current.tidyDue(bytes).catch(() => false)
 }
 
 function describe(error: unknown): ThreadError {

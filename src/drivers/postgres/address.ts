@@ -61,7 +61,8 @@ export function parseAddress(text: string): Address {
     // A socket in the file system has no network to protect against; servers refuse TLS there.
     tls: host.startsWith('/') ? { use: 'never', options: {} } : readTls(parameter),
     name: `${shownHost}:${port}/${database}`,
-    consentName: `${host}/${database}`,
+    // The port only where it says which of several servers is meant.
+    consentName: `${host}${port === 5432 ? '' : `:${port}`}/${database}`,
   }
 }
 
