@@ -28,7 +28,9 @@ beforeAll(async () => {
   build()
   folder = await mkdtemp(join(tmpdir(), 'tms-commands-'))
   process.chdir(folder)
-  for (const name of Object.keys(process.env)) if (/^(TMS_|DATABASE_|SUPABASE_)/.test(name)) delete process.env[name]
+  process.env = Object.fromEntries(
+    Object.entries(before.env).filter(([name]) => !/^(TMS_|DATABASE_|SUPABASE_)/.test(name)),
+  )
   config = await Config.load({ root, devPlugins: false, userPlugins: false })
 })
 afterAll(async () => {
@@ -49,7 +51,8 @@ async function tms(id: string, ...argv: string[]): Promise<{ code: number; out: 
     (chunk: unknown, ...rest: unknown[]) => {
       add(String(chunk))
       const done = rest.at(-1)
-      if (typeof done === 'function') queueMicrotask(() => done())
+      // True because the last argument of write, when it is a function, is the callback.
+      if (typeof done === 'function') queueMicrotask(done as () => void)
       return true
     }
   const spies = [
