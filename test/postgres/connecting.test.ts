@@ -55,10 +55,13 @@ test('the target names host, port and database, and never the login', async () =
   const driver = await openPostgres(connectionTo(`postgres://vera:${secret}@db.example.com:6000/fleet`))
   expect(driver.target).toEqual({
     name: 'postgres db.example.com:6000/fleet',
-    consentName: 'db.example.com/fleet',
+    consentName: 'db.example.com:6000/fleet',
     shared: true,
   })
   await driver.close()
+  const usual = await openPostgres(connectionTo(`postgres://vera:${secret}@db.example.com/fleet`))
+  expect(usual.target.consentName).toBe('db.example.com/fleet')
+  await usual.close()
 })
 
 describe('no connection', () => {
