@@ -11,6 +11,8 @@ export default defineConfig({
       provider: 'v8',
       include: ['src/**/*.ts'],
       reporter: ['text-summary', 'json-summary', 'html'],
+      // What a deploy gate asks of others. Child processes don't count, so run.ts and the database thread show as 0.
+      thresholds: { lines: 85 },
     },
   },
 })
