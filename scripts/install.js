@@ -1,6 +1,6 @@
 // What a fresh clone lacks before anything else can run. Plain node: nothing is installed yet.
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -17,7 +17,7 @@ export function requireNode() {
 export function install() {
   const marker = join(root, 'node_modules/.package-lock.json')
   const lock = join(root, 'package-lock.json')
-  if (existsSync(marker) && statSync(marker).mtimeMs >= statSync(lock).mtimeMs && sameVersions(marker, lock)) return
+  if (existsSync(marker) && sameVersions(marker, lock)) return
   process.stdout.write('Installing packages (once, about half a minute) ...\n')
   run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'])
 }

@@ -14,28 +14,15 @@ const failed = []
 for (const version of versions) {
   const folder = mkdtempSync(join(tmpdir(), 'tms-node-'))
   try {
+    // What the package `node` fetches in its install script, which npm may have been told not to run.
+    const packaged = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`
     const got = spawnSync(
       'npm',
-      [
-        'install',
-        '--prefix',
-        folder,
-        '--no-audit',
-        '--no-fund',
-        '--loglevel=error',
-        '--allow-scripts=node',
-        `node@${version}`,
-      ],
+      ['install', '--prefix', folder, '--no-audit', '--no-fund', '--loglevel=error', `${packaged}@${version}`],
       { stdio: 'inherit' },
     )
-    if (got.status !== 0) throw new Error(`node@${version} could not be installed`)
-    // npm may have been told to run no scripts; the binary lies in a package of its own all the same.
-    const binary = spawnSync(
-      'find',
-      [join(folder, 'node_modules'), '-path', '*/bin/node', '-type', 'f', '-size', '+1M'],
-      { encoding: 'utf8' },
-    ).stdout.split('\n')[0]
-    if (!binary) throw new Error(`node@${version} brought no binary for this machine`)
+    if (got.status !== 0) throw new Error(`${packaged}@${version} could not be installed`)
+    const binary = join(folder, 'node_modules', packaged, 'bin/node')
     mkdirSync(join(folder, 'bin'))
     symlinkSync(binary, join(folder, 'bin/node'))
     const { stdout } = spawnSync(binary, ['--version'], { encoding: 'utf8' })
