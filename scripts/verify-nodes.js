@@ -1,7 +1,7 @@
 // Runs the suite on other Node lines, through the npm package `node`: `npm run verify:nodes [-- 22 24]`. Not part of CI:
 // it downloads a Node for each.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, symlinkSync, mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build, install, requireNode, root } from './install.js'
@@ -13,6 +13,8 @@ const versions = process.argv.slice(2).length > 0 ? process.argv.slice(2) : ['22
 const failed = []
 for (const version of versions) {
   const folder = mkdtempSync(join(tmpdir(), 'tms-node-'))
+  // Some tests run it as another user.
+  chmodSync(folder, 0o755)
   try {
     // What the package `node` fetches in its install script, which npm may have been told not to run.
     const packaged = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`
