@@ -37,7 +37,7 @@ export default class Init extends TmsCommand {
     const { flags } = await this.parse(Init)
     const settings = await this.settings({ create: true })
     const [
-      { initialise },
+      { environmentOf, initialise },
       { initView },
       { schemaPresent },
       { readCatalogue },
@@ -57,7 +57,7 @@ export default class Init extends TmsCommand {
     const fresh = !(await schemaPresent(db))
     const environment =
       flags.environment ??
-      (fresh
+      (fresh || (await environmentOf(db)) === null
         ? await this.choose<Environment>({
             message: 'What is this database?',
             choices: environments,

@@ -66,6 +66,12 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
   }
 }
 
+/** What the database says it is; null before anybody said so. */
+export async function environmentOf(driver: Driver): Promise<Initialised['environment'] | null> {
+  const status = await driver.call('status', {})
+  return 'refused' in status ? null : status.environment
+}
+
 /** Asked before pushing: a running owner lets others call and not push, and there is nothing to push then. */
 async function upToDate(driver: Driver, files: SqlFiles): Promise<boolean> {
   try {

@@ -10,7 +10,8 @@ export type Progress = {
 
 /** A spinner on a terminal; elsewhere a plain line at the start, at the end, and for an update now and then. */
 export async function startProgress(text: string, surface: Surface, note: (line: string) => void): Promise<Progress> {
-  if (surface.isTerminal) {
+  // ora divides by the width: on a terminal that says it has none (a fresh pseudo-terminal, a serial line) it loops for ever.
+  if (surface.isTerminal && process.stderr.columns > 0) {
     const { default: ora } = await import('ora')
     const spinner = ora({
       text: printable(text),

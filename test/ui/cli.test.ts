@@ -208,6 +208,32 @@ describe.skipIf(noTerminal !== null)(`on a terminal${noTerminal ? ` (skipped: ${
     const { screen } = await onTerminal([bin, 'config', 'show'], [], { env: { ...env, NO_COLOR: '1' } })
     expect(screen).not.toContain('\u001b')
   })
+
+  test('init asks what the database is and who operates it, and does as it is told', async () => {
+    const cwd = mkdtempSync(join(folder, 'asked-'))
+    const { code, screen } = await onTerminal(
+      [bin, 'init'],
+      [
+        ['What is this database?', '\u001b[B\r'],
+        ['Name of the first operator?', '\r'],
+      ],
+      { cwd, env: { XDG_CONFIG_HOME: join(cwd, 'config') } },
+    )
+    expect(screen).toContain('Preparing the database')
+    expect(code, screen).toBe(0)
+    const { stdout } = await tms(['status', '--json'], { cwd })
+    expect(envelopeOf(stdout).data).toMatchObject({ environment: 'staging' })
+  })
+
+  test('a terminal that says it has no columns is one of usual width, without a spinner', async () => {
+    const cwd = mkdtempSync(join(folder, 'narrow-'))
+    const { code, screen } = await onTerminal([bin, 'init', '--yes'], [], {
+      cwd,
+      columns: 0,
+      env: { XDG_CONFIG_HOME: join(cwd, 'config') },
+    })
+    expect(code, screen).toBe(0)
+  })
 })
 
 describe('an installation that is not whole', () => {

@@ -101,14 +101,14 @@ export const noTerminal =
 export async function onTerminal(
   program: readonly string[],
   dialogue: readonly (readonly [awaited: string, typed: string])[],
-  { env, columns = 80, redirect = '' }: Options & { readonly columns?: number; readonly redirect?: string } = {},
+  { env, cwd, columns = 80, redirect = '' }: Options & { readonly columns?: number; readonly redirect?: string } = {},
 ): Promise<{ readonly code: number | null; readonly screen: string }> {
   const words = [process.execPath, ...program].map((word) => `'${word}'`).join(' ')
   const command = `stty cols ${columns}; ${words} ${redirect}`
   const child = mortal(
     spawn('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
       env: { ...bareEnvironment, TERM: 'xterm', ...env },
-      cwd: '/',
+      cwd: cwd ?? '/',
     }),
   )
   let screen = ''
