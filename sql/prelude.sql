@@ -32,6 +32,11 @@ begin
     if not pg_has_role('tms_owner', 'pg_read_all_stats', 'MEMBER') then grant pg_read_all_stats to tms_owner; end if;
   exception when others then null;
   end;
+  -- so that a halt can end the sessions of those who hold out; without it they are named and the answer is not `fenced`
+  begin
+    if not pg_has_role('tms_owner', 'pg_signal_backend', 'MEMBER') then grant pg_signal_backend to tms_owner; end if;
+  exception when others then null;
+  end;
 end
 $$;
 

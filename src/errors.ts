@@ -68,6 +68,17 @@ export const errorTable = {
   REQUEST_REUSED: { exit: exit.refused, http: 409 },
   FLAG_GUARDED: { exit: exit.refused, http: 403 },
   STAGE_REFUSED: { exit: exit.refused, http: 409 },
+  FENCED: { exit: exit.refused, http: 423, sql: ['TM423'] },
+  PAUSED: { exit: exit.refused, http: 423 },
+  POLICY_DENIED: { exit: exit.refused, http: 403 },
+  BUDGET_EXCEEDED: { exit: exit.refused, http: 429 },
+  RATE_LIMITED: { exit: exit.refused, http: 429 },
+  LEASE_LOST: { exit: exit.refused, http: 409 },
+  REPLAY_LIMIT: { exit: exit.refused, http: 429 },
+  PLAN_CHANGED: { exit: exit.refused, http: 409 },
+  TOKEN_WRONG: { exit: exit.refused, http: 403 },
+  NONCE_REUSED: { exit: exit.refused, http: 409 },
+  SIGNATURE_INVALID: { exit: exit.refused, http: 401 },
 
   // 70, 130, 143
   BUG: { exit: exit.bug, http: 500 },

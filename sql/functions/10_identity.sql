@@ -53,10 +53,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
      and (r.scope = 'own') = (m.company_id is not null)
 $$;
 
--- The tenants whose task the caller holds. Tasks come with the fleet; until then a worker holds none.
-create or replace function tms._held_companies() returns uuid[]
-language sql stable as $$ select '{}'::uuid[] $$;
-
 -- What the caller may do under one operation: company null means "every tenant and what belongs to none".
 create or replace function tms._grants(operation text)
 returns table (role text, company_id uuid, everywhere boolean, redacted boolean, patterns text[])
@@ -102,6 +98,31 @@ create or replace function tms._sees_all() returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select coalesce(bool_or(m.scope in ('all', 'fleet') and m.role <> 'agents'), false)
     from tms._live_memberships((select tms._principal())) m
+$$;
+
+-- For the row security of the fleet's own tables: machines that span tenants, and who sees all.
+create or replace function tms._fleet() returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(bool_or(m.scope in ('all', 'fleet')), false)
+    from tms._live_memberships((select tms._principal())) m
+$$;
+
+-- Who calls, when a fleet-wide role of theirs grants the operation; null: it may not. The hot path's whole check of identity and permission.
+create or replace function tms._works(operation text) returns uuid
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select p.id from (select tms._principal() as id) p
+   where exists (
+     select from tms.memberships m
+       join tms.roles r on r.role = m.role and r.scope in ('fleet', 'all')
+       join tms.role_operations o on o.role = m.role and o.operation = _works.operation
+      where m.principal_id = p.id and m.revoked_at is null and m.company_id is null
+        and (m.expires_at is null or m.expires_at > clock_timestamp()))
+$$;
+
+-- People, as against machines and logins nobody knows.
+create or replace function tms._human() returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce((select p.kind = 'human' from tms.principals p where p.id = (select tms._principal())), false)
 $$;
 
 create or replace function tms.is_company_member(company_id uuid) returns boolean
@@ -171,6 +192,13 @@ declare
   who uuid;
 begin
   insert into tms.gateways values ('tms_local', 'local') on conflict do nothing;
+  -- the folder's owner may also act as a machine, so that workers there are held by the workers' rules
+  if not exists (select from tms.logins where kind = 'local' and name = 'account:agents') then
+    insert into tms.principals (kind, name) select 'service', r.role from tms.roles r where r.kind = 'service' on conflict do nothing;
+    insert into tms.logins (principal_id, kind, name)
+      select p.id, 'local', 'account:' || p.name from tms.principals p where p.kind = 'service' on conflict do nothing;
+    insert into tms.memberships (principal_id, role) select p.id, p.name from tms.principals p where p.kind = 'service' on conflict do nothing;
+  end if;
   if exists (select from tms.logins where kind = 'local' and name = os_user) then return; end if;
   insert into tms.principals (kind, name) values ('human', 'local:' || regexp_replace(os_user, '[^A-Za-z0-9._%+@:-]', '_', 'g'))
     on conflict (name, coalesce(home, '00000000-0000-0000-0000-000000000000')) do update set name = excluded.name returning id into who;
@@ -221,7 +249,7 @@ $$;
 -- What tms_owner's functions and policies call; _attach_local, _bootstrap and _gateway are not among them.
 grant execute on function
   tms.now(), tms._utc(timestamptz), tms._sha256(text), tms._credential(), tms._principal(), tms._live_memberships(uuid),
-  tms._held_companies(), tms._grants(text), tms._allowed(text), tms._my_companies(), tms._sees_all(),
+  tms._fleet(), tms._works(text), tms._human(), tms._grants(text), tms._allowed(text), tms._my_companies(), tms._sees_all(),
   tms.is_company_member(uuid), tms._matches(text, text[]), tms._company(text), tms._tenant_key(uuid), tms._principal_name(uuid), tms._super_admin_remains(),
   tms._companies_by(uuid[]), tms._roles_json(uuid), tms._credential_json(tms.logins)
   to tms_owner;

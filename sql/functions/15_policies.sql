@@ -10,13 +10,12 @@ declare
   mine constant text := '(company_id = any ((select tms._my_companies())::uuid[]) or company_id = any ((select tms._held_companies())::uuid[]))';
 begin
   for t in select tablename || '|' || policyname from pg_policies
-            where schemaname = 'tms' and tablename in ('environment', 'requests', 'refusals', 'ledger_inbox', 'flag_catalogue',
-              'feature_flags_v2', 'feature_flags_history', 'signals') loop
+            where schemaname = 'tms' and 'tms_owner' = any (roles) and tablename <> 'schema_files' loop
     execute format('drop policy %I on tms.%I', split_part(t, '|', 2), split_part(t, '|', 1));
   end loop;
 
   -- belong to no tenant: reached through functions only, and those check the role
-  foreach t in array '{environment,refusals,flag_catalogue,signals}'::text[] loop
+  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,seal}'::text[] loop
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
   end loop;
 
@@ -34,5 +33,10 @@ begin
   execute format('create policy member_read on tms.ledger_inbox for select to tms_owner using ((select tms._sees_all()) or %s)', mine);
   -- anybody's action and anybody's refusal is recorded
   create policy append on tms.ledger_inbox for insert to tms_owner with check (true);
+
+  -- the fleet's: machines that span tenants, and members. Not by the held task: that is looked up in these tables.
+  foreach t in array '{tenant_state,spend,task_spend,agent_tasks,queues,agent_tasks_history,agent_runs,task_steps,task_effects,agent_logs,agent_metrics,dead_letter_queue,replay_runs,outbox_events,outbox_keys,outbox_deliveries}'::text[] loop
+    execute format('create policy fleet on tms.%I to tms_owner using ((select tms._fleet()) or company_id = any ((select tms._my_companies())::uuid[]))', t);
+  end loop;
 end
 $$;

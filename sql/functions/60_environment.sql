@@ -125,7 +125,7 @@ begin
         union all
         select 'policies', 'row security has the shipped policies and no other',
                (select 'not shipped: ' || string_agg(format('%s on %s', p.policyname, p.tablename), ', ' order by p.tablename) from pg_policies p
-                 where p.schemaname = 'tms' and (p.policyname not in ('identity', 'shared', 'own_requests', 'member_read', 'member_write', 'member_append', 'append')
+                 where p.schemaname = 'tms' and (p.policyname not in ('identity', 'shared', 'own_requests', 'member_read', 'member_write', 'member_append', 'append', 'fleet')
                     or not p.roles <@ '{tms_owner,tms_identity}'::name[])),
                array['drop policy <policy> on tms.<table>']
         union all
@@ -164,6 +164,8 @@ begin
                (select 'may be called: ' || string_agg(distinct p.proname || ' by ' || case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ', ') from pg_proc p,
                        aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
                  where p.pronamespace = 'tms'::regnamespace
+                   -- a table's owner makes its guard; that function has no rights of its own
+                   and p.proname not in ('fence_guard', 'guard_table')
                    and (a.grantee = 0
                      or (left(p.proname, 1) = '_' and a.grantee not in ('tms_owner'::regrole, 'tms_identity'::regrole)))),
                array['revoke execute on function tms.<function> from public, <role>']
@@ -172,7 +174,7 @@ begin
                (select 'changed: ' || string_agg(p.proname, ', ' order by p.proname) from pg_proc p
                  where p.pronamespace = 'tms'::regnamespace
                    and ((p.prosecdef and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false))
-                     or (not p.prosecdef and left(p.proname, 1) <> '_' and p.proname not in ('now', 'contract_version')))),
+                     or (not p.prosecdef and left(p.proname, 1) <> '_' and p.proname not in ('now', 'contract_version', 'guard_table')))),
                array['alter function tms.<function> security definer set search_path = pg_catalog, pg_temp']
         union all
         -- Anybody who can run SQL of their own through a gateway can set the claims and be anybody. Not only EXECUTE runs

@@ -8,7 +8,12 @@ export type EmbeddedConnection = {
   /** Only `init` and `quickstart` may create a database that isn't there. */
   readonly create: boolean
   readonly callTimeoutMs: number
+  /** Calls as this service account instead of as the local user, who may do more: so workers are held by the workers' rules. */
+  readonly account?: ServiceAccount
 }
+
+export const serviceAccounts = ['autopilot', 'agents', 'dlq', 'ci', 'n8n', 'system'] as const
+export type ServiceAccount = (typeof serviceAccounts)[number]
 
 export type PostgresConnection = {
   readonly driver: 'postgres'

@@ -1,4 +1,7 @@
 import * as z from 'zod'
+import { doorContract } from './contract/door.ts'
+import { fleetContract } from './contract/fleet.ts'
+import { json, scope, timestamp, uuid, wideInteger, write, type Entry } from './contract/values.ts'
 
 /**
  * The contract: every function the database offers, what goes in and what comes out.
@@ -11,16 +14,6 @@ import * as z from 'zod'
 
 /** Raised by one with each release that changes the contract. One older and one newer still work together. */
 export const contractVersion = 1
-
-/** UTC with six digits: 2026-11-20T09:30:00.123456Z. PGlite, pg and PostgREST disagree on everything richer. */
-const timestamp = z.string().regex(/^\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
-/** int8 and numeric travel as text: JSON numbers lose digits above 2^53. */
-const wideInteger = z.string().regex(/^-?\d+$/)
-const uuid = z.guid()
-const requestId = uuid
-
-/** Any JSON value: what a flag may hold. */
-const json = z.json()
 
 export const environments = ['production', 'staging', 'development'] as const
 export const credentialKinds = ['postgres', 'jwt', 'local', 'key'] as const
@@ -119,16 +112,6 @@ export const catalogueEntry = z.strictObject({
   guarded: z.boolean().optional(),
   instead: z.array(z.string()).optional(),
 })
-
-const scope = { tenant: z.string().optional() }
-const write = { request_id: requestId }
-
-type Entry = {
-  readonly operation: string | null
-  readonly reads: false | 'replica' | 'primary'
-  readonly args: z.ZodObject
-  readonly result: z.ZodType
-}
 
 export const contract = {
   // -- who and what
@@ -460,6 +443,9 @@ export const contract = {
       ),
     }),
   },
+
+  ...fleetContract,
+  ...doorContract,
 
   // -- signals, for drivers without push
   signals: {

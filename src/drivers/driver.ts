@@ -16,7 +16,7 @@ export type CallOptions = {
 }
 
 /** What may be listened to. A signal says "look again" and carries nothing: any login can listen. */
-export const channels = ['flags', 'control'] as const
+export const channels = ['flags', 'control', 'tasks', 'outbox', 'dlq'] as const
 export type Channel = (typeof channels)[number]
 export type Signal = { readonly channel: Channel }
 export type Unlisten = () => Promise<void>

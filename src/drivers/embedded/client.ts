@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { connect } from 'node:net'
+import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import { longestAnswer, readLines } from './lines.ts'
@@ -7,7 +8,7 @@ import { OwnerLost } from './owner-lost.ts'
 import { parseReply } from './wire.ts'
 
 export type SocketClient = {
-  call(fn: ContractFunction, args: object): Promise<unknown>
+  call(fn: ContractFunction, args: object, as?: ServiceAccount): Promise<unknown>
   listen(channel: Channel): Promise<void>
   close(): Promise<void>
 }
@@ -63,7 +64,7 @@ function clientOver(
   }
 
   return {
-    call: (fn, args) => ask({ call: fn, args }),
+    call: (fn, args, as) => ask({ call: fn, args, as }),
     listen: async (channel) => {
       await ask({ listen: channel })
     },

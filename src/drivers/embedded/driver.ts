@@ -107,7 +107,7 @@ class EmbeddedDriver implements Driver {
     if (!isContractFunction(fn)) throw notAFunction(fn)
     options.signal?.throwIfAborted()
     if (Buffer.byteLength(JSON.stringify(args)) > longestRequest - 1024) throw tooLong(fn)
-    const asked = this.#untilAnswered(fn, (link) => link.call(fn, args))
+    const asked = this.#untilAnswered(fn, (link) => link.call(fn, args, this.#connection.account))
     return parseAnswer(fn, await this.#inTime(fn, asked, options.signal))
   }
 

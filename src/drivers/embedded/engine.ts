@@ -1,4 +1,5 @@
 import { setImmediate as nextTick } from 'node:timers/promises'
+import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel, RunSql } from '../driver.ts'
 import { bounded, limitsFor, timeLeft } from '../patience.ts'
@@ -14,7 +15,7 @@ export type Engine = {
   /** Calls may come before this; it only says how opening went. */
   readonly open: () => Promise<void>
   /** One transaction. Takes and gives JSON text. */
-  readonly call: (fn: ContractFunction, args: string) => Promise<string>
+  readonly call: (fn: ContractFunction, args: string, as?: ServiceAccount) => Promise<string>
   readonly transaction: <T>(work: (run: RunSql) => Promise<T>) => Promise<T>
   readonly listen: (channel: Channel) => Promise<void>
   /**
@@ -150,8 +151,8 @@ export function createEngine(options: EngineOptions): Engine {
     open: () => inTurn('open', async () => undefined),
 
     // The cast is true because the session's `call` gives text.
-    call: (fn, args) =>
-      inTurn(fn, async (obey) => (await obey({ do: 'call', fn, args }, options.callTimeoutMs)) as string),
+    call: (fn, args, as) =>
+      inTurn(fn, async (obey) => (await obey({ do: 'call', fn, args, as }, options.callTimeoutMs)) as string),
 
     transaction: (work) =>
       inTurn('administration', async (obey) => {

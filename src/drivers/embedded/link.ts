@@ -1,9 +1,10 @@
+import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel, RunSql } from '../driver.ts'
 
 /** How this process reaches the database at the moment: it owns it, or it talks to the owner. */
 export type Link = {
-  readonly call: (fn: ContractFunction, args: object) => Promise<unknown>
+  readonly call: (fn: ContractFunction, args: object, as: ServiceAccount | undefined) => Promise<unknown>
   readonly listen: (channel: Channel) => Promise<void>
   readonly close: () => Promise<void>
   /** Only for the owner. */

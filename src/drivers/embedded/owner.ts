@@ -50,7 +50,7 @@ export async function becomeOwner(look: FreeLook, options: LinkOptions): Promise
     throw error
   }
   return {
-    call: async (fn, args) => JSON.parse(await engine.call(fn, JSON.stringify(args))) as unknown,
+    call: async (fn, args, as) => JSON.parse(await engine.call(fn, JSON.stringify(args), as)) as unknown,
     listen: engine.listen,
     transaction: engine.transaction,
     close,

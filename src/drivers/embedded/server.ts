@@ -2,6 +2,7 @@ import { chmodSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { createServer } from 'node:net'
 import { TmsError } from '../../errors.ts'
+import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import { longestRequest, readLines } from './lines.ts'
@@ -10,7 +11,7 @@ import { answerLine, errorLine, parseRequest, signalLine } from './wire.ts'
 /** What the owner's engine does for others. */
 export type Handlers = {
   /** Takes and gives JSON text. */
-  call(fn: ContractFunction, args: string): Promise<string>
+  call(fn: ContractFunction, args: string, as?: ServiceAccount): Promise<string>
   listen(channel: Channel): Promise<void>
 }
 
@@ -65,7 +66,7 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
         await handlers.listen(request.listen)
         send(peer, answerLine(request.id, 'null'))
       } else {
-        send(peer, answerLine(request.id, await handlers.call(request.call, JSON.stringify(request.args))))
+        send(peer, answerLine(request.id, await handlers.call(request.call, JSON.stringify(request.args), request.as)))
       }
     } catch (error) {
       // Without an answer the client repeats the call with the next owner.

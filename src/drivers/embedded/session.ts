@@ -1,4 +1,5 @@
 import { PGlite, types } from '@electric-sql/pglite'
+import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import type { DurableFs } from './durable-fs.ts'
@@ -7,7 +8,7 @@ import { createUpkeep } from './upkeep.ts'
 /** The one connection to the database. Everything runs one after the other; the engine sees to that. */
 export type Session = {
   /** One transaction of the local user. Takes and gives JSON text. */
-  call(fn: ContractFunction, args: string): Promise<string>
+  call(fn: ContractFunction, args: string, as?: ServiceAccount): Promise<string>
   /** From here to `endAdministration` statements run as the superuser, in one transaction. */
   beginAdministration(): Promise<void>
   run(sql: string, parameters: readonly unknown[] | undefined): Promise<readonly Record<string, unknown>[]>
@@ -59,6 +60,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   })
   const upkeep = createUpkeep(db)
   let attachProblem: Error | undefined
+  let caller = ''
 
   // The cast is true because `listen` below is the only one who listens, and to channels only.
   db.onNotification((name) => options.onSignal(name.slice('tms_'.length) as Channel))
@@ -72,6 +74,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       await db.exec(`${leave}; reset role; reset all`)
       await prepareRole()
       await db.query(`select set_config('tms.local_user', $1, false)`, [localUser])
+      caller = localUser
       await db.exec('set session authorization tms_local')
     } catch (error) {
       // Not an SQL error any more: a session that may still be the superuser's must not serve another call.
@@ -104,8 +107,13 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   await enter()
 
   return {
-    async call(fn, args) {
+    async call(fn, args, as) {
       if (attachProblem !== undefined) throw attachProblem
+      const who = as === undefined ? localUser : `account:${as}`
+      if (who !== caller) {
+        await db.query(`select set_config('tms.local_user', $1, false)`, [who])
+        caller = who
+      }
       const { rows } = await db.query<{ answer: string | null }>(`select tms.${fn}($1::jsonb)::text as answer`, [args])
       // After a crash inside, PGlite gives no error and no row; only an answer that is there is one.
       if (!rows[0]) throw new Error('the database gave no answer')

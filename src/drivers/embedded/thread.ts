@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads'
 import { TmsError } from '../../errors.ts'
+import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import { findArtefact } from './artefact.ts'
@@ -7,7 +8,12 @@ import { findArtefact } from './artefact.ts'
 export type Order =
   | { readonly do: 'create'; readonly dataDirectory: string }
   | { readonly do: 'open'; readonly dataDirectory: string; readonly localUser: string }
-  | { readonly do: 'call'; readonly fn: ContractFunction; readonly args: string }
+  | {
+      readonly do: 'call'
+      readonly fn: ContractFunction
+      readonly args: string
+      readonly as: ServiceAccount | undefined
+    }
   | { readonly do: 'begin' }
   | { readonly do: 'run'; readonly sql: string; readonly parameters?: readonly unknown[] | undefined }
   | { readonly do: 'end'; readonly outcome: 'commit' | 'rollback' }

@@ -1,5 +1,7 @@
 import * as z from 'zod'
 import { isErrorCode, TmsError } from '../../errors.ts'
+import type { ServiceAccount } from '../connection.ts'
+import { serviceAccounts } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import { isContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
@@ -7,15 +9,26 @@ import { channels } from '../driver.ts'
 
 /**
  * What the owner's socket speaks: JSON, one object a line, and only these two requests. Every process of this user can
- * connect, so nothing here runs SQL, chooses an identity or changes the session.
+ * connect, so nothing here runs SQL or changes the session. `as` steps down to a service account, which may do less than
+ * this user; nobody else can be chosen.
  */
 export type Request =
-  | { readonly id: number; readonly call: ContractFunction; readonly args: object }
+  | {
+      readonly id: number
+      readonly call: ContractFunction
+      readonly args: object
+      readonly as?: ServiceAccount | undefined
+    }
   | { readonly id: number; readonly listen: Channel }
 
 const id = z.int().min(0)
 const requestSchema = z.union([
-  z.strictObject({ id, call: z.string(), args: z.record(z.string(), z.unknown()) }),
+  z.strictObject({
+    id,
+    call: z.string(),
+    args: z.record(z.string(), z.unknown()),
+    as: z.enum(serviceAccounts).optional(),
+  }),
   z.strictObject({ id, listen: z.enum(channels) }),
 ])
 

@@ -48,7 +48,7 @@ async function obey(order: Order): Promise<{ value?: unknown; tidyDue?: boolean 
   if (!session) throw new Error('the session is not open')
   switch (order.do) {
     case 'call': {
-      const value = await session.call(order.fn, order.args)
+      const value = await session.call(order.fn, order.args, order.as)
       return { value, tidyDue: await tidyDue(session, order.args.length) }
     }
     case 'begin':

@@ -1,0 +1,391 @@
+-- The fence: stops every autonomous write, at once and provably.
+--
+-- Guarantee: when fence_halt has answered `fenced: true`, no transaction of a machine that passes tms._pass() (every function
+-- that works, and every guarded table) can commit until fence_resume, at any isolation level and whatever the machine believes.
+--
+-- How: mark, then wait. Passing takes ROW SHARE on an empty table and then reads the mark, a sequence, which no snapshot
+-- hides. Halting sets the mark and then waits for those who held the lock at that moment; whoever takes it later sees the
+-- mark. Who doesn't end within the grace is terminated. Nothing here takes a lock that anybody else could hold.
+
+set local role tms_owner;
+
+-- Null: open. Otherwise why not. Raises 40001 for a snapshot from before the last halt.
+create or replace function tms._pass() returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  mark bigint;
+begin
+  lock table tms.fence_gate in row share mode;
+  select last_value into mark from tms.fence_mark;
+  if mark % 2 = 1 then return 'FENCED'; end if;
+  if (select f.epoch from tms.fence f) <> mark / 2 then
+    raise exception 'this transaction began before the last halt' using errcode = '40001';
+  end if;
+  return null;
+end
+$$;
+
+create or replace function tms._safe_mode() returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  mark bigint;
+begin
+  lock table tms.fence_gate in row share mode;
+  select last_value into mark from tms.safe_mode_mark;
+  if mark % 2 = 1 then return true; end if;
+  if (select f.safe_epoch from tms.fence f) <> mark / 2 then
+    raise exception 'this transaction began before the last safe mode' using errcode = '40001';
+  end if;
+  return false;
+end
+$$;
+
+create or replace function tms._halted() returns boolean
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select last_value % 2 = 1 from tms.fence_mark
+$$;
+
+create or replace function tms._fence_json() returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select jsonb_build_object('halted', m.last_value % 2 = 1, 'epoch', m.last_value / 2,
+    'safe_mode', (select s.last_value % 2 = 1 from tms.safe_mode_mark s)) from tms.fence_mark m
+$$;
+
+create or replace function tms._fenced(c tms.call) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return tms._refuse(c, 'FENCED', 'the fleet is halted: nothing autonomous commits',
+    format('halt %s is in force', (tms._fence_json() ->> 'epoch')), array['tms agents status', 'tms incident resume <id> (as super_admin)']);
+end
+$$;
+
+-- On users' tables, statement level, before: see tms.guard_table.
+create or replace function tms.fence_guard() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if tms._safe_mode() then
+    raise exception 'safe mode: nothing may be written to %.%', tg_table_schema, tg_table_name
+      using errcode = 'TM423', hint = 'tms incident safe-mode off';
+  end if;
+  if not tms._human() and tms._pass() is not null then
+    raise exception 'the fleet is halted: nothing autonomous is written to %.%', tg_table_schema, tg_table_name
+      using errcode = 'TM423', hint = 'tms agents status';
+  end if;
+  return null;
+end
+$$;
+
+-- Who holds the gate now, apart from this session. pg_locks is no snapshot: it is looked at anew each time.
+create or replace function tms._gate_holders() returns table (holder text, pid integer)
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select distinct l.virtualtransaction || '/' || coalesce(l.pid, 0), l.pid
+    from pg_locks l
+   where l.locktype = 'relation' and l.relation = 'tms.fence_gate'::regclass and l.granted
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+     and l.pid is distinct from pg_backend_pid()
+$$;
+
+-- Waits until everybody who holds the gate now has let go; ends the sessions of those who don't within the grace, when told
+-- to. Answers who was waited for, who was ended, and who could not be.
+create or replace function tms._settle(grace_ms integer, terminate boolean) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  began timestamptz := clock_timestamp();
+  waiting text[];
+  pids integer[];
+  waited jsonb := '[]';
+  ended jsonb := '[]';
+  victim record;
+  done boolean;
+  pause double precision := 0.001;
+begin
+  select array_agg(h.holder), coalesce(array_agg(h.pid) filter (where h.pid is not null), '{}') into waiting, pids from tms._gate_holders() h;
+  if waiting is null then
+    return jsonb_build_object('fenced', true, 'ms', round(extract(epoch from clock_timestamp() - began) * 1000, 3),
+      'waited_for', 0, 'terminated', '[]'::jsonb, 'survivors', '[]'::jsonb);
+  end if;
+  waited := to_jsonb(cardinality(waiting));
+  loop
+    waiting := array(select h.holder from tms._gate_holders() h where h.holder = any (waiting));
+    exit when waiting = '{}' or clock_timestamp() - began > grace_ms * interval '1 millisecond';
+    perform pg_sleep(pause);
+    pause := least(pause * 1.5, 0.005);
+  end loop;
+  if waiting <> '{}' and terminate then
+    for victim in
+      select h.holder, h.pid, a.usename, a.application_name, a.xact_start
+        from tms._gate_holders() h left join pg_stat_activity a on a.pid = h.pid where h.holder = any (waiting) loop
+      begin
+        done := victim.pid is not null and pg_terminate_backend(victim.pid);
+      exception when others then done := false; -- a superuser's, or pg_signal_backend is not ours
+      end;
+      if done then
+        ended := ended || jsonb_build_object('pid', victim.pid, 'login', victim.usename, 'application', left(victim.application_name, 60),
+          'transaction_began', tms._utc(victim.xact_start));
+      end if;
+    end loop;
+    -- a session ends in a millisecond; one that hangs in the kernel may not
+    for attempt in 1 .. 200 loop
+      waiting := array(select h.holder from tms._gate_holders() h where h.holder = any (waiting));
+      exit when waiting = '{}' or (attempt > 20 and ended = '[]');
+      perform pg_sleep(0.005);
+    end loop;
+  end if;
+  return jsonb_build_object('fenced', waiting = '{}', 'ms', round(extract(epoch from clock_timestamp() - began) * 1000, 3),
+    'waited_for', waited, 'terminated', ended, 'survivors', to_jsonb(waiting));
+end
+$$;
+
+-- Halts the fleet. No request id: halting twice is halting once. Stores nothing that could be waited for before the mark
+-- stands; certificate and ledger are fence_certificate's.
+create or replace function tms.fence_halt(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('fence_halt', args, '{why,grace_ms}', 'incident.emergency_stop');
+  mark bigint;
+  settled jsonb;
+  halt bigint;
+  already boolean;
+  running integer;
+  began timestamptz;
+begin
+  if c.answer is not null then return c.answer; end if;
+  began := clock_timestamp();
+  -- without it the mark could be lost in a crash right after the answer: seen in 5 of 8
+  perform set_config('synchronous_commit', 'on', true);
+  select last_value into mark from tms.fence_mark;
+  already := mark % 2 = 1;
+  if already then
+    -- another halt's transaction may not have reached the disk yet; setting it again makes it this one's too
+    perform setval('tms.fence_mark', mark);
+  else
+    perform setval('tms.fence_mark', mark + 1);
+    mark := mark + 1;
+  end if;
+  settled := tms._settle(least(greatest(coalesce((args ->> 'grace_ms')::integer, 250), 0), 5000), true);
+  -- Nothing below may keep the halt from being answered.
+  begin
+    perform tms._signal('control');
+  exception when others then null;
+  end;
+  begin
+    select count(*) into running from tms.agent_tasks t where t.status = 'running';
+    insert into tms.halts (kind, epoch, at, by_id, by_name, why, fenced, ms_to_fence, waited_for, terminated, survivors, in_flight)
+      values ('halt', mark / 2, began, c.principal_id, c.who, coalesce(left(args ->> 'why', 1000), ''), (settled -> 'fenced')::boolean,
+              round(extract(epoch from clock_timestamp() - began) * 1000, 3), settled -> 'waited_for', settled -> 'terminated',
+              settled -> 'survivors', running)
+      returning id into halt;
+  exception when others then null;
+  end;
+  return jsonb_build_object('halt', halt::text, 'epoch', mark / 2, 'already', already, 'fenced', settled -> 'fenced', 'at', tms._utc(began),
+    'ms', round(extract(epoch from clock_timestamp() - began) * 1000, 3), 'waited_for', settled -> 'waited_for',
+    'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors', 'in_flight', running);
+end
+$$;
+grant execute on function tms.fence_halt(jsonb) to tms_caller;
+
+-- The facts of a halt, and its ledger row the first time it is asked for.
+create or replace function tms.fence_certificate(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('fence_certificate', args, '{request_id,halt}', 'incident.emergency_stop');
+  h tms.halts;
+  answer jsonb;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint;
+  if h.id is null then
+    return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms agents status']);
+  end if;
+  answer := tms._halt_json(h);
+  perform tms._record(c, 'fence.halt', 'done', 'halt ' || h.id, h.why, answer);
+  return tms._finish(c, answer);
+end
+$$;
+grant execute on function tms.fence_certificate(jsonb) to tms_caller;
+
+create or replace function tms._halt_json(h tms.halts) returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select jsonb_build_object(
+    'halt', h.id::text, 'kind', h.kind, 'epoch', h.epoch, 'at', tms._utc(h.at), 'by', h.by_name, 'why', h.why, 'fenced', h.fenced,
+    'ms_to_fence', h.ms_to_fence::text, 'waited_for', h.waited_for, 'terminated', h.terminated, 'survivors', h.survivors,
+    'in_flight', h.in_flight, 'resumed_at', tms._utc(h.resumed_at), 'resumed_by', h.resumed_by,
+    'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(w.acknowledged_at)) order by w.id), '[]')
+                       from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at),
+    'silent', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
+                 from tms.workers w where w.started_at <= h.at and w.lease_until > h.at
+                  and (w.stopped_at is null or w.stopped_at > h.at) and w.acknowledged_epoch is distinct from h.epoch))
+$$;
+
+-- Lifts the halt in two calls, so that the record stands before anything may commit: `prepare` raises the epoch, `lift`
+-- moves the mark. Between the two the fleet is still halted.
+create or replace function tms.fence_resume(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('fence_resume', args, '{request_id,step,why}', 'incident.resume');
+  mark bigint;
+  reason text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  reason := tms._text(args, 'why');
+  if coalesce(args ->> 'step', '') not in ('prepare', 'lift') then raise exception '"step" is prepare or lift' using errcode = 'TM400'; end if;
+  perform from tms.fence for update;
+  select last_value into mark from tms.fence_mark;
+  if mark % 2 = 0 then
+    return tms._refuse(c, 'CONFLICT', 'the fleet is not halted', format('epoch %s is running', mark / 2), array['tms agents status']);
+  end if;
+  if args ->> 'step' = 'prepare' then
+    update tms.fence set epoch = mark / 2 + 1;
+    update tms.halts set resumed_at = clock_timestamp(), resumed_by = c.who, resumed_why = reason where kind = 'halt' and resumed_at is null;
+    perform tms._record(c, 'fence.resume', 'done', 'epoch ' || (mark / 2 + 1), reason, jsonb_build_object('epoch', mark / 2 + 1));
+    return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1, 'lifted', false));
+  end if;
+  if (select f.epoch from tms.fence f) <> mark / 2 + 1 then
+    return tms._refuse(c, 'CONFLICT', 'this halt has no record of its end yet', 'prepare comes before lift', array['tms incident resume <id>']);
+  end if;
+  perform set_config('synchronous_commit', 'on', true);
+  perform tms._signal('control');
+  perform setval('tms.fence_mark', mark + 1);
+  return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1, 'lifted', true));
+end
+$$;
+grant execute on function tms.fence_resume(jsonb) to tms_caller;
+
+-- Safe mode is wider: people's writes to guarded tables stop too.
+create or replace function tms.safe_mode_on(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('safe_mode_on', args, '{why}', 'incident.safe_mode_on');
+  mark bigint;
+  settled jsonb;
+  halt bigint;
+  began timestamptz := clock_timestamp();
+begin
+  if c.answer is not null then return c.answer; end if;
+  perform set_config('synchronous_commit', 'on', true);
+  select last_value into mark from tms.safe_mode_mark;
+  mark := mark + (mark + 1) % 2;
+  perform setval('tms.safe_mode_mark', mark);
+  settled := tms._settle(250, true);
+  begin
+    perform tms._signal('control');
+    insert into tms.halts (kind, epoch, at, by_id, by_name, why, fenced, ms_to_fence, waited_for, terminated, survivors, in_flight)
+      values ('safe_mode', mark / 2, began, c.principal_id, c.who, coalesce(left(args ->> 'why', 1000), ''), (settled -> 'fenced')::boolean,
+              round(extract(epoch from clock_timestamp() - began) * 1000, 3), settled -> 'waited_for', settled -> 'terminated', settled -> 'survivors', 0)
+      returning id into halt;
+    perform tms._record(c, 'safe_mode.on', 'done', 'safe mode ' || (mark / 2), coalesce(args ->> 'why', ''), settled);
+  exception when others then null;
+  end;
+  return jsonb_build_object('halt', halt::text, 'epoch', mark / 2, 'fenced', settled -> 'fenced', 'ms', settled -> 'ms',
+    'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors');
+end
+$$;
+grant execute on function tms.safe_mode_on(jsonb) to tms_caller;
+
+-- Needs the override token as well as the role; the token's sha256 is compared, the token itself never gets here.
+create or replace function tms.safe_mode_off(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('safe_mode_off', args, '{request_id,override_token_sha256,why}', 'incident.safe_mode_off');
+  mark bigint;
+  reason text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  reason := tms._text(args, 'why');
+  if not exists (select from tms.environment e where e.override_token_sha256 = args ->> 'override_token_sha256') then
+    return tms._refuse(c, 'TOKEN_WRONG', 'this is not the override token', 'init printed it once; the database has its hash', array['tms incident safe-mode off']);
+  end if;
+  perform from tms.fence for update;
+  select last_value into mark from tms.safe_mode_mark;
+  if mark % 2 = 0 then
+    return tms._refuse(c, 'CONFLICT', 'safe mode is not on', 'there is nothing to leave', array['tms agents status']);
+  end if;
+  -- Not in two steps: a person who cannot write for a moment longer than the record says loses nothing.
+  update tms.fence set safe_epoch = mark / 2 + 1;
+  update tms.halts set resumed_at = clock_timestamp(), resumed_by = c.who, resumed_why = reason where kind = 'safe_mode' and resumed_at is null;
+  perform tms._record(c, 'safe_mode.off', 'done', 'safe mode ' || (mark / 2), reason, '{}');
+  perform tms._signal('control');
+  perform set_config('synchronous_commit', 'on', true);
+  perform setval('tms.safe_mode_mark', mark + 1);
+  return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1));
+end
+$$;
+grant execute on function tms.safe_mode_off(jsonb) to tms_caller;
+
+create or replace function tms.fence_state(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('fence_state', args, '{}', 'agents.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return tms._fence_json() || jsonb_build_object(
+    'since', (select tms._utc(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null order by h.id desc limit 1),
+    'halts', (select coalesce(jsonb_agg(tms._halt_json(x.h) order by (x.h).id desc), '[]') from (select h from tms.halts h order by h.id desc limit 10) x (h)));
+end
+$$;
+grant execute on function tms.fence_state(jsonb) to tms_caller;
+
+-- ---------------------------------------------------------------------------------------------- guarded tables
+-- Called by the table's owner: it runs with the caller's rights, because only an owner may make a trigger fire always. A
+-- trigger on a partitioned table does not see writes straight to a partition, so each partition gets its own; call it again
+-- after adding one (`tms guard check` finds those without).
+create or replace function tms.guard_table(target regclass) returns integer
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  t regclass;
+  kind "char";
+  guarded integer := 0;
+begin
+  if (select c.relkind not in ('r', 'p') or c.relnamespace = 'tms'::regnamespace or c.relnamespace = 'pg_catalog'::regnamespace from pg_class c where c.oid = target) then
+    raise exception '% is not a table of yours', target using errcode = 'TM400';
+  end if;
+  for t, kind in select p.relid, c.relkind from pg_partition_tree(target) p join pg_class c on c.oid = p.relid
+              union select c.oid, c.relkind from pg_class c where c.oid = target loop
+    if kind = 'f' then raise exception '% is a foreign table: its writes happen elsewhere and cannot be guarded', t using errcode = 'TM400'; end if;
+    if not exists (select from pg_trigger g where g.tgrelid = t and g.tgname = 'tms_fence') then
+      execute format('create trigger tms_fence before insert or update or delete on %s for each statement execute function tms.fence_guard()', t);
+    end if;
+    execute format('alter table %s enable always trigger tms_fence', t);
+    -- statements that change partition-wise and TRUNCATE have their own event
+    if not exists (select from pg_trigger g where g.tgrelid = t and g.tgname = 'tms_fence_truncate') then
+      execute format('create trigger tms_fence_truncate before truncate on %s for each statement execute function tms.fence_guard()', t);
+    end if;
+    execute format('alter table %s enable always trigger tms_fence_truncate', t);
+    guarded := guarded + 1;
+  end loop;
+  return guarded;
+end
+$$;
+-- Harmless to whoever doesn't own a table; a trigger function can't be called by hand.
+grant execute on function tms.guard_table(regclass), tms.fence_guard() to public;
+
+-- Every guarded table and each of its partitions: does the guard stand everywhere, and does it fire always.
+create or replace function tms.guard_check(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('guard_check', args, '{}', 'agents.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object('tables', (
+    with guards as (
+      select g.tgrelid as oid, bool_and(g.tgenabled = 'A') as always, count(*) filter (where g.tgname in ('tms_fence', 'tms_fence_truncate')) as made,
+             bool_or(g.tgname = 'tms_fence' and g.tgtype = 30) as writes, bool_or(g.tgname = 'tms_fence_truncate' and g.tgtype = 34) as truncates
+        from pg_trigger g where g.tgfoid = 'tms.fence_guard()'::regprocedure and not g.tgisinternal group by 1
+    ), roots as (
+      select distinct coalesce(pg_partition_root(g.oid), g.oid::regclass) as root from guards g
+    ), everything as (
+      select r.root, p.relid as oid from roots r, lateral (select relid from pg_partition_tree(r.root) union select r.root) p (relid)
+    )
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'table', format('%s.%s', n.nspname, t.relname), 'root', e.root::text,
+        'state', case when g.oid is null then 'unguarded' when not g.always then 'not always' when not (coalesce(g.writes, false) and coalesce(g.truncates, false)) then 'incomplete' else 'guarded' end)
+        order by e.root::text collate "C", t.relname collate "C"), '[]')
+      from everything e join pg_class t on t.oid = e.oid join pg_namespace n on n.oid = t.relnamespace left join guards g on g.oid = e.oid));
+end
+$$;
+grant execute on function tms.guard_check(jsonb) to tms_caller;
+
+-- The identity functions stand before this file; the guard needs them as tms_owner.
+set local role tms_identity;
+grant execute on function tms._human() to tms_owner;
+set local role tms_owner;

@@ -1,0 +1,167 @@
+-- Workers: who works, how much at once, what they are told.
+--
+-- Guarantees: the slots of all live workers are never more than the fleet's limit; a worker that stops renewing its lease has
+-- no slots and may finish nothing; its tasks go back through normal backoff.
+
+set local role tms_owner;
+
+-- A lease, and what a claim may hold beyond what runs: ten times the slots keep a worker busy through a round trip.
+create or replace function tms._lease() returns interval language sql immutable as $$ select interval '15 seconds' $$;
+create or replace function tms._buffer_factor() returns integer language sql immutable as $$ select 10 $$;
+
+-- The hot path's start: checks arguments and caller like tms._begin, and stores nothing. A repeat of these calls is safe by
+-- what they name: a claim counts up, and only the newest may finish.
+create or replace function tms._begin_work(fn text, args jsonb, allowed text[], operation text) returns tms.call
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call;
+  stray text;
+begin
+  if args is null or jsonb_typeof(args) <> 'object' then
+    raise exception '% takes one JSON object', fn using errcode = 'TM400';
+  end if;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'tms is called at read committed: this transaction is %', current_setting('transaction_isolation')
+      using errcode = 'TM400', hint = 'begin isolation level read committed';
+  end if;
+  select k into stray from jsonb_object_keys(args) k where k <> all (allowed) limit 1;
+  if found then raise exception '% has no argument "%"', fn, left(stray, 60) using errcode = 'TM400'; end if;
+  c.principal_id := tms._works(operation);
+  if c.principal_id is null then
+    -- the long way finds the reason and records it
+    c := tms._begin(fn, args, allowed, operation);
+    if c.answer is null then c.answer := tms._refuse(c, 'ROLE_DENIED', format('%s may not %s', c.who, operation), 'it is fleet-wide work', array['tms whoami']); end if;
+    return c;
+  end if;
+  c.fn := fn;
+  c.operation := operation;
+  return c;
+end
+$$;
+
+-- Fills in what a record needs; only who is refused or recorded pays for it.
+create or replace function tms._name(c tms.call) returns tms.call
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  credential tms.logins;
+begin
+  select * into credential from tms._credential();
+  c.credential := coalesce(credential.kind || ':' || credential.id, 'unknown:' || session_user);
+  c.who := coalesce(tms._principal_name(c.principal_id), 'login ' || session_user);
+  c.role := coalesce(c.role, c.who);
+  return c;
+end
+$$;
+
+create or replace function tms._no_worker(c tms.call, worker text) returns jsonb
+language sql as $$
+  select tms._refuse(tms._name(c), 'LEASE_LOST', pg_catalog.format('worker %s is not working here', pg_catalog.left(worker, 20)),
+    'its lease ended, it signed off, or it is another account''s', array['tms agents status'])
+$$;
+
+-- The caller's living worker; no row: it has none of that number.
+create or replace function tms._worker(c tms.call, worker bigint) returns tms.workers
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select w from tms.workers w
+   where w.id = worker and w.principal_id = c.principal_id and w.stopped_at is null and w.lease_until > clock_timestamp()
+$$;
+
+-- What every answer to a worker says about control. Flags that decide are read where they decide.
+create or replace function tms._control() returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select tms._fence_json() || jsonb_build_object(
+    'agents', (select coalesce(jsonb_object_agg(s.agent, s.state), '{}') from tms.agent_state s where s.state <> 'running'),
+    'tenants', (select coalesce(jsonb_object_agg(s.company_id, s.state), '{}') from tms.tenant_state s where s.state <> 'running'))
+$$;
+
+create or replace function tms._fleet_limit() returns integer
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select least(150, coalesce((tms._flag_value('budget.agents.maxConcurrent', null) #>> '{}')::integer, 150))
+$$;
+
+-- Slots for a worker that wants some: what is left of the fleet's. One at a time, or two would both get the rest.
+create or replace function tms._lease_slots(worker bigint, wanted integer) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  taken integer;
+  given integer;
+begin
+  perform pg_advisory_xact_lock(hashtext('tms slots'), 0);
+  select coalesce(sum(w.slots), 0) into taken from tms.workers w
+   where w.id <> worker and w.stopped_at is null and w.lease_until > clock_timestamp();
+  given := greatest(0, least(wanted, tms._fleet_limit() - taken));
+  update tms.workers w set slots = given, wanted = _lease_slots.wanted, lease_until = clock_timestamp() + tms._lease() where w.id = worker;
+  return given;
+end
+$$;
+
+create or replace function tms.worker_hello(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('worker_hello', args, '{request_id,name,host,pid,agents,slots}', 'task.work');
+  made bigint;
+  given integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  if jsonb_typeof(args -> 'agents') <> 'array' then raise exception '"agents" is a list' using errcode = 'TM400'; end if;
+  insert into tms.workers as w (principal_id, request_id, name, host, pid, agents, wanted, slots, lease_until)
+    values (c.principal_id, (args ->> 'request_id')::uuid, tms._text(args, 'name', 100), tms._text(args, 'host', 255), (args ->> 'pid')::integer,
+            array(select jsonb_array_elements_text(args -> 'agents')), greatest((args ->> 'slots')::integer, 0), 0, clock_timestamp() + tms._lease())
+    on conflict (request_id) do update set lease_until = excluded.lease_until where w.principal_id = excluded.principal_id and w.stopped_at is null
+    returning id into made;
+  if made is null then return tms._no_worker(c, 'of this request'); end if;
+  given := tms._lease_slots(made, greatest((args ->> 'slots')::integer, 0));
+  return jsonb_build_object('worker', made::text, 'slots', given, 'lease_ms', extract(epoch from tms._lease()) * 1000, 'control', tms._control());
+end
+$$;
+grant execute on function tms.worker_hello(jsonb) to tms_caller;
+
+-- The heartbeat: renews the lease, asks for slots again, says which halt was seen. Also how a worker learns everything when
+-- no push reaches it.
+create or replace function tms.worker_beat(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('worker_beat', args, '{worker,slots,acknowledges}', 'task.work');
+  w tms.workers;
+  given integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  w := tms._worker(c, (args ->> 'worker')::bigint);
+  if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  given := w.slots;
+  if coalesce((args ->> 'slots')::integer, w.wanted) <> w.slots or w.slots > tms._fleet_limit() then
+    given := tms._lease_slots(w.id, greatest(coalesce((args ->> 'slots')::integer, w.wanted), 0));
+  else
+    update tms.workers x set lease_until = clock_timestamp() + tms._lease() where x.id = w.id;
+  end if;
+  if args ->> 'acknowledges' is not null then
+    update tms.workers x set acknowledged_epoch = (args ->> 'acknowledges')::bigint, acknowledged_at = clock_timestamp()
+     where x.id = w.id and x.acknowledged_epoch is distinct from (args ->> 'acknowledges')::bigint;
+  end if;
+  return jsonb_build_object('slots', given, 'control', tms._control(),
+    'policies', (select tms._sha256(string_agg(p.agent || p.sha256, ',' order by p.agent)) from tms.agent_policies p));
+end
+$$;
+grant execute on function tms.worker_beat(jsonb) to tms_caller;
+
+-- Signs off. What it still holds goes back at once, without an attempt spent.
+create or replace function tms.worker_bye(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('worker_bye', args, '{worker}', 'task.work');
+  w tms.workers;
+  back integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into w from tms.workers x where x.id = (args ->> 'worker')::bigint and x.principal_id = c.principal_id;
+  if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  with mine as (
+    update tms.agent_tasks t set status = 'pending', worker_id = null, attempts = greatest(t.attempts - 1, 0), run_until = null
+     where t.worker_id = w.id and t.status = 'running' returning 1)
+  select count(*) into back from mine;
+  update tms.workers x set stopped_at = clock_timestamp(), slots = 0 where x.id = w.id and x.stopped_at is null;
+  perform pg_notify('tms_tasks', '');
+  return jsonb_build_object('returned', back);
+end
+$$;
+grant execute on function tms.worker_bye(jsonb) to tms_caller;

@@ -1,0 +1,303 @@
+-- Putting tasks in and taking them out.
+--
+-- Guarantees: a task names a function that a loaded policy allows, or it is refused; the same idempotency key of a tenant and
+-- function makes one task; a claim takes each task once, fairly across tenants, never of a paused tenant or agent, never while
+-- halted, and never beyond the worker's slots, the agent's concurrency, its requests per minute or its day's budget.
+
+set local role tms_owner;
+
+create or replace function tms._touch_queues(company uuid, agents text[], priorities smallint[]) returns void
+language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  insert into tms.queues as q (company_id, agent, priority, touched_on)
+    select distinct company, a, p, current_date from unnest(agents, priorities) u (a, p) order by 2, 3
+    on conflict on constraint queues_pkey do update set touched_on = current_date where q.touched_on <> current_date
+$$;
+
+-- At most 1,000 tasks of one tenant. `function` may be given once for all.
+create or replace function tms.tasks_enqueue(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('tasks_enqueue', args, '{request_id,tenant,tasks}', 'task.enqueue');
+  n integer;
+  unknown text;
+  ids jsonb;
+  keyed boolean;
+begin
+  if c.answer is not null then return c.answer; end if;
+  if c.company_id is null then raise exception '"tenant" is missing' using errcode = 'TM400'; end if;
+  if not tms._human() and tms._pass() is not null then return tms._fenced(c); end if;
+  if jsonb_typeof(args -> 'tasks') is distinct from 'array' then raise exception '"tasks" is a list' using errcode = 'TM400'; end if;
+  n := jsonb_array_length(args -> 'tasks');
+  if n not between 1 and 1000 then raise exception 'a call takes 1 to 1,000 tasks' using errcode = 'TM400'; end if;
+  select x.function into unknown from jsonb_to_recordset(args -> 'tasks') x (function text)
+    left join tms.agent_functions f on f.fn_name = x.function where f.fn_name is null limit 1;
+  if found then
+    return tms._refuse(c, 'POLICY_DENIED', format('no loaded policy allows the function "%s"', left(coalesce(unknown, ''), 120)),
+      'a function without a policy is denied', array['tms agents list', 'tms agents policy check']);
+  end if;
+  if exists (select from jsonb_to_recordset(args -> 'tasks') x (payload jsonb) where octet_length(x.payload::text) > 262144) then
+    raise exception 'a payload is larger than 256 KB: put it into a table and its key here' using errcode = 'TM400';
+  end if;
+  with rows as materialized (
+    select x.ord, x.function, f.agent, p.max_attempts, x.key, coalesce(x.priority, 0)::smallint as priority, x.payload, x.traceparent,
+           case when x.delay_ms is null then null else clock_timestamp() + least(greatest(x.delay_ms, 0), 31536000000) * interval '1 millisecond' end as due
+      from (select row_number() over () as ord, y.* from jsonb_to_recordset(args -> 'tasks')
+              y (function text, payload jsonb, key text, delay_ms bigint, priority integer, traceparent text)) x
+      join tms.agent_functions f on f.fn_name = x.function join tms.agent_policies p on p.agent = f.agent
+  ), queues as (
+    select tms._touch_queues(c.company_id, array_agg(r.agent), array_agg(r.priority)) from rows r
+  ), made as (
+    insert into tms.agent_tasks (company_id, agent, fn_name, payload, priority, max_attempts, next_run_at, idempotency_key, traceparent, created_by)
+      select c.company_id, r.agent, r.function, coalesce(r.payload, '{}'), r.priority, r.max_attempts, coalesce(r.due, clock_timestamp()), r.key, left(r.traceparent, 80), c.principal_id
+        from rows r order by r.ord
+      on conflict (company_id, fn_name, idempotency_key) where idempotency_key is not null do nothing
+      returning id, fn_name, idempotency_key
+  )
+  select jsonb_agg(m.id::text order by m.id), (select bool_or(r.key is not null) from rows r) into ids, keyed
+    from made m cross join (select count(*) from queues) q;
+  if keyed then
+    -- a key that was there already answers with the task it made; keys in the call's own list may repeat
+    select jsonb_agg(coalesce(t.id, 0)::text order by x.ord) into ids
+      from (select row_number() over () as ord, y.* from jsonb_to_recordset(args -> 'tasks') y (function text, key text)) x
+      left join lateral (select t.id from tms.agent_tasks t where t.company_id = c.company_id and t.fn_name = x.function and t.idempotency_key = x.key) t on x.key is not null;
+  end if;
+  perform pg_notify('tms_tasks', '');
+  return tms._finish(c, jsonb_build_object('ids', coalesce(ids, '[]')));
+end
+$$;
+grant execute on function tms.tasks_enqueue(jsonb) to tms_caller;
+
+-- May agents take work for this tenant: the two flags that say so.
+create or replace function tms._autonomy(company uuid) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(tms._flag_value('agents.autonomousEnabled', company) = 'true', false)
+     and coalesce(tms._flag_value('autonomy.mode', company) <> '"OFF"', false)
+$$;
+
+-- Tenants that may be worked for. Flags are evaluated once where no tenant has a value of its own.
+create or replace function tms._autonomous(companies uuid[]) returns uuid[]
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if exists (select from tms.feature_flags_v2 f where f.key in ('agents.autonomousEnabled', 'autonomy.mode')
+               and (f.level = 'tenant' or f.rollout < 10000)) then
+    return array(select c from unnest(companies) c where tms._autonomy(c));
+  end if;
+  return case when tms._autonomy(null) then companies else '{}' end;
+end
+$$;
+
+-- Which queues may be claimed from now, and how many at most (null: as many as there are). Takes the rows of agents that have
+-- a limit, so that two claims at once don't both take the last place.
+create or replace function tms._open_queues(serves text[])
+returns table (company_id uuid, agent text, priority smallint, room integer)
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  p tms.agent_policies;
+  st tms.agent_state;
+  rooms jsonb := '{}';
+  here integer;
+  this_minute timestamptz := date_trunc('minute', clock_timestamp());
+begin
+  for p in select * from tms.agent_policies x where x.agent = any (serves) order by x.agent loop
+    select * into st from tms.agent_state x where x.agent = p.agent;
+    continue when st.state <> 'running';
+    here := null;
+    if p.requests_per_minute is not null or p.concurrency is not null or st.breaker <> 'closed' then
+      insert into tms.agent_state (agent) values (p.agent) on conflict do nothing;
+      select * into st from tms.agent_state x where x.agent = p.agent for update;
+      continue when st.state <> 'running';
+      if st.breaker = 'open' then
+        continue when st.breaker_until > clock_timestamp();
+        update tms.agent_state x set breaker = 'half_open', breaker_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond' where x.agent = p.agent;
+        here := 1;
+      elsif st.breaker = 'half_open' then
+        -- one probe at a time; one that never came back is given up
+        continue when st.breaker_until > clock_timestamp();
+        update tms.agent_state x set breaker_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond' where x.agent = p.agent;
+        here := 1;
+      end if;
+      if p.concurrency is not null then
+        here := least(here, p.concurrency - (select count(*)::integer from tms.agent_tasks t where t.status = 'running' and t.agent = p.agent));
+      end if;
+      if p.requests_per_minute is not null then
+        here := least(here, p.requests_per_minute - case when st.minute = this_minute then st.minute_used else 0 end);
+      end if;
+      continue when here <= 0;
+    end if;
+    rooms := rooms || jsonb_build_object(p.agent, here);
+  end loop;
+  return query
+    with allowed as materialized (
+      select unnest(tms._autonomous(array(
+        select distinct q.company_id from tms.queues q
+         where not exists (select from tms.tenant_state s where s.company_id = q.company_id and s.state <> 'running')))) as id
+    )
+    select q.company_id, q.agent, q.priority, (rooms ->> q.agent)::integer
+      from tms.queues q join allowed a on a.id = q.company_id
+     where rooms ? q.agent
+       and not exists (
+         select from tms.agent_policies l
+           join lateral (select sum(d.tokens) as tokens, sum(d.calls) as calls, sum(d.cost) as cost from tms.spend d
+                          where d.company_id = q.company_id and d.day = (clock_timestamp() at time zone 'UTC')::date and d.agent = q.agent) d
+             on d.tokens >= l.tokens_per_day or d.calls >= l.calls_per_day or d.cost >= l.cost_per_day
+          where l.agent = q.agent and coalesce(l.tokens_per_day, l.calls_per_day, l.cost_per_day) is not null);
+end
+$$;
+
+create or replace function tms.tasks_claim(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit}', 'task.work');
+  w tms.workers;
+  want integer;
+  q_company uuid[];
+  q_agent text[];
+  q_priority smallint[];
+  q_room integer[];
+  tenants integer;
+  share integer;
+  ids bigint[];
+  more bigint[];
+  taken jsonb;
+  used record;
+begin
+  if c.answer is not null then return c.answer; end if;
+  w := tms._worker(c, (args ->> 'worker')::bigint);
+  if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'tasks', '[]'::jsonb); end if;
+  want := least(greatest((args ->> 'limit')::integer, 0), 1000,
+    w.slots * tms._buffer_factor() - (select count(*)::integer from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running'));
+  if want > 0 then
+    select array_agg(o.company_id), array_agg(o.agent), array_agg(o.priority), array_agg(o.room), count(distinct o.company_id)
+      into q_company, q_agent, q_priority, q_room, tenants from tms._open_queues(w.agents) o;
+  end if;
+  if want > 0 and tenants > 0 then
+    -- First everybody's share, then the rest to whoever has more: one tenant's backlog delays another's task by a batch at most.
+    share := ceil(want::numeric / tenants);
+    for round in 1 .. 2 loop
+      with heads as materialized (
+        select h.id, q.agent, q.room, q.priority, h.place, h.next_run_at
+          from unnest(q_company, q_agent, q_priority, q_room) q (company_id, agent, priority, room)
+         cross join lateral (
+           select x.id, x.next_run_at, row_number() over () as place from (
+             select t.id, t.next_run_at from tms.agent_tasks t
+              where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status = 'pending'
+                and t.next_run_at <= clock_timestamp() and (round = 1 or t.id <> all (ids))
+              order by t.next_run_at, t.id limit least(case when round = 1 then share else want - cardinality(ids) end, q.room)
+              for update skip locked) x) h
+      ), ranked as (
+        select h.id, h.room, h.priority, h.place, h.next_run_at,
+               row_number() over (partition by h.agent order by h.priority desc, h.place, h.next_run_at, h.id) as of_agent
+          from heads h
+      )
+      select array_agg(r.id) into more from (
+        select r.id from ranked r
+         where r.room is null or r.of_agent <= r.room
+         order by r.priority desc, r.place, r.next_run_at, r.id limit want - coalesce(cardinality(ids), 0)) r;
+      ids := coalesce(ids, '{}') || coalesce(more, '{}');
+      -- a second look only where the first was full somewhere, and never for agents with a limit, which it filled exactly
+      exit when cardinality(ids) >= want or coalesce(cardinality(more), 0) < share or share >= want;
+      select array_agg(u.a), array_agg(u.b), array_agg(u.d), array_agg(u.e) into q_company, q_agent, q_priority, q_room
+        from unnest(q_company, q_agent, q_priority, q_room) u (a, b, d, e) where u.e is null;
+      exit when q_company is null;
+    end loop;
+  end if;
+  if coalesce(cardinality(ids), 0) > 0 then
+    with claimed as (
+      update tms.agent_tasks t
+         set status = 'running', worker_id = w.id, attempts = t.attempts + 1, claim = t.claim + 1, claimed_at = clock_timestamp(),
+             run_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond' + tms._lease()
+        from tms.agent_policies p
+       where t.id = any (ids) and p.agent = t.agent
+       returning t.id, t.claim, t.attempts, t.max_attempts, t.company_id, t.agent, t.fn_name, t.payload, t.traceparent, t.replay_run_id,
+                 t.priority, t.next_run_at, p.timeout_ms
+    )
+    select jsonb_agg(jsonb_build_array(x.id::text, x.claim, x.attempts, x.max_attempts, x.company_id, x.fn_name, x.payload, x.traceparent, x.timeout_ms,
+             case when x.claim > 1 then (select jsonb_object_agg(s.name, s.result) from tms.task_steps s where s.task_id = x.id) end)
+             order by x.priority desc, x.next_run_at, x.id)
+      into taken from claimed x;
+    if exists (select from unnest(q_agent) a join tms.agent_policies p on p.agent = a where p.requests_per_minute is not null) then
+      update tms.agent_state s set minute = date_trunc('minute', clock_timestamp()),
+             minute_used = k.n + case when s.minute = date_trunc('minute', clock_timestamp()) then s.minute_used else 0 end
+        from (select t.agent, count(*)::integer as n from tms.agent_tasks t where t.id = any (ids) group by 1) k
+        join tms.agent_policies p on p.agent = k.agent and p.requests_per_minute is not null
+       where s.agent = k.agent;
+    end if;
+  end if;
+  return jsonb_build_object('control', tms._control(), 'tasks', coalesce(taken, '[]'));
+end
+$$;
+grant execute on function tms.tasks_claim(jsonb) to tms_caller;
+
+-- Money, tokens and calls, counted when they are spent: also for a task that fails later.
+create or replace function tms.tasks_spend(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('tasks_spend', args, '{worker,id,claim,tokens,calls,cost}', 'task.work');
+  w tms.workers;
+  t tms.agent_tasks;
+  p tms.agent_policies;
+  d_tokens bigint := greatest(coalesce((args ->> 'tokens')::bigint, 0), 0);
+  d_calls bigint := greatest(coalesce((args ->> 'calls')::bigint, 0), 0);
+  d_cost numeric := greatest(coalesce((args ->> 'cost')::numeric, 0), 0);
+  today date := (clock_timestamp() at time zone 'UTC')::date;
+  spent tms.task_spend;
+  daily tms.spend;
+  over text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  w := tms._worker(c, (args ->> 'worker')::bigint);
+  if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  if tms._pass() is not null then return tms._fenced(tms._name(c)); end if;
+  select * into t from tms.agent_tasks x where x.id = (args ->> 'id')::bigint and x.claim = (args ->> 'claim')::integer
+     and x.status = 'running' and x.worker_id = w.id;
+  if t.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  c.company_id := t.company_id;
+  select * into p from tms.agent_policies x where x.agent = t.agent;
+  -- the row first, so that two tasks at once are added up and not each measured against the same remainder
+  insert into tms.spend as s (company_id, day, agent, tokens, calls, cost) values (t.company_id, today, t.agent, 0, 0, 0)
+    on conflict on constraint spend_pkey do update set tokens = s.tokens returning * into daily;
+  insert into tms.task_spend as s (task_id, company_id, tokens, calls, cost) values (t.id, t.company_id, 0, 0, 0)
+    on conflict on constraint task_spend_pkey do update set tokens = s.tokens returning * into spent;
+  over := case
+    when spent.tokens + d_tokens > p.tokens_per_task then format('%s tokens a task', p.tokens_per_task)
+    when spent.calls + d_calls > p.calls_per_task then format('%s calls a task', p.calls_per_task)
+    when spent.cost + d_cost > p.cost_per_task then format('%s a task', p.cost_per_task)
+    when daily.tokens + d_tokens > p.tokens_per_day then format('%s tokens a day for this tenant', p.tokens_per_day)
+    when daily.calls + d_calls > p.calls_per_day then format('%s calls a day for this tenant', p.calls_per_day)
+    when daily.cost + d_cost > p.cost_per_day then format('%s a day for this tenant', p.cost_per_day) end;
+  if over is not null then
+    return tms._refuse(tms._name(c), 'BUDGET_EXCEEDED', format('%s may not spend that for task %s', t.agent, t.id), 'its policy allows ' || over,
+      array[format('tms agents policy explain %s %s', t.agent, t.fn_name)]);
+  end if;
+  update tms.spend s set tokens = s.tokens + d_tokens, calls = s.calls + d_calls, cost = s.cost + d_cost
+   where s.company_id = t.company_id and s.day = today and s.agent = t.agent;
+  update tms.task_spend s set tokens = s.tokens + d_tokens, calls = s.calls + d_calls, cost = s.cost + d_cost where s.task_id = t.id;
+  return jsonb_build_object('tokens', (spent.tokens + d_tokens)::text, 'calls', (spent.calls + d_calls)::text, 'cost', (spent.cost + d_cost)::text);
+end
+$$;
+grant execute on function tms.tasks_spend(jsonb) to tms_caller;
+
+-- The result of a step, so that a retry doesn't repeat it. The first one stays.
+create or replace function tms.tasks_step(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('tasks_step', args, '{worker,id,claim,name,result}', 'task.work');
+  w tms.workers;
+  t tms.agent_tasks;
+  stored jsonb;
+begin
+  if c.answer is not null then return c.answer; end if;
+  w := tms._worker(c, (args ->> 'worker')::bigint);
+  if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  if tms._pass() is not null then return tms._fenced(tms._name(c)); end if;
+  select * into t from tms.agent_tasks x where x.id = (args ->> 'id')::bigint and x.claim = (args ->> 'claim')::integer
+     and x.status = 'running' and x.worker_id = w.id;
+  if t.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  if octet_length(args ->> 'result') > 262144 then raise exception 'the result of a step is larger than 256 KB' using errcode = 'TM400'; end if;
+  insert into tms.task_steps as s (task_id, name, company_id, result) values (t.id, tms._text(args, 'name', 200), t.company_id, coalesce(args -> 'result', 'null'))
+    on conflict on constraint task_steps_pkey do update set result = s.result returning result into stored;
+  return jsonb_build_object('result', stored);
+end
+$$;
+grant execute on function tms.tasks_step(jsonb) to tms_caller;

@@ -1,0 +1,543 @@
+-- Ending tasks: everything a task did commits together with its end.
+--
+-- Guarantees: only the newest claim of a living worker ends a task, once; its events, follow-up tasks and `apply` calls commit
+-- in that transaction or not at all; one task's failing effect fails that task only; nothing ends while halted, and nothing of a
+-- paused tenant or agent; what needs approval is parked with its effects.
+
+set local role tms_owner;
+
+-- The next try: doubles, capped, and spread so that what failed together doesn't come back together.
+create or replace function tms._backoff(attempt integer, base_ms integer, cap_ms integer) returns interval
+language sql volatile as $$
+  select least(cap_ms, base_ms * pg_catalog.power(2, least(attempt - 1, 30))) * (0.5 + pg_catalog.random() / 2) * interval '1 millisecond'
+$$;
+
+-- Functions that `apply` may call: the owner's rights, so that they don't run with ours; not one of ours; one jsonb in.
+create or replace function tms._applicable(fn text) returns regprocedure
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select p.oid::regprocedure from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+   where n.nspname = split_part(fn, '.', 1) and p.proname = split_part(fn, '.', 2) and p.prosecdef and p.prokind = 'f'
+     and p.pronargs = 1 and p.proargtypes[0] = 'jsonb'::regtype
+     and not pg_has_role(p.proowner, 'tms_owner', 'member') and not pg_has_role(p.proowner, 'tms_identity', 'member')
+     and n.nspname not in ('tms', 'pg_catalog', 'information_schema')
+$$;
+
+-- A superuser is a member of every role, so on the embedded database the owner is compared by name instead.
+create or replace function tms._apply(fn text, args jsonb) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  f regprocedure;
+begin
+  select p.oid::regprocedure into f from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+   where n.nspname = split_part(fn, '.', 1) and p.proname = split_part(fn, '.', 2) and p.prosecdef and p.prokind = 'f'
+     and p.pronargs = 1 and p.proargtypes[0] = 'jsonb'::regtype and n.nspname not in ('tms', 'pg_catalog', 'information_schema')
+     and p.proowner not in ('tms_owner'::regrole, 'tms_identity'::regrole);
+  if f is null then
+    raise exception 'apply: % is no security definer function of yours with one jsonb argument', left(fn, 120) using errcode = 'TM403';
+  end if;
+  execute format('select %s($1)', f::oid::regproc) using args;
+end
+$$;
+
+-- Events of finished tasks, and a delivery for each target that wants them.
+create or replace function tms._publish(
+  companies uuid[], topics text[], payloads jsonb[], orders text[], keys text[], tasks bigint[], claims integer[], traces text[], lane text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  n integer;
+begin
+  with wanted as materialized (
+    select * from unnest(companies, topics, payloads, orders, keys, tasks, claims, traces) with ordinality
+      u (company_id, topic, payload, ordering_key, key, task_id, claim, traceparent, ord)
+  ), events as (
+    insert into tms.outbox_events (company_id, topic, payload, ordering_key, idempotency_key, task_id, claim, traceparent)
+      select w.company_id, w.topic, coalesce(w.payload, '{}'), w.ordering_key, w.key, w.task_id, w.claim, w.traceparent from wanted w
+       where w.key is null order by w.ord
+      returning id, company_id, topic, ordering_key, created_at
+  ), deliveries as (
+    insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
+      select e.id, t.name, e.company_id, lane, e.ordering_key, e.created_at
+        from events e join tms.outbox_targets t on tms._matches(e.topic, t.topics) and (t.company_id is null or t.company_id = e.company_id)
+       order by e.id
+  )
+  select count(*) into n from events;
+  if exists (select from unnest(keys) k where k is not null) then n := n + tms._publish_once(companies, topics, payloads, orders, keys, tasks, claims, traces, lane); end if;
+  if n > 0 then perform pg_notify('tms_outbox', ''); end if;
+  return n;
+end
+$$;
+
+-- The same for events with an idempotency key: within its window a key makes one event.
+create or replace function tms._publish_once(
+  companies uuid[], topics text[], payloads jsonb[], orders text[], keys text[], tasks bigint[], claims integer[], traces text[], lane text) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  e record;
+  made tms.outbox_events;
+  n integer := 0;
+begin
+  -- in the order of the keys, so that two batches with the same ones wait for each other and don't deadlock
+  for e in select * from unnest(companies, topics, payloads, orders, keys, tasks, claims, traces) with ordinality
+             u (company_id, topic, payload, ordering_key, key, task_id, claim, traceparent, ord) where u.key is not null
+            order by u.company_id, u.topic, u.key, u.ord loop
+    insert into tms.outbox_keys as k (company_id, topic, key, event_id, until)
+      values (e.company_id, e.topic, e.key, 0, clock_timestamp() + interval '24 hours')
+      on conflict on constraint outbox_keys_pkey do update set until = excluded.until where k.until < clock_timestamp();
+    continue when not found;
+    insert into tms.outbox_events (company_id, topic, payload, ordering_key, idempotency_key, task_id, claim, traceparent)
+      values (e.company_id, e.topic, coalesce(e.payload, '{}'), e.ordering_key, e.key, e.task_id, e.claim, e.traceparent) returning * into made;
+    update tms.outbox_keys k set event_id = made.id where k.company_id = e.company_id and k.topic = e.topic and k.key = e.key;
+    insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
+      select made.id, t.name, made.company_id, lane, made.ordering_key, made.created_at from tms.outbox_targets t
+       where tms._matches(made.topic, t.topics) and (t.company_id is null or t.company_id = made.company_id);
+    n := n + 1;
+  end loop;
+  return n;
+end
+$$;
+
+-- Why a task's effects may not be, by its policy; null: they may.
+create or replace function tms._effects_problem(p tms.agent_policies, effects jsonb) returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  bad text;
+begin
+  if octet_length(effects::text) > 1048576 then return 'its effects are larger than 1 MB'; end if;
+  if jsonb_typeof(effects -> 'events') = 'array' then
+    select e ->> 'topic' into bad from jsonb_array_elements(effects -> 'events') e
+     where not tms._matches(coalesce(e ->> 'topic', ''), p.publish) or length(e ->> 'topic') > 120 or length(e ->> 'order') not between 1 and 200 or length(e ->> 'key') not between 1 and 200 limit 1;
+    if found then return format('publish to "%s" is not allowed', left(coalesce(bad, ''), 120)); end if;
+  end if;
+  if jsonb_typeof(effects -> 'tasks') = 'array' then
+    select e ->> 'function' into bad from jsonb_array_elements(effects -> 'tasks') e
+     where not tms._matches(coalesce(e ->> 'function', ''), p.enqueue)
+        or not exists (select from tms.agent_functions f where f.fn_name = e ->> 'function') or length(e ->> 'key') not between 1 and 200
+        or octet_length((e -> 'payload')::text) > 262144 limit 1;
+    if found then return format('enqueue of "%s" is not allowed', left(coalesce(bad, ''), 120)); end if;
+  end if;
+  if jsonb_typeof(effects -> 'apply') = 'array' then
+    select e ->> 'fn' into bad from jsonb_array_elements(effects -> 'apply') e where not coalesce(e ->> 'fn' = any (p.apply), false) limit 1;
+    if found then return format('apply of "%s" is not allowed', left(coalesce(bad, ''), 120)); end if;
+  end if;
+  return null;
+end
+$$;
+
+-- Ends a batch. `state` is what the tasks must be in: running, or awaiting_approval when somebody approves. Answers what became of
+-- each of `rest`, and the done ones that were not this worker's to end.
+create or replace function tms._end_tasks(c tms.call, worker bigint, state text,
+  ids bigint[], claims integer[], spans integer[], traces text[], rest jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  epoch bigint := (tms._fence_json() ->> 'epoch')::bigint;
+  stamp timestamptz := clock_timestamp();
+  approving boolean := state = 'awaiting_approval';
+  stopped_agents text[] := array(select s.agent from tms.agent_state s where s.state in ('paused', 'quarantined'));
+  stopped_tenants uuid[] := array(select s.company_id from tms.tenant_state s where s.state = 'paused');
+  careful text[] := array(select unnest(p.approval) from tms.agent_policies p);
+  -- rest, taken apart
+  r_id bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[];
+  done_ids bigint[]; taken bigint[];
+  t_company uuid[]; t_agent text[];
+  bad bigint[] := '{}'; bad_class text[] := '{}'; bad_error text[] := '{}';
+  answers jsonb := '{}';
+  stale jsonb;
+  x record; e record;
+  broken boolean;
+  acting uuid;
+  pulses integer := 0;
+  replays boolean := false;
+  -- below FULL every completion is looked at for its tenant's mode
+  assisted boolean := coalesce(tms._flag_value('autonomy.mode', null) <> '"FULL"', true)
+    or exists (select from tms.feature_flags_v2 f where f.key = 'autonomy.mode' and (f.level = 'tenant' or f.rollout < 10000));
+begin
+  -- ---- completed, nothing else to do: one statement
+  if cardinality(ids) > 0 then
+    with given as (
+      select * from unnest(ids, claims, spans, traces) u (id, claim, ms, trace)
+    ), ended as (
+      update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null
+        from given g
+       where t.id = g.id and t.claim = g.claim and t.status = 'running' and t.worker_id = worker and t.run_until > stamp and not assisted
+         and t.fn_name <> all (careful) and t.agent <> all (stopped_agents) and t.company_id <> all (stopped_tenants) and t.replay_run_id is null
+       returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, g.ms, g.trace
+    ), runs as (
+      insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch)
+        select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch from ended n
+    ), pulse as (
+      select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
+    )
+    select array_agg(n.id), count(p.*) into done_ids, pulses from ended n left join pulse p on true;
+    if cardinality(done_ids) is distinct from cardinality(ids) then
+      -- what isn't simply done: of a replay, to be approved, paused, not its own, or done by the answer that got lost
+      rest := coalesce(rest, '[]') || coalesce((
+        select jsonb_agg(jsonb_build_object('id', g.id::text, 'claim', g.claim, 'outcome', 'completed', 'ms', g.ms, 'trace', g.trace))
+          from unnest(ids, claims, spans, traces) g (id, claim, ms, trace) where g.id <> all (coalesce(done_ids, '{}'))), '[]');
+    end if;
+  end if;
+  if rest is null or jsonb_array_length(rest) = 0 then return answers; end if;
+
+  -- ---- the rest, in the order of ids so that two batches never wait for each other crosswise
+  select array_agg(v.id order by v.id), array_agg(v.claim order by v.id), array_agg(v.outcome order by v.id), array_agg(v.ms order by v.id), array_agg(v.trace order by v.id),
+         array_agg(v.class order by v.id), array_agg(v.error order by v.id), array_agg(v.retry order by v.id), array_agg(v.effects order by v.id), array_agg(v.output order by v.id)
+    into r_id, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output
+    from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb)
+           order by y.id, y.claim desc) v
+    -- only those that are this worker's now; the lock keeps the reaper off
+    join lateral (select from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
+                    and (approving or (t.worker_id = worker and (t.run_until > stamp or v.outcome <> 'completed'))) for update) mine on true;
+  if exists (select from unnest(r_outcome) o where o is null or o not in ('completed', 'failed', 'returned')) then
+    raise exception '"outcome" is completed, failed or returned' using errcode = 'TM400';
+  end if;
+
+  -- what was not found: done before (the answer got lost), or somebody else's by now
+  select jsonb_object_agg(y.id::text, case
+           when exists (select from tms.agent_runs r where r.task_id = y.id and r.claim = y.claim and r.worker_id = worker and r.outcome = 'completed') then 'completed'
+           when exists (select from tms.agent_runs r where r.task_id = y.id and r.claim = y.claim and r.worker_id = worker and r.outcome = 'awaiting_approval') then 'awaiting_approval'
+           else 'stale' end)
+    into stale from jsonb_to_recordset(rest) y (id bigint, claim integer) where y.id <> all (coalesce(r_id, '{}'));
+  answers := answers || coalesce(stale, '{}');
+  if r_id is null then return answers; end if;
+
+  -- ---- completed ones: allowed by the policy?
+  select array_agg(v.id), array_agg(v.class), array_agg(v.error) into bad, bad_class, bad_error from (
+    select u.id, 'policy' as class, coalesce(case when p.agent is null then 'no policy is loaded for it' end, tms._effects_problem(p, u.effects)) as error
+      from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id left join tms.agent_policies p on p.agent = t.agent
+     where u.outcome = 'completed' and u.effects is not null) v
+   where v.error is not null;
+  bad := coalesce(bad, '{}'); bad_class := coalesce(bad_class, '{}'); bad_error := coalesce(bad_error, '{}');
+
+  -- paused: nothing commits, the work goes back
+  for x in select u.id from unnest(r_id, r_outcome) u (id, outcome) join tms.agent_tasks t on t.id = u.id
+            where u.outcome = 'completed' and (t.agent = any (stopped_agents) or t.company_id = any (stopped_tenants)) loop
+    if approving then answers := answers || jsonb_build_object(x.id::text, 'paused'); end if;
+    r_outcome[array_position(r_id, x.id)] := case when approving then 'ignored' else 'returned' end;
+  end loop;
+
+  -- to be approved: parked with what it would do
+  if not approving then
+    for x in select u.id, u.claim, u.effects, u.output, u.ms, u.trace, t.company_id, t.agent, t.fn_name, t.attempts, t.claimed_at
+               from unnest(r_id, r_claim, r_outcome, r_effects, r_output, r_ms, r_trace) u (id, claim, outcome, effects, output, ms, trace) join tms.agent_tasks t on t.id = u.id
+              where u.outcome = 'completed' and u.id <> all (bad)
+                and (t.fn_name = any (careful) or coalesce(tms._flag_value('autonomy.mode', t.company_id) <> '"FULL"', true)) loop
+      insert into tms.task_effects as f (task_id, company_id, claim, effects) values (x.id, x.company_id, x.claim, jsonb_build_object('effects', x.effects, 'output', x.output))
+        on conflict on constraint task_effects_pkey do update set claim = excluded.claim, effects = excluded.effects, at = excluded.at;
+      update tms.agent_tasks t set status = 'awaiting_approval', worker_id = null, run_until = null where t.id = x.id;
+      insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch)
+        values (x.id, x.claim, x.attempts, x.company_id, x.agent, x.fn_name, worker, 'awaiting_approval', x.claimed_at, stamp, coalesce(x.ms, 0), x.trace, epoch);
+      answers := answers || jsonb_build_object(x.id::text, 'awaiting_approval');
+      r_outcome[array_position(r_id, x.id)] := 'parked';
+    end loop;
+  end if;
+
+  -- ---- apply: all of them in one subtransaction; only when one fails, each task in its own
+  if exists (select from unnest(r_effects, r_outcome) u (f, o) where u.o = 'completed' and jsonb_typeof(u.f -> 'apply') = 'array') then
+    broken := false;
+    begin
+      for e in select t.company_id, a.value ->> 'fn' as fn, a.value -> 'args' as args
+                 from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id
+                cross join lateral jsonb_array_elements(u.effects -> 'apply') with ordinality a
+                where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'apply') = 'array'
+                order by t.company_id, u.id, a.ordinality loop
+        if acting is distinct from e.company_id then
+          acting := e.company_id;
+          perform tms._act_for(acting);
+        end if;
+        perform tms._apply(e.fn, e.args);
+      end loop;
+    exception when others then
+      -- a halt or safe mode is nobody's fault: the whole batch waits for its end
+      if sqlstate in ('TM423', '40001') then raise; end if;
+      broken := true;
+    end;
+    if broken then
+      for x in select u.id, u.effects, t.company_id from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id
+                where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'apply') = 'array' order by t.company_id, u.id loop
+        begin
+          perform tms._act_for(x.company_id);
+          for e in select a.value ->> 'fn' as fn, a.value -> 'args' as args from jsonb_array_elements(x.effects -> 'apply') with ordinality a order by a.ordinality loop
+            perform tms._apply(e.fn, e.args);
+          end loop;
+        exception when others then
+          if sqlstate in ('TM423', '40001') then raise; end if;
+          declare
+            constraint_at text; routine text := e.fn;
+          begin
+            -- the message may quote rows: only the code and the constraint are kept
+            get stacked diagnostics constraint_at = constraint_name;
+            bad := bad || x.id;
+            bad_class := bad_class || 'bug'::text;
+            bad_error := bad_error || format('apply %s failed: SQLSTATE %s%s', left(routine, 120), sqlstate, case when constraint_at <> '' then ', constraint ' || constraint_at end);
+          end;
+        end;
+      end loop;
+    end if;
+    perform tms._act_for(null);
+  end if;
+
+  -- ---- events and follow-ups of those that hold
+  perform tms._publish(array_agg(t.company_id order by u.id, v.ordinality), array_agg(v.value ->> 'topic' order by u.id, v.ordinality), array_agg(v.value -> 'payload' order by u.id, v.ordinality),
+      array_agg(v.value ->> 'order' order by u.id, v.ordinality), array_agg(v.value ->> 'key' order by u.id, v.ordinality), array_agg(u.id order by u.id, v.ordinality), array_agg(u.claim order by u.id, v.ordinality),
+      array_agg(coalesce(v.value ->> 'traceparent', t.traceparent) order by u.id, v.ordinality), 'normal')
+    from unnest(r_id, r_claim, r_outcome, r_effects) u (id, claim, outcome, effects) join tms.agent_tasks t on t.id = u.id
+   cross join lateral jsonb_array_elements(u.effects -> 'events') with ordinality v
+   where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'events') = 'array'
+  having count(*) > 0;
+
+  with wanted as materialized (
+    select t.company_id, u.id as parent, v.ordinality as ord, v.value ->> 'function' as fn, v.value -> 'payload' as payload, v.value ->> 'key' as key,
+           least(greatest(coalesce((v.value ->> 'priority')::integer, 0), -1), 1)::smallint as priority, least(greatest(coalesce((v.value ->> 'delay_ms')::bigint, 0), 0), 31536000000) as delay_ms,
+           coalesce(v.value ->> 'traceparent', t.traceparent) as traceparent
+      from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id
+     cross join lateral jsonb_array_elements(u.effects -> 'tasks') with ordinality v
+     where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'tasks') = 'array'
+  ), queues as (
+    select tms._touch_queues(k.company_id, array_agg(f.agent), array_agg(k.priority)) from wanted k join tms.agent_functions f on f.fn_name = k.fn group by k.company_id
+  ), made as (
+    insert into tms.agent_tasks (company_id, agent, fn_name, payload, priority, max_attempts, next_run_at, idempotency_key, traceparent, created_by, parent_id)
+      select k.company_id, f.agent, k.fn, coalesce(k.payload, '{}'), k.priority, p.max_attempts, stamp + k.delay_ms * interval '1 millisecond', k.key, left(k.traceparent, 80), c.principal_id, k.parent
+        from wanted k join tms.agent_functions f on f.fn_name = k.fn join tms.agent_policies p on p.agent = f.agent order by k.parent, k.ord
+      on conflict (company_id, fn_name, idempotency_key) where idempotency_key is not null do nothing returning 1
+  )
+  select count(*) into pulses from made m cross join (select count(*) from queues) q;
+  if pulses > 0 then perform pg_notify('tms_tasks', ''); end if;
+
+  -- ---- completed
+  with ended as (
+    update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null, output = u.output, error_class = null, error = null
+      from unnest(r_id, r_claim, r_outcome, r_ms, r_trace, r_output) u (id, claim, outcome, ms, trace, output)
+     where t.id = u.id and u.outcome = 'completed' and u.id <> all (bad)
+     returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, t.replay_run_id, u.ms, u.trace
+  ), spent as (
+    delete from tms.task_spend s using ended n where s.task_id = n.id returning s.*
+  ), runs as (
+    insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
+      select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch,
+             coalesce(s.tokens, 0), coalesce(s.calls, 0), coalesce(s.cost, 0)
+        from ended n left join spent s on s.task_id = n.id
+  ), pulse as (
+    select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
+  )
+  select answers || coalesce(jsonb_object_agg(n.id::text, 'completed'), '{}'), coalesce(bool_or(n.replay_run_id is not null), false)
+    into answers, replays from ended n left join pulse p on true;
+  delete from tms.task_steps s where s.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = s.task_id and t.status = 'completed');
+  delete from tms.task_effects f where f.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = f.task_id and t.status = 'completed');
+
+  -- ---- handed back: no attempt spent
+  update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0)
+    from unnest(r_id, r_outcome) u (id, outcome) where t.id = u.id and u.outcome = 'returned' and t.status = 'running';
+  select answers || coalesce(jsonb_object_agg(u.id::text, 'returned'), '{}') into answers from unnest(r_id, r_outcome) u (id, outcome) where u.outcome = 'returned';
+
+  -- ---- failed
+  for e in select u.id, coalesce(b.class, case when u.class in ('timeout', 'validation', 'external_api', 'quota_exceeded', 'policy', 'bug') then u.class else 'bug' end) as class,
+                  coalesce(b.error, left(u.error, 2000), '') as error,
+                  coalesce(u.retry, true) as retry, u.ms, u.trace
+             from unnest(r_id, r_outcome, r_class, r_error, r_retry, r_ms, r_trace) u (id, outcome, class, error, retry, ms, trace)
+             left join unnest(bad, bad_class, bad_error) b (id, class, error) on b.id = u.id
+            where u.outcome = 'failed' or (u.outcome = 'completed' and b.id is not null) loop
+    answers := answers || jsonb_build_object(e.id::text, tms._fail_task(e.id, e.class, e.error, e.retry, 'failed', e.ms, e.trace));
+  end loop;
+  if replays then perform tms._replay_counted(array(select distinct t.replay_run_id from tms.agent_tasks t where t.id = any (r_id) and t.replay_run_id is not null)); end if;
+  return answers;
+end
+$$;
+
+-- Counts outcomes for the breaker, and opens it when too many fail.
+create or replace function tms._pulse(agents text[], oks integer[], fails integer[]) returns void
+language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  insert into tms.agent_pulse as p (agent, minute, shard, ok, errors)
+    select u.agent, date_trunc('minute', clock_timestamp()), pg_backend_pid() % 8, u.ok, u.fail from unnest(agents, oks, fails) u (agent, ok, fail) order by 1
+    on conflict on constraint agent_pulse_pkey do update set ok = p.ok + excluded.ok, errors = p.errors + excluded.errors;
+  -- a probe that came back well closes the breaker
+  update tms.agent_state s set breaker = 'closed', breaker_until = null, breaker_opened = 0, breaker_since = clock_timestamp(), breaker_why = ''
+    from unnest(agents, oks) u (agent, ok) where s.agent = u.agent and u.ok > 0 and s.breaker = 'half_open'
+$$;
+
+create or replace function tms._breaker(failed_agent text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  p tms.agent_policies;
+  s tms.agent_state;
+  good bigint;
+  errors bigint;
+begin
+  select * into p from tms.agent_policies x where x.agent = failed_agent;
+  if p.agent is null then return; end if;
+  select * into s from tms.agent_state x where x.agent = failed_agent;
+  if s.breaker = 'half_open' then
+    update tms.agent_state x set breaker = 'open', breaker_opened = x.breaker_opened + 1, breaker_since = clock_timestamp(),
+           breaker_until = clock_timestamp() + least(p.breaker_seconds * power(2, least(x.breaker_opened, 10)), 900) * interval '1 second', breaker_why = 'the probe failed'
+     where x.agent = failed_agent;
+    return;
+  end if;
+  select coalesce(sum(k.ok), 0), coalesce(sum(k.errors), 0) into good, errors from tms.agent_pulse k
+   where k.agent = failed_agent and k.minute > clock_timestamp() - interval '5 minutes'
+     and k.minute >= date_trunc('minute', coalesce(s.breaker_since, '-infinity'));
+  if good + errors >= p.breaker_samples and errors * 100 > p.breaker_percent * (good + errors) then
+    insert into tms.agent_state as x (agent, breaker, breaker_opened, breaker_since, breaker_until, breaker_why)
+      values (failed_agent, 'open', 1, clock_timestamp(), clock_timestamp() + p.breaker_seconds * interval '1 second', format('%s of %s failed', errors, good + errors))
+      on conflict (agent) do update set breaker = 'open', breaker_opened = x.breaker_opened + 1, breaker_since = clock_timestamp(),
+        breaker_until = excluded.breaker_until, breaker_why = excluded.breaker_why where x.breaker = 'closed';
+    if found then perform tms._signal('control'); end if;
+  end if;
+end
+$$;
+
+-- One failed attempt: another try, or the end with a dead letter. Locks the task.
+create or replace function tms._fail_task(task bigint, class text, error text, retry boolean, as_outcome text, ms integer, trace text) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  t tms.agent_tasks;
+  p tms.agent_policies;
+  final boolean;
+  became text;
+  spent tms.task_spend;
+begin
+  select * into t from tms.agent_tasks x where x.id = task for update;
+  select * into p from tms.agent_policies x where x.agent = t.agent;
+  -- what cannot get better by itself isn't tried again
+  final := t.attempts >= t.max_attempts or not retry or class in ('validation', 'policy') or p.agent is null;
+  became := case when not final then 'pending' when t.attempts >= t.max_attempts then 'quarantined' else 'failed' end;
+  update tms.agent_tasks x set status = became, worker_id = null, run_until = null, error_class = class, error = left(_fail_task.error, 2000),
+         finished_at = case when final then clock_timestamp() end,
+         next_run_at = case when final then x.next_run_at else clock_timestamp() + tms._backoff(t.attempts, p.backoff_ms, p.backoff_cap_ms) end
+   where x.id = task;
+  select * into spent from tms.task_spend s where s.task_id = task;
+  insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, error_class, error, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
+    values (t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.worker_id, case when as_outcome = 'lost' then 'lost' when final then 'failed' else 'retried' end,
+            class, left(error, 2000), t.claimed_at, clock_timestamp(),
+            coalesce(ms, (extract(epoch from clock_timestamp() - t.claimed_at) * 1000)::integer, 0), trace, (tms._fence_json() ->> 'epoch')::bigint,
+            coalesce(spent.tokens, 0), coalesce(spent.calls, 0), coalesce(spent.cost, 0));
+  perform tms._pulse(array[t.agent], array[0], array[1]);
+  perform tms._breaker(t.agent);
+  if final then
+    delete from tms.task_spend s where s.task_id = task;
+    delete from tms.task_effects f where f.task_id = task;
+    perform tms._bury(t, class, error, trace);
+  end if;
+  return case when final then became else 'retry' end;
+end
+$$;
+
+-- A dead letter: a new one, or the one this task was a replay of, open again.
+create or replace function tms._bury(t tms.agent_tasks, class text, error text, trace text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if t.dead_letter_id is not null then
+    update tms.dead_letter_queue d set status = 'open', error_class = class, error = left(_bury.error, 2000), attempts = d.attempts + t.attempts,
+           trace_id = coalesce(trace, d.trace_id), snooze_until = null, closed_at = null
+     where d.id = t.dead_letter_id;
+    if t.replay_run_id is not null then
+      update tms.replay_runs r set tried = r.tried + 1, failed = r.failed + 1 where r.id = t.replay_run_id;
+      perform tms._replay_counted(array[t.replay_run_id]);
+    end if;
+  else
+    insert into tms.dead_letter_queue as d (task_id, company_id, agent, fn_name, payload, bytes, error_class, error, attempts, trace_id, traceparent)
+      values (t.id, t.company_id, t.agent, t.fn_name, t.payload, octet_length(t.payload::text), class, left(error, 2000), t.attempts, trace, t.traceparent)
+      on conflict (task_id) do update set status = 'open', error_class = excluded.error_class, error = excluded.error, attempts = excluded.attempts, snooze_until = null, closed_at = null;
+  end if;
+  perform tms._publish(array[t.company_id], array['agent.dead_letter'], array[jsonb_build_object('task', t.id::text, 'agent', t.agent, 'function', t.fn_name, 'class', class,
+    'error', left(error, 500), 'attempts', t.attempts, 'trace_id', trace)], array[null::text], array[null::text], array[t.id], array[t.claim], array[t.traceparent], 'normal');
+  perform pg_notify('tms_dlq', '');
+end
+$$;
+
+create or replace function tms.tasks_finish(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('tasks_finish', args, '{worker,done,rest,logs}', 'task.work');
+  w tms.workers;
+  d jsonb := args -> 'done';
+  answers jsonb;
+begin
+  if c.answer is not null then return c.answer; end if;
+  w := tms._worker(c, (args ->> 'worker')::bigint);
+  if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  if w.slots = 0 then
+    return tms._refuse(tms._name(c), 'LEASE_LOST', format('worker %s holds no slot', w.id), 'the fleet''s slots are given to others', array['tms agents status']);
+  end if;
+  if tms._pass() is not null then return tms._fenced(tms._name(c)); end if;
+  if jsonb_array_length(coalesce(d -> 'ids', '[]')) > 2000 or jsonb_array_length(coalesce(args -> 'rest', '[]')) > 1000 then
+    raise exception 'a call ends at most 2,000 tasks, 1,000 of them with effects' using errcode = 'TM400';
+  end if;
+  -- arrays first: joined as jsonb, row security's plan fell to a sequential scan
+  answers := tms._end_tasks(c, w.id, 'running',
+    translate((d -> 'ids')::text, '[]"', '{}')::bigint[], translate((d -> 'claims')::text, '[]', '{}')::integer[],
+    translate((d -> 'ms')::text, '[]', '{}')::integer[], coalesce(translate((d -> 'traces')::text, '[]', '{}')::text[], '{}'), args -> 'rest');
+  if jsonb_typeof(args -> 'logs') = 'array' then perform tms._log(args -> 'logs'); end if;
+  return jsonb_build_object('control', tms._control(), 'outcomes', answers);
+end
+$$;
+grant execute on function tms.tasks_finish(jsonb) to tms_caller;
+
+create or replace function tms._log(entries jsonb) returns void
+language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  insert into tms.agent_logs (at, company_id, agent, task_id, claim, level, message, fields, trace_id)
+    select least(coalesce(x.at, clock_timestamp()), clock_timestamp()), t.company_id, coalesce(t.agent, x.agent, ''), x.task, x.claim,
+           case when x.level in ('debug', 'info', 'warn', 'error') then x.level else 'info' end, left(x.message, 4000), x.fields, x.trace
+      from jsonb_to_recordset(entries) x (at timestamptz, agent text, task bigint, claim integer, level text, message text, fields jsonb, trace text)
+      left join tms.agent_tasks t on t.id = x.task
+     limit 2000
+$$;
+
+-- What ended without anybody saying so: workers whose lease is over, tasks that ran too long. Into normal backoff.
+create or replace function tms.tasks_reap(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('tasks_reap', args, '{}', 'task.work');
+  t record;
+  n integer := 0;
+  gone integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  -- a halted fleet keeps still: nobody can take the task, and who comes back late must find it where it was
+  if tms._pass() is not null then return jsonb_build_object('reaped', 0, 'workers', 0); end if;
+  for t in
+    select x.id, x.run_until < clock_timestamp() as late from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
+     where x.status = 'running' and (w.id is null or w.stopped_at is not null or w.lease_until < clock_timestamp() or x.run_until < clock_timestamp())
+     order by x.id limit 500 for update of x skip locked
+  loop
+    perform tms._fail_task(t.id, 'timeout', case when t.late then 'it ran longer than its policy allows' else 'its worker went away' end, true, 'lost', null, null);
+    n := n + 1;
+  end loop;
+  update tms.workers w set stopped_at = w.lease_until, slots = 0 where w.stopped_at is null and w.lease_until < clock_timestamp();
+  get diagnostics gone = row_count;
+  if n > 0 then perform pg_notify('tms_tasks', ''); end if;
+  return jsonb_build_object('reaped', n, 'workers', gone);
+end
+$$;
+grant execute on function tms.tasks_reap(jsonb) to tms_caller;
+
+-- Commits what a parked task would do, checked again against today's policies; the model is not asked again.
+create or replace function tms.tasks_approve(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call;
+  t tms.agent_tasks;
+  f tms.task_effects;
+  verdict text;
+begin
+  select * into t from tms.agent_tasks x where x.id = (args ->> 'id')::bigint;
+  c := tms._begin('tasks_approve', args, '{request_id,tenant,id,approve,why}', 'agents.approve', t.fn_name);
+  if c.answer is not null then return c.answer; end if;
+  if t.id is null or t.company_id is distinct from c.company_id then
+    return tms._refuse(c, 'NOT_FOUND', format('tenant "%s" has no task %s', c.tenant, left(args ->> 'id', 20)), 'it is not there, or another tenant''s', array['tms agents runs --tenant ' || c.tenant]);
+  end if;
+  if tms._pass() is not null then return tms._fenced(c); end if;
+  select * into t from tms.agent_tasks x where x.id = t.id for update;
+  select * into f from tms.task_effects x where x.task_id = t.id;
+  if t.status <> 'awaiting_approval' or f.task_id is null then
+    return tms._refuse(c, 'CONFLICT', format('task %s awaits no approval', t.id), format('it is %s', t.status), array['tms agents approve --list']);
+  end if;
+  if args -> 'approve' = 'false' then
+    verdict := tms._fail_task(t.id, 'policy', 'not approved: ' || left(coalesce(args ->> 'why', ''), 500), false, 'failed', 0, null);
+  else
+    verdict := tms._end_tasks(c, null, 'awaiting_approval', '{}', '{}', '{}', '{}', jsonb_build_array(jsonb_build_object(
+      'id', t.id, 'claim', t.claim, 'outcome', 'completed', 'effects', f.effects -> 'effects', 'output', f.effects -> 'output'))) ->> t.id::text;
+  end if;
+  perform tms._record(c, case when args -> 'approve' = 'false' then 'agents.reject' else 'agents.approve' end, 'done', 'task ' || t.id, coalesce(args ->> 'why', ''),
+    jsonb_build_object('task', t.id::text, 'function', t.fn_name, 'outcome', verdict, 'effects_sha256', tms._sha256(f.effects::text)));
+  return tms._finish(c, jsonb_build_object('id', t.id::text, 'outcome', verdict));
+end
+$$;
+grant execute on function tms.tasks_approve(jsonb) to tms_caller;

@@ -1,0 +1,177 @@
+-- The outbox: events written with the work, delivered at least once.
+--
+-- Guarantees: a delivery belongs to one holder at a time; a poisoned target delays no other; events of one ordering key reach a
+-- target one after the other, in the order in which they were written; nothing leaves while halted, but for the halt's own lane.
+
+set local role tms_owner;
+
+-- Deliveries for targets of these kinds: for each target its head, and of an ordering key only the first.
+create or replace function tms.outbox_claim(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('outbox_claim', args, '{limit,targets}', 'outbox.deliver');
+  halted boolean;
+  want integer := least(greatest(coalesce((args ->> 'limit')::integer, 100), 1), 500);
+  names text[];
+  taken jsonb;
+begin
+  if c.answer is not null then return c.answer; end if;
+  halted := tms._pass() is not null;
+  -- a lease that ended: its holder died, or was stopped
+  update tms.outbox_deliveries d set status = 'pending', lease_until = null,
+         next_at = clock_timestamp() + tms._backoff(greatest(d.attempts, 1), 1000, 600000)
+   where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'sending' and x.lease_until < clock_timestamp()
+                            and (not halted or x.lane = 'halt') order by x.id limit 500 for update skip locked));
+  names := array(select t.name from tms.outbox_targets t where not t.paused and (not args ? 'targets' or t.name = any (tms._texts(args -> 'targets'))));
+  with heads as materialized (
+    select h.id from unnest(names) n (name) cross join lateral (
+      select d.id from tms.outbox_deliveries d
+       where d.target = n.name and d.status = 'pending' and d.next_at <= clock_timestamp()
+         and (not halted or d.lane = 'halt')
+         and not exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused' and d.lane <> 'halt')
+         and (d.ordering_key is null or not exists (
+           select from tms.outbox_deliveries e where e.target = d.target and e.ordering_key = d.ordering_key and e.company_id = d.company_id
+              and e.status in ('pending', 'sending') and e.id < d.id))
+       order by d.next_at, d.id limit greatest(want / greatest(cardinality(names), 1), 1) for update skip locked) h
+     limit want
+  ), claimed as (
+    update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, lease_until = clock_timestamp() + interval '60 seconds'
+     where d.id = any (array(select h.id from heads h)) returning d.*
+  )
+  select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'kind', t.kind, 'config', t.config,
+           'topic', e.topic, 'tenant', tms._tenant_key(e.company_id), 'payload', e.payload, 'ordering_key', e.ordering_key, 'created_at', tms._utc(e.created_at),
+           'traceparent', e.traceparent, 'task', e.task_id::text) order by x.id)
+    into taken from claimed x join tms.outbox_events e on e.id = x.event_id join tms.outbox_targets t on t.name = x.target;
+  return jsonb_build_object('control', tms._control(), 'deliveries', coalesce(taken, '[]'));
+end
+$$;
+grant execute on function tms.outbox_claim(jsonb) to tms_caller;
+
+-- What became of them. `returned`: not sent, because of a halt or the end of the process.
+create or replace function tms.outbox_finish(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('outbox_finish', args, '{results}', 'outbox.deliver');
+  halted boolean;
+  n integer;
+  given integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  halted := tms._pass() is not null;
+  given := jsonb_array_length(coalesce(args -> 'results', '[]'));
+  with results as materialized (
+    select * from jsonb_to_recordset(args -> 'results') x (id bigint, claim integer, outcome text, error text, after_ms bigint)
+  ), ended as (
+    update tms.outbox_deliveries d
+       set status = case when r.outcome = 'delivered' then 'delivered' when r.outcome = 'returned' then 'pending'
+             when r.outcome = 'rejected' or d.attempts >= coalesce(t.max_attempts, 1) then 'dead' else 'pending' end,
+           attempts = case when r.outcome = 'returned' then greatest(d.attempts - 1, 0) else d.attempts end,
+           lease_until = null, delivered_at = case when r.outcome = 'delivered' then clock_timestamp() end,
+           last_error = case when r.outcome = 'delivered' then null else left(coalesce(r.error, d.last_error), 500) end,
+           next_at = case when r.outcome = 'retry' then clock_timestamp() + greatest(least(coalesce(r.after_ms, 0), 3600000) * interval '1 millisecond', tms._backoff(d.attempts, 1000, 600000)) else d.next_at end
+      from results r, tms.outbox_targets t
+     where d.id = r.id and d.claim = r.claim and d.status = 'sending' and t.name = d.target
+       -- while halted nothing is recorded but the halt's own: what was sent is sent again later, under the same id
+       and (not halted or d.lane = 'halt' or r.outcome = 'returned')
+     returning 1
+  )
+  select count(*) into n from ended;
+  if halted and n < given then return jsonb_build_object('control', tms._control(), 'recorded', n); end if;
+  return jsonb_build_object('control', tms._control(), 'recorded', n);
+end
+$$;
+grant execute on function tms.outbox_finish(jsonb) to tms_caller;
+
+create or replace function tms.outbox_targets_set(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('outbox_targets_set', args, '{request_id,targets}', 'outbox.targets');
+  x jsonb;
+  names text[] := '{}';
+  removed integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  for x in select value from jsonb_array_elements(args -> 'targets') loop
+    names := names || (x ->> 'name');
+    insert into tms.outbox_targets as t (name, kind, topics, company_id, config, max_attempts, updated_at, updated_by)
+      values (x ->> 'name', x ->> 'kind', tms._texts(x -> 'topics'), case when x ->> 'tenant' is not null then (tms._company(x ->> 'tenant')).id end, coalesce(x -> 'config', '{}'),
+              coalesce((x ->> 'max_attempts')::integer, 12), clock_timestamp(), c.who)
+      on conflict (name) do update set kind = excluded.kind, topics = excluded.topics, company_id = excluded.company_id, config = excluded.config, max_attempts = excluded.max_attempts,
+        updated_at = excluded.updated_at, updated_by = excluded.updated_by;
+    if x ->> 'tenant' is not null and (tms._company(x ->> 'tenant')).id is null then raise exception 'there is no tenant "%"', left(x ->> 'tenant', 60) using errcode = 'TM400'; end if;
+  end loop;
+  -- waiting deliveries of a target that is gone go nowhere any more; they are kept, dead, with the reason
+  update tms.outbox_deliveries d set status = 'dead', last_error = 'its target was removed' where d.status in ('pending', 'sending') and d.target <> all (names);
+  delete from tms.outbox_targets t where t.name <> all (names);
+  get diagnostics removed = row_count;
+  perform tms._record(c, 'outbox.targets', 'done', 'outbox targets', 'targets loaded', jsonb_build_object('targets', to_jsonb(names), 'removed', removed));
+  return tms._finish(c, jsonb_build_object('targets', to_jsonb(names), 'removed', removed));
+end
+$$;
+grant execute on function tms.outbox_targets_set(jsonb) to tms_caller;
+
+create or replace function tms.outbox_list(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('outbox_list', args, '{tenant,target,status,id,limit}', 'outbox.read');
+  visible uuid[] := tms._allowed('outbox.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  if args ? 'tenant' then visible := array[c.company_id]; end if;
+  return jsonb_build_object('deliveries', (select coalesce(jsonb_agg(jsonb_build_object('id', x.id::text, 'event', x.event_id::text, 'target', x.target, 'tenant', tms._tenant_key(x.company_id), 'topic', e.topic,
+      'status', x.status, 'attempts', x.attempts, 'lane', x.lane, 'ordering_key', case when tms._clear(c, x.company_id) then x.ordering_key end, 'created_at', tms._utc(x.created_at), 'next_at', tms._utc(x.next_at),
+      'delivered_at', tms._utc(x.delivered_at), 'error', case when tms._clear(c, x.company_id) then x.last_error end, 'task', e.task_id::text,
+      'payload', case when args ? 'id' and tms._clear(c, x.company_id) then e.payload end) order by x.id desc), '[]')
+    from (select * from tms.outbox_deliveries d where (visible is null or d.company_id = any (visible)) and (not args ? 'target' or d.target = args ->> 'target')
+             and (not args ? 'status' or d.status = args ->> 'status') and (not args ? 'id' or d.id = (args ->> 'id')::bigint)
+           order by d.id desc limit tms._limit(args)) x join tms.outbox_events e on e.id = x.event_id),
+    'targets', (select coalesce(jsonb_agg(jsonb_build_object('name', t.name, 'kind', t.kind, 'topics', to_jsonb(t.topics), 'tenant', tms._tenant_key(t.company_id), 'max_attempts', t.max_attempts, 'paused', t.paused,
+        'waiting', (select count(*) from (select from tms.outbox_deliveries d where d.target = t.name and d.status = 'pending' and (visible is null or d.company_id = any (visible)) limit 10000) w)) order by t.name), '[]')
+        from tms.outbox_targets t where t.company_id is null or visible is null or t.company_id = any (visible)));
+end
+$$;
+grant execute on function tms.outbox_list(jsonb) to tms_caller;
+
+-- Tries dead ones again, or waiting ones now.
+create or replace function tms.outbox_retry(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('outbox_retry', args, '{request_id,tenant,ids,why}', 'outbox.retry');
+  n integer;
+begin
+  if c.answer is not null then return c.answer; end if;
+  if c.company_id is null then raise exception '"tenant" is missing' using errcode = 'TM400'; end if;
+  update tms.outbox_deliveries d set status = 'pending', attempts = case when d.status = 'dead' then 0 else d.attempts end, next_at = clock_timestamp()
+   where d.id = any (tms._texts(args -> 'ids')::bigint[]) and d.company_id = c.company_id and d.status in ('dead', 'pending') and exists (select from tms.outbox_targets t where t.name = d.target);
+  get diagnostics n = row_count;
+  perform tms._record(c, 'outbox.retry', 'done', 'outbox deliveries', coalesce(args ->> 'why', ''), jsonb_build_object('ids', args -> 'ids', 'retried', n));
+  perform pg_notify('tms_outbox', '');
+  return tms._finish(c, jsonb_build_object('retried', n));
+end
+$$;
+grant execute on function tms.outbox_retry(jsonb) to tms_caller;
+
+-- How long deliveries take, of those made in the window. What waits counts with its age: a stuck outbox is not fast.
+create or replace function tms.outbox_lag(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('outbox_lag', args, '{tenant,minutes}', 'outbox.read');
+  visible uuid[] := tms._allowed('outbox.read');
+  since timestamptz := clock_timestamp() - least(greatest(coalesce((args ->> 'minutes')::integer, 15), 1), 1440) * interval '1 minute';
+begin
+  if c.answer is not null then return c.answer; end if;
+  if args ? 'tenant' then visible := array[c.company_id]; end if;
+  return (
+    select jsonb_build_object('since', tms._utc(since), 'samples', count(*)::text, 'waiting', (count(*) filter (where x.waits))::text,
+             'p50_ms', round(percentile_cont(0.5) within group (order by x.ms))::text, 'p95_ms', round(percentile_cont(0.95) within group (order by x.ms))::text,
+             'avg_ms', round(avg(x.ms))::text, 'oldest_waiting_ms', round(max(x.ms) filter (where x.waits))::text,
+             'dead', (select count(*)::text from tms.outbox_deliveries d where d.status = 'dead' and d.created_at > since and (visible is null or d.company_id = any (visible))))
+      from (select extract(epoch from coalesce(d.delivered_at, clock_timestamp()) - d.created_at) * 1000 as ms, d.delivered_at is null as waits
+              from tms.outbox_deliveries d where d.created_at > since and d.status <> 'dead' and (visible is null or d.company_id = any (visible))
+            union all
+            -- older ones that still wait
+            select extract(epoch from clock_timestamp() - d.created_at) * 1000, true from tms.outbox_deliveries d
+             where d.status in ('pending', 'sending') and d.created_at <= since and (visible is null or d.company_id = any (visible))) x);
+end
+$$;
+grant execute on function tms.outbox_lag(jsonb) to tms_caller;

@@ -1,0 +1,276 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { EndedTask } from '../../src/drivers/contract/fleet.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { subjects } from '../contract/subjects.ts'
+import { policy, readyFleet, type Fleet } from './fleet.ts'
+
+describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
+  let fleet: Fleet
+  beforeAll(async () => {
+    fleet = await readyFleet(await make(), [policy('demo')])
+  }, 60_000)
+  afterAll(() => fleet.stop())
+
+  const claim = async (worker: string, limit = 100) =>
+    granted(await fleet.worker.call('tasks_claim', { worker, limit })).tasks
+  const finish = async (worker: string, ...rest: EndedTask[]) =>
+    granted(await fleet.worker.call('tasks_finish', { worker, rest })).outcomes
+  const done = async (worker: string, tasks: Awaited<ReturnType<typeof claim>>) =>
+    granted(
+      await fleet.worker.call('tasks_finish', {
+        worker,
+        done: { ids: tasks.map(([id]) => id), claims: tasks.map(([, c]) => c), ms: tasks.map(() => 1) },
+      }),
+    ).outcomes
+  const status = async (id: string) => granted(await fleet.operator.call('agents_runs', { task: id, limit: 10 }))
+  const drained = async () => {
+    const worker = await fleet.hello(['demo'], 150)
+    for (let tasks = await claim(worker); tasks.length > 0; tasks = await claim(worker)) await done(worker, tasks)
+    await fleet.worker.call('worker_bye', { worker })
+  }
+
+  test('a task goes from enqueue to completed, with a run', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one', payload: { load: 'L1' } }])
+    const worker = await fleet.hello(['demo'])
+    const tasks = await claim(worker)
+    expect(tasks).toHaveLength(1)
+    expect(tasks[0]?.slice(0, 4)).toEqual([id, 1, 1, 3])
+    expect(tasks[0]?.[6]).toEqual({ load: 'L1' })
+    expect(await done(worker, tasks)).toEqual({})
+    const { task, runs } = await status(id)
+    expect(task?.status).toBe('completed')
+    expect(runs.map((run) => run.outcome)).toEqual(['completed'])
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('a function that no policy allows is refused', async () => {
+    const answer = await fleet.operator.call('tasks_enqueue', {
+      request_id: randomUUID(),
+      tenant: 'acme',
+      tasks: [{ function: 'other.thing' }],
+    })
+    expect(answer).toMatchObject({ refused: { code: 'POLICY_DENIED' } })
+  })
+
+  test('the same idempotency key makes one task, also within one call', async () => {
+    const first = await fleet.enqueue('acme', [
+      { function: 'demo.one', key: 'k1' },
+      { function: 'demo.one', key: 'k1' },
+    ])
+    const second = await fleet.enqueue('acme', [{ function: 'demo.one', key: 'k1' }, { function: 'demo.one' }])
+    expect(first[0]).toBe(first[1])
+    expect(second[0]).toBe(first[0])
+    expect(second[1]).not.toBe(first[0])
+    await drained()
+  })
+
+  test('a stale claim ends nothing, and a repeated answer says completed again', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
+    const one = await fleet.hello(['demo'])
+    const [mine] = await claim(one)
+    expect(mine?.[0]).toBe(id)
+    expect(await finish(one, { id, claim: 1, outcome: 'returned' })).toEqual({ [id]: 'returned' })
+    const two = await fleet.hello(['demo'])
+    const [theirs] = await claim(two)
+    expect(theirs?.slice(0, 3)).toEqual([id, 2, 1])
+    expect(await finish(one, { id, claim: 1, outcome: 'completed' })).toEqual({ [id]: 'stale' })
+    expect(await finish(one, { id, claim: 2, outcome: 'completed' })).toEqual({ [id]: 'stale' })
+    expect(await finish(two, { id, claim: 2, outcome: 'completed' })).toEqual({ [id]: 'completed' })
+    expect(await finish(two, { id, claim: 2, outcome: 'completed' })).toEqual({ [id]: 'completed' })
+    expect((await status(id)).runs).toHaveLength(1)
+    for (const worker of [one, two]) await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('failures are retried with backoff, then buried; validation is buried at once', async () => {
+    const [id = '', other = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }, { function: 'demo.two' }])
+    const worker = await fleet.hello(['demo'])
+    const outcomes: string[] = []
+    for (
+      let round = 0;
+      outcomes.filter((o) => o === 'quarantined' || o === 'failed').length < 2 && round < 200;
+      round++
+    ) {
+      for (const [task, taken] of await claim(worker)) {
+        const answer = await finish(worker, {
+          id: task,
+          claim: taken,
+          outcome: 'failed',
+          class: task === id ? 'external_api' : 'validation',
+          error: 'no answer',
+        })
+        outcomes.push(answer[task] ?? '')
+      }
+    }
+    expect(outcomes.sort()).toEqual(['failed', 'quarantined', 'retry', 'retry'])
+    const { letters } = granted(await fleet.operator.call('dlq_list', { tenant: 'acme', limit: 10 }))
+    expect(letters.map((l) => [l.task, l.class]).sort()).toEqual(
+      [
+        [id, 'external_api'],
+        [other, 'validation'],
+      ].sort(),
+    )
+    expect((await status(id)).runs.map((r) => r.outcome)).toEqual(['failed', 'retried', 'retried'])
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('events and follow-ups commit with the end of the task; what the policy does not allow fails that task only', async () => {
+    granted(
+      await fleet.operator.call('outbox_targets_set', {
+        request_id: randomUUID(),
+        targets: [{ name: 'all', kind: 'file', topics: ['demo.*'], config: {} }],
+      }),
+    )
+    const [good = '', bad = ''] = await fleet.enqueue('globex', [{ function: 'demo.one' }, { function: 'demo.two' }])
+    const worker = await fleet.hello(['demo'])
+    const tasks = await claim(worker)
+    const of = (id: string) => tasks.find((task) => task[0] === id)?.[1] ?? 0
+    const outcomes = await finish(
+      worker,
+      {
+        id: good,
+        claim: of(good),
+        outcome: 'completed',
+        output: { price: '12.50' },
+        effects: {
+          events: [
+            { topic: 'demo.priced', payload: { load: 1 }, key: 'once' },
+            { topic: 'demo.priced', payload: { load: 1 }, key: 'once' },
+            { topic: 'demo.other', payload: {}, order: 'L1' },
+          ],
+          tasks: [{ function: 'demo.two', payload: { follow: true }, key: 'f1' }],
+        },
+      },
+      { id: bad, claim: of(bad), outcome: 'completed', effects: { events: [{ topic: 'billing.pay', payload: {} }] } },
+    )
+    expect(outcomes).toEqual({ [good]: 'completed', [bad]: 'failed' })
+    const { deliveries } = granted(await fleet.operator.call('outbox_list', { tenant: 'globex', limit: 10 }))
+    expect(deliveries.map((d) => d.topic).sort()).toEqual(['demo.other', 'demo.priced'])
+    const next = await claim(worker)
+    expect(next.map((t) => t[6])).toEqual([{ follow: true }])
+    await done(worker, next)
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('deliveries: one holder, in order of the key, retried, and dead in the end', async () => {
+    const take = async () => granted(await fleet.worker.call('outbox_claim', { limit: 10 })).deliveries
+    const first = await take()
+    expect(first).toHaveLength(2)
+    expect(await take()).toEqual([])
+    const results = first.map(({ id, claim: c }) => ({ id, claim: c, outcome: 'delivered' as const }))
+    expect(granted(await fleet.worker.call('outbox_finish', { results })).recorded).toBe(2)
+    expect(granted(await fleet.worker.call('outbox_finish', { results })).recorded).toBe(0)
+    const lag = granted(await fleet.operator.call('outbox_lag', { tenant: 'globex' }))
+    expect(lag).toMatchObject({ samples: '2', waiting: '0' })
+  })
+
+  test('what needs approval is parked with its effects, and approving commits those', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.careful' }])
+    const worker = await fleet.hello(['demo'])
+    const tasks = await claim(worker)
+    // a worker that calls it simply done parks it all the same
+    expect(await done(worker, tasks)).toEqual({ [id]: 'awaiting_approval' })
+    const waiting = granted(await fleet.operator.call('tasks_waiting', { tenant: 'acme', limit: 10 })).tasks
+    expect(waiting.map((t) => t.id)).toEqual([id])
+    const approve = (tenant: string) =>
+      fleet.operator.call('tasks_approve', { request_id: randomUUID(), tenant, id, approve: true, why: 'looked at it' })
+    expect(await approve('globex')).toMatchObject({ refused: { code: 'NOT_FOUND' } })
+    expect(granted(await approve('acme'))).toEqual({ id, outcome: 'completed' })
+    expect(await approve('acme')).toMatchObject({ refused: { code: 'CONFLICT' } })
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('a halted fleet claims, ends and publishes nothing; people may still enqueue; it goes on after the resume', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
+    const worker = await fleet.hello(['demo'])
+    const [task] = await claim(worker)
+    const halted = granted(await fleet.operator.call('fence_halt', { why: 'drill' }))
+    expect(halted).toMatchObject({ fenced: true, already: false })
+    expect(
+      await fleet.worker.call('tasks_finish', { worker, done: { ids: [id], claims: [task?.[1] ?? 0], ms: [1] } }),
+    ).toMatchObject({
+      refused: { code: 'FENCED' },
+    })
+    await fleet.enqueue('acme', [{ function: 'demo.two' }])
+    const claimed = granted(await fleet.worker.call('tasks_claim', { worker, limit: 10 }))
+    expect(claimed.tasks).toEqual([])
+    expect(claimed.control.halted).toBe(true)
+    granted(await fleet.worker.call('worker_beat', { worker, acknowledges: halted.epoch }))
+    const again = granted(await fleet.operator.call('fence_halt', { why: 'drill' }))
+    expect(again).toMatchObject({ already: true, epoch: halted.epoch })
+    const certificate = granted(
+      await fleet.operator.call('fence_certificate', { request_id: randomUUID(), halt: halted.halt ?? '' }),
+    )
+    expect(certificate.acknowledged).toHaveLength(1)
+    const lift = { request_id: randomUUID(), step: 'lift' as const, why: 'over' }
+    expect(await fleet.operator.call('fence_resume', lift)).toMatchObject({ refused: { code: 'CONFLICT' } })
+    for (const step of ['prepare', 'lift'] as const) {
+      granted(await fleet.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
+    }
+    expect(await done(worker, task ? [task] : [])).toEqual({})
+    await drained()
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('a dead letter is replayed once, as planned, and closes when it succeeds', async () => {
+    const plan = granted(await fleet.operator.call('dlq_plan', { tenant: 'acme' }))
+    expect(plan.items.length).toBeGreaterThan(0)
+    const replay = (digest: string) =>
+      fleet.operator.call('dlq_replay', {
+        request_id: randomUUID(),
+        tenant: 'acme',
+        ids: plan.items.map((i) => i.id),
+        plan: digest,
+        why: 'fixed',
+      })
+    expect(await replay('wrong')).toMatchObject({ refused: { code: 'PLAN_CHANGED' } })
+    const { items } = granted(await replay(plan.plan))
+    expect(items).toHaveLength(plan.items.length)
+    expect(await replay(plan.plan)).toMatchObject({ refused: { code: 'PLAN_CHANGED' } })
+    await drained()
+    const stats = granted(await fleet.operator.call('dlq_stats', { tenant: 'acme' }))
+    expect(stats.replays[0]).toMatchObject({ items: items.length, succeeded: items.length, failed: 0 })
+    expect(stats.counts.every((c) => c.status === 'replayed')).toBe(true)
+  })
+
+  test('paused: nothing is claimed and nothing running commits; the work goes back', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
+    const worker = await fleet.hello(['demo'])
+    const tasks = await claim(worker)
+    const control = (state: 'paused' | 'running') =>
+      fleet.operator.call('agents_control', { request_id: randomUUID(), agent: 'demo', state, why: 'test' })
+    granted(await control('paused'))
+    expect(granted(await fleet.operator.call('agents_settle', {})).settled).toBe(true)
+    expect(await done(worker, tasks)).toEqual({ [id]: 'returned' })
+    expect(await claim(worker)).toEqual([])
+    granted(await control('running'))
+    expect((await claim(worker)).map((t) => [t[0], t[2]])).toEqual([[id, 1]])
+    await fleet.worker.call('worker_bye', { worker })
+    await drained()
+  })
+
+  test('slots are leased from one limit, and a worker without one ends nothing', async () => {
+    const one = await fleet.hello(['demo'], 100)
+    const said = granted(
+      await fleet.worker.call('worker_hello', {
+        request_id: randomUUID(),
+        name: 'two',
+        host: 'test',
+        pid: 1,
+        agents: ['demo'],
+        slots: 100,
+      }),
+    )
+    expect(said.slots).toBe(50)
+    for (const worker of [one, said.worker]) await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('upkeep folds runs into metrics once', async () => {
+    const before = granted(await fleet.operator.call('agents_metrics', {}))
+    granted(await fleet.worker.call('upkeep', {}))
+    granted(await fleet.worker.call('upkeep', {}))
+    const after = granted(await fleet.operator.call('agents_metrics', {}))
+    expect({ ...after, to: '', from: '' }).toEqual({ ...before, to: '', from: '' })
+    expect(Number(after.completed)).toBeGreaterThan(5)
+  })
+})
