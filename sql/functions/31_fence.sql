@@ -244,6 +244,8 @@ begin
     return tms._refuse(c, 'CONFLICT', 'this halt has no record of its end yet', 'prepare comes before lift', array['tms incident resume <id>']);
   end if;
   perform set_config('synchronous_commit', 'on', true);
+  -- the halt's time is nobody's: what was held through it gets a while to go on or to be handed back
+  update tms.agent_tasks t set run_until = greatest(t.run_until, clock_timestamp() + interval '30 seconds') where t.status = 'running';
   perform tms._signal('control');
   perform setval('tms.fence_mark', mark + 1);
   return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1, 'lifted', true));

@@ -159,12 +159,12 @@ declare
   ids bigint[];
   more bigint[];
   taken jsonb;
-  used record;
+  keys jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
-  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'tasks', '[]'::jsonb); end if;
+  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'tenants', '{}'::jsonb, 'tasks', '[]'::jsonb); end if;
   want := least(greatest((args ->> 'limit')::integer, 0), 1000,
     w.slots * tms._buffer_factor() - (select count(*)::integer from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running'));
   if want > 0 then
@@ -214,8 +214,9 @@ begin
     )
     select jsonb_agg(jsonb_build_array(x.id::text, x.claim, x.attempts, x.max_attempts, x.company_id, x.fn_name, x.payload, x.traceparent, x.timeout_ms,
              case when x.claim > 1 then (select jsonb_object_agg(s.name, s.result) from tms.task_steps s where s.task_id = x.id) end)
-             order by x.priority desc, x.next_run_at, x.id)
-      into taken from claimed x;
+             order by x.priority desc, x.next_run_at, x.id),
+           (select jsonb_object_agg(k.id, k.key) from tms._companies_by(array(select distinct y.company_id from claimed y)) k)
+      into taken, keys from claimed x;
     if exists (select from unnest(q_agent) a join tms.agent_policies p on p.agent = a where p.requests_per_minute is not null) then
       update tms.agent_state s set minute = date_trunc('minute', clock_timestamp()),
              minute_used = k.n + case when s.minute = date_trunc('minute', clock_timestamp()) then s.minute_used else 0 end
@@ -224,7 +225,7 @@ begin
        where s.agent = k.agent;
     end if;
   end if;
-  return jsonb_build_object('control', tms._control(), 'tasks', coalesce(taken, '[]'));
+  return jsonb_build_object('control', tms._control(), 'tenants', coalesce(keys, '{}'), 'tasks', coalesce(taken, '[]'));
 end
 $$;
 grant execute on function tms.tasks_claim(jsonb) to tms_caller;

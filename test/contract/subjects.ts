@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { readSqlFiles } from '../../src/db/files.ts'
 import { push } from '../../src/db/schema.ts'
+import { serviceAccounts } from '../../src/drivers/connection.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
@@ -33,7 +34,12 @@ export async function embeddedSubject(): Promise<Subject> {
   const directory = join(await mkdtemp(join(tmpdir(), 'tms-contract-')), '.tms')
   const connection = { driver: 'embedded', directory, create: true, callTimeoutMs: 20_000 } as const
   const { openEmbedded } = await import('../../src/drivers/embedded/driver.ts')
-  const as = (localUser: string) => openEmbedded(connection, { localUser })
+  const as = (credential: string) => {
+    const account = serviceAccounts.find((name) => credential === `account:${name}`)
+    return account === undefined
+      ? openEmbedded(connection, { localUser: credential })
+      : openEmbedded({ ...connection, account }, { localUser: 'operator' })
+  }
   const operator = () => as('operator')
   const first = await operator()
   await push(first, await readSqlFiles(sqlFolder))
@@ -52,15 +58,7 @@ export async function embeddedSubject(): Promise<Subject> {
     as,
     sql,
     credential: async (who) => ({ kind: 'local', name: who }),
-    account: async (account) => {
-      // The embedded database knows people only; a service account is put in place of one to see what it may do.
-      await sql(
-        `insert into tms.logins (principal_id, kind, name) select id, 'local', $1 from tms.principals where name = $1
-         on conflict do nothing returning name`,
-        [account],
-      )
-      return account
-    },
+    account: async (account) => `account:${account}`,
     stop: () => rm(join(directory, '..'), { recursive: true, force: true }),
   }
 }

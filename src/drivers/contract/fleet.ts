@@ -4,6 +4,7 @@ import { decimal, json, scope, timestamp, wideInteger, write, type Entry } from 
 /** The fleet's half of the contract: fence, workers, tasks, agents, outbox, dead letters. */
 
 export const errorClasses = ['timeout', 'validation', 'external_api', 'quota_exceeded', 'policy', 'bug'] as const
+export type ErrorClass = (typeof errorClasses)[number]
 export const taskStates = ['pending', 'running', 'awaiting_approval', 'completed', 'failed', 'quarantined'] as const
 export const agentStates = ['running', 'paused', 'draining', 'quarantined'] as const
 export const targetKinds = ['webhook', 'n8n', 'slack', 'http', 'file'] as const
@@ -280,7 +281,8 @@ export const fleetContract = {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({ worker: id, limit: z.int() }),
-    result: z.object({ control, tasks: z.array(claimedTask) }),
+    /** `tenants`: the key of each tenant's id in `tasks`. */
+    result: z.object({ control, tenants: z.record(z.string(), z.string()), tasks: z.array(claimedTask) }),
   },
   tasks_finish: {
     operation: 'task.work',

@@ -1,0 +1,226 @@
+import { ZodError } from 'zod'
+import { TaskFailure, type AgentFunction, type Context, type Spending } from '../agents/define.ts'
+import type { Effects, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
+import { redact, redactText, type Json } from '../redaction/redact.ts'
+import { fnSpan, taskSpan, type Trace } from '../tracing/trace.ts'
+import type { Tracer } from '../tracing/tracer.ts'
+import { failureOf, mismatch, type Failure } from './failure.ts'
+
+/** One claimed task, as the worker holds it. */
+export type Held = {
+  readonly id: string
+  readonly claim: number
+  readonly attempt: number
+  readonly maxAttempts: number
+  readonly companyId: string
+  readonly tenant: string
+  readonly agent: string
+  readonly fn: string
+  readonly payload: unknown
+  readonly traceparent: string | null
+  readonly timeoutMs: number
+  readonly steps: Readonly<Record<string, unknown>> | null
+  readonly claimedAt: number
+}
+
+/** What the context needs of the world. */
+export type Reach = {
+  readonly now: () => number
+  readonly tracer: Tracer
+  readonly fetch: typeof fetch
+  readonly spend: (task: Held, amount: Spending) => Promise<void>
+  readonly storeStep: (task: Held, name: string, result: Json) => Promise<Json>
+  readonly flag: (tenant: string, key: string) => Promise<Json>
+}
+
+/** Why a task was told to stop. `gave up` spends an attempt; the others hand the task back. */
+export type Stop = 'halted' | 'paused' | 'shutdown' | 'lease lost' | 'timeout'
+
+export type Ended = {
+  readonly task: Held
+  readonly ms: number
+  readonly traceId: string | null
+  /** Null: completed, and nothing else to say. */
+  readonly rest: EndedTask | null
+  readonly logs: readonly LogEntry[]
+}
+
+type Plain = NonNullable<EndedTask['output']>
+type Collected = { readonly [K in keyof Effects]-?: NonNullable<Effects[K]> }
+
+const mostLogs = 200
+const priorities = { low: -1, normal: 0, high: 1 } as const
+
+/** Runs one task to its end. Never rejects: every way to end is a value. */
+export async function execute(task: Held, fn: AgentFunction, abort: AbortController, reach: Reach): Promise<Ended> {
+  const began = reach.now()
+  let traceId: string | null = null
+  const logs: LogEntry[] = []
+  const effects: Collected = { apply: [], events: [], tasks: [] }
+  const open = { yes: true }
+  let outcome: { readonly output: Plain | undefined } | { readonly failure: Failure }
+  try {
+    const input = fn.input.safeParse(task.payload)
+    if (!input.success) {
+      outcome = { failure: mismatch('input', input.error) }
+      traceId = await reach.tracer.task(infoOf(task), async (trace) => {
+        trace.fail(new TaskFailure('validation', 'its input does not fit'))
+        return trace.traceId
+      })
+    } else {
+      const output = await reach.tracer.task(infoOf(task), (trace) => {
+        traceId = trace.traceId
+        const run = (inner: Trace) => {
+          const context = contextOf(task, abort.signal, inner, effects, logs, open, reach)
+          // True: the schema that belongs to `run` has just made this value.
+          return fn.run(context, input.data as never)
+        }
+        return trace.sampled ? trace.span(fnSpan(task.fn), {}, run) : run(trace)
+      })
+      const checked = fn.output.safeParse(output)
+      outcome = checked.success
+        ? // True: what an output schema gives and JSON can't hold fails in `plain`, here, in its own task.
+          { output: checked.data === undefined ? undefined : plain(checked.data as Json) }
+        : { failure: mismatch('output', checked.error) }
+    }
+  } catch (thrown) {
+    outcome = { failure: thrown instanceof ZodError ? mismatch('input', thrown) : failureOf(thrown) }
+  }
+  open.yes = false
+  const ms = Math.max(0, Math.round(reach.now() - began))
+  const base = { id: task.id, claim: task.claim, ms, trace: traceId }
+  const stop: Stop | undefined = abort.signal.aborted ? (abort.signal.reason as Stop) : undefined
+  if (stop === 'timeout') {
+    return ended({
+      ...base,
+      outcome: 'failed',
+      class: 'timeout',
+      error: `it ran longer than ${task.timeoutMs} ms`,
+      retry: true,
+    })
+  }
+  if (stop !== undefined) return ended({ ...base, outcome: 'returned' })
+  if ('failure' in outcome) return ended({ ...base, outcome: 'failed', ...outcome.failure })
+  const said: Effects = {
+    ...(effects.apply.length > 0 ? { apply: effects.apply } : {}),
+    ...(effects.events.length > 0 ? { events: effects.events } : {}),
+    ...(effects.tasks.length > 0 ? { tasks: effects.tasks } : {}),
+  }
+  const quiet = Object.keys(said).length === 0
+  if (quiet && outcome.output === undefined) return { task, ms, traceId, rest: null, logs }
+  return ended({
+    ...base,
+    outcome: 'completed',
+    ...(quiet ? {} : { effects: said }),
+    ...(outcome.output === undefined ? {} : { output: outcome.output }),
+  })
+
+  function ended(rest: EndedTask): Ended {
+    return { task, ms, traceId, rest, logs }
+  }
+}
+
+function infoOf(task: Held) {
+  return {
+    name: taskSpan,
+    agent: task.agent,
+    fn: task.fn,
+    tenant: task.tenant,
+    taskId: task.id,
+    attempt: task.attempt,
+    traceparent: task.traceparent,
+  }
+}
+
+function contextOf(
+  task: Held,
+  signal: AbortSignal,
+  trace: Trace,
+  effects: Collected,
+  logs: LogEntry[],
+  open: { yes: boolean },
+  reach: Reach,
+): Context {
+  /** What a handler that ignored its end still says goes nowhere, and it should know. */
+  const alive = () => {
+    if (!open.yes) throw new TaskFailure('bug', `task ${task.id} has ended: nothing it does now is kept`)
+    signal.throwIfAborted()
+  }
+  const log = (level: LogEntry['level']) => (message: string, fields?: Readonly<Record<string, unknown>>) => {
+    if (!open.yes || logs.length >= mostLogs) return
+    logs.push({
+      at: new Date(Date.now()).toISOString(),
+      task: task.id,
+      claim: task.claim,
+      agent: task.agent,
+      level,
+      message: redactText(message).slice(0, 4000),
+      ...(fields === undefined ? {} : { fields: redact(fields, { limit: 4096 }) as LogEntry['fields'] }),
+      trace: trace.traceId,
+    })
+  }
+  return {
+    task: {
+      id: task.id,
+      function: task.fn,
+      attempt: task.attempt,
+      lastAttempt: task.attempt >= task.maxAttempts,
+      traceId: trace.traceId,
+    },
+    tenant: task.tenant,
+    signal,
+    log: { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') },
+    publish(topic, payload, options = {}) {
+      alive()
+      effects.events.push({ topic, payload: plain(payload), ...options, traceparent: trace.traceparent })
+    },
+    enqueue(fn, payload, options = {}) {
+      alive()
+      effects.tasks.push({
+        function: fn,
+        payload: plain(payload),
+        ...(options.key === undefined ? {} : { key: options.key }),
+        ...(options.delayMs === undefined ? {} : { delay_ms: Math.round(options.delayMs) }),
+        ...(options.priority === undefined ? {} : { priority: priorities[options.priority] }),
+        traceparent: trace.traceparent,
+      })
+    },
+    apply(fn, args) {
+      alive()
+      effects.apply.push({ fn, args: plain(args) })
+    },
+    async spend(amount) {
+      alive()
+      await reach.spend(task, amount)
+    },
+    async step(name, work) {
+      alive()
+      // True: only `step` stores under this name, and stored what `work` of an earlier attempt gave.
+      if (task.steps !== null && Object.hasOwn(task.steps, name)) return task.steps[name] as never
+      const result = await work()
+      alive()
+      return (await reach.storeStep(task, name, plain(result))) as typeof result
+    },
+    flag: (key) => reach.flag(task.tenant, key),
+    fetch: (url, init = {}) => {
+      alive()
+      const headers = new Headers(init.headers)
+      if (!headers.has('traceparent')) headers.set('traceparent', trace.traceparent)
+      return reach.fetch(url, {
+        ...init,
+        headers,
+        signal: init.signal ? AbortSignal.any([signal, init.signal]) : signal,
+      })
+    },
+    span: (name, work) => trace.span(name, {}, work),
+  }
+}
+
+/** A copy as JSON makes it: later changes by the handler change nothing, and what JSON can't hold fails here, in its task. */
+function plain(value: Json): Plain {
+  const text = JSON.stringify(value) as string | undefined
+  if (text === undefined) throw new TaskFailure('validation', 'a value that JSON cannot hold')
+  // jsonb has no NUL
+  if (text.includes('\\u0000')) throw new TaskFailure('validation', 'a text with a NUL character')
+  return JSON.parse(text) as Plain
+}

@@ -1,0 +1,39 @@
+import { ZodError } from 'zod'
+import { TaskFailure } from '../agents/define.ts'
+import type { ErrorClass } from '../drivers/contract/fleet.ts'
+import { TmsError } from '../errors.ts'
+import { redactError } from '../redaction/redact.ts'
+
+export type Failure = { readonly class: ErrorClass; readonly error: string; readonly retry: boolean }
+
+/** What went wrong, without secrets: the message goes to tables, spans and Slack. */
+export function failureOf(thrown: unknown): Failure {
+  const { name, message, code } = redactError(thrown)
+  const kind = classOf(thrown)
+  return {
+    class: kind,
+    error: `${name === 'Error' || name === 'TaskFailure' ? '' : `${name}: `}${message}${code === undefined ? '' : ` (${code})`}`,
+    retry: thrown instanceof TaskFailure ? thrown.retry : kind !== 'validation' && kind !== 'policy',
+  }
+}
+
+/** Which paths of a value didn't fit; never the value. */
+export function mismatch(what: 'input' | 'output', error: ZodError): Failure {
+  const places = error.issues.slice(0, 5).map(({ path, code }) => `${path.join('.') || 'the whole'}: ${code}`)
+  return { class: 'validation', error: `its ${what} doesn't fit: ${places.join('; ')}`, retry: false }
+}
+
+function classOf(thrown: unknown): ErrorClass {
+  if (thrown instanceof TaskFailure) return thrown.class
+  if (thrown instanceof ZodError) return 'validation'
+  if (thrown instanceof TmsError) return thrown.code === 'BUDGET_EXCEEDED' ? 'quota_exceeded' : 'external_api'
+  if (!(thrown instanceof Error)) return 'bug'
+  if (thrown.name === 'TimeoutError') return 'timeout'
+  // What fetch and sockets throw: another try may find the other side again.
+  const code =
+    'code' in thrown ? thrown.code : thrown.cause instanceof Error && 'code' in thrown.cause ? thrown.cause.code : ''
+  if (thrown instanceof TypeError && thrown.message === 'fetch failed') return 'external_api'
+  if (typeof code === 'string' && /^(E[A-Z]+|UND_ERR_\w+)$/.test(code) && !code.startsWith('ERR_'))
+    return 'external_api'
+  return 'bug'
+}

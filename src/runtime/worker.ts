@@ -1,0 +1,561 @@
+import { randomUUID } from 'node:crypto'
+import type { Agent, Spending } from '../agents/define.ts'
+import type { ClaimedTask, Control, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
+import type { Driver, Unlisten } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import type { Logger } from '../redaction/logger.ts'
+import { redactText, type Json } from '../redaction/redact.ts'
+import type { Tracer } from '../tracing/tracer.ts'
+import { execute, type Ended, type Held, type Stop } from './execute.ts'
+
+/**
+ * One worker: leases slots, claims ahead of them, runs handlers, ends tasks in batches.
+ *
+ * Nothing here guards anything: the database refuses whatever a worker may not do. This only makes work fast, and stops
+ * handlers early whose end would be refused.
+ */
+export type WorkerOptions = {
+  readonly driver: Driver
+  readonly agents: readonly Agent[]
+  readonly name: string
+  readonly host: string
+  readonly pid: number
+  /** Handlers that run at once, as far as the fleet's limit leaves them. */
+  readonly slots: number
+  readonly tracer: Tracer
+  readonly log: Logger
+  readonly fetch: typeof fetch
+  readonly now: () => number
+  /** Looks for work this often when nothing wakes it: delayed tasks, retries, and where there is no push. */
+  readonly pollMs: number
+  /** A file whose presence stops this worker while the database can't be asked. */
+  readonly stopFile?: () => Promise<boolean>
+  readonly onEnd?: (ended: Ended, outcome: string) => void
+}
+
+export type Stats = {
+  readonly worker: string | null
+  readonly slots: number
+  readonly running: number
+  readonly waiting: number
+  readonly completed: number
+  readonly failed: number
+  readonly returned: number
+  readonly halted: boolean
+  readonly reachable: boolean
+}
+
+export type Worker = {
+  stats(): Stats
+  /** Hands back what hasn't begun, gives what runs `graceMs`, ends. */
+  stop(graceMs: number): Promise<void>
+  /** Resolves when it has ended. */
+  readonly ended: Promise<void>
+}
+
+const beatMs = 3000
+/** One call's worth: stays below the largest request of every driver. */
+const batchBytes = 700_000
+const batchItems = 500
+
+type Running = { readonly abort: AbortController; readonly deadline: number; readonly held: Held }
+
+export async function startWorker(options: WorkerOptions): Promise<Worker> {
+  const { driver, log, now } = options
+  const functions = new Map(
+    options.agents.flatMap((agent) =>
+      Object.entries(agent.functions).map(([name, fn]) => [name, { fn, agent: agent.name }] as const),
+    ),
+  )
+  let worker: string | null = null
+  let slots = 0
+  let control: Control | null = null
+  /** Between a signal and the answer that says what it meant, nothing begins. */
+  let doubtful = false
+  let reachable = true
+  let stopping = false
+  let claiming = 0
+  let ending = 0
+  let wanted = true
+  let drained: (() => void) | undefined
+  const buffer: Held[] = []
+  let head = 0
+  const running = new Map<string, Running>()
+  const ended: Ended[] = []
+  let lastPoll = 0
+  const count = { completed: 0, failed: 0, returned: 0 }
+  const unlisten: Unlisten[] = []
+  const timers: NodeJS.Timeout[] = []
+  const flags = new Map<string, { readonly until: number; readonly value: Promise<Json> }>()
+  let finished: () => void = () => undefined
+  const endedPromise = new Promise<void>((resolve) => (finished = resolve))
+
+  const waiting = () => buffer.length - head
+  const stopped = () => control === null || control.halted || doubtful || stopping
+  const barred = (task: Held) => {
+    const of = control?.agents[task.agent] ?? control?.tenants[task.companyId]
+    return of === 'paused' || of === 'quarantined'
+  }
+
+  // ---- control
+
+  function obey(next: Control): void {
+    const was = control
+    control = next
+    doubtful = false
+    if (next.halted) {
+      stopRunning(() => true, 'halted')
+      return
+    }
+    if (Object.keys(next.agents).length + Object.keys(next.tenants).length > 0) {
+      stopRunning(barred, 'paused')
+      handBack(barred)
+    }
+    // What was held through a halt goes back: whoever is free takes it.
+    if (was?.halted === true) handBack(() => true)
+    wanted = true
+  }
+
+  function stopRunning(which: (task: Held) => boolean, why: Stop): void {
+    for (const { abort, held } of running.values()) if (which(held) && !abort.signal.aborted) abort.abort(why)
+  }
+
+  /** Tasks that haven't begun, without an attempt spent. */
+  function handBack(which: (task: Held) => boolean): void {
+    const keep: Held[] = []
+    for (const task of buffer.slice(head)) {
+      if (!which(task)) keep.push(task)
+      else
+        ended.push({
+          task,
+          ms: 0,
+          traceId: null,
+          logs: [],
+          rest: { id: task.id, claim: task.claim, outcome: 'returned' },
+        })
+    }
+    buffer.length = 0
+    head = 0
+    buffer.push(...keep)
+    flush()
+  }
+
+  /** The lease is gone: all of this belongs to others, or will. */
+  function loseAll(): void {
+    stopRunning(() => true, 'lease lost')
+    buffer.length = 0
+    head = 0
+    ended.length = 0
+    worker = null
+  }
+
+  async function hello(): Promise<void> {
+    const said = granted(
+      await driver.call('worker_hello', {
+        request_id: randomUUID(),
+        name: options.name,
+        host: options.host,
+        pid: options.pid,
+        agents: options.agents.map(({ name }) => name),
+        slots: options.slots,
+      }),
+    )
+    worker = said.worker
+    slots = said.slots
+    obey(said.control)
+  }
+
+  let beating: Promise<void> | undefined
+  const beat = () => (beating ??= beatOnce().finally(() => (beating = undefined)))
+
+  async function beatOnce(): Promise<void> {
+    if (worker === null) {
+      if (stopping) return
+      return attempt('sign in', hello)
+    }
+    const mine = worker
+    await attempt('beat', async () => {
+      const said = granted(
+        await driver.call('worker_beat', {
+          worker: mine,
+          slots: options.slots,
+          ...(control?.halted === true ? { acknowledges: control.epoch } : {}),
+        }),
+      )
+      slots = said.slots
+      const news = said.control.halted && control?.halted !== true
+      obey(said.control)
+      // The halt waits 300 ms for this.
+      if (news) granted(await driver.call('worker_beat', { worker: mine, acknowledges: said.control.epoch }))
+    })
+    pump()
+  }
+
+  /** Whether the database can be reached is worth a line once, not once a second. */
+  async function attempt(what: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+      if (!reachable) log.info('the database answers again')
+      reachable = true
+    } catch (error) {
+      if (error instanceof TmsError && error.code === 'LEASE_LOST') {
+        log.warn('the lease was lost', { worker })
+        loseAll()
+        return
+      }
+      if (reachable) log.warn(`cannot ${what}`, { error: error instanceof Error ? error.message : String(error) })
+      reachable = false
+    }
+  }
+
+  // ---- claiming
+
+  function pump(): void {
+    begin()
+    flush()
+    if (worker === null || stopped() || slots === 0 || !reachable) return
+    const room = slots * 10 - waiting() - running.size - ended.length
+    const low = waiting() < Math.max(slots * 3, 1)
+    if (!wanted || !low || room <= 0 || claiming >= 1) return
+    void claim(Math.min(room, batchItems))
+  }
+
+  async function claim(limit: number): Promise<void> {
+    const mine = worker
+    if (mine === null) return
+    claiming++
+    wanted = false
+    lastPoll = now()
+    await attempt('claim', async () => {
+      const { tasks, tenants, control: next } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
+      obeyQuietly(next)
+      for (const task of tasks) take(task, tenants)
+      // A full answer says that there is more; what didn't fit is asked for when there is room.
+      if (tasks.length >= limit) wanted = true
+    })
+    claiming--
+    pump()
+  }
+
+  /** The answer to a claim says the same as a beat's; only a change is news. */
+  function obeyQuietly(next: Control): void {
+    const asked = wanted
+    if (control?.halted !== next.halted || Object.keys(next.agents).length + Object.keys(next.tenants).length > 0)
+      obey(next)
+    else control = next
+    wanted = asked
+  }
+
+  function take(task: ClaimedTask, tenants: Readonly<Record<string, string>>): void {
+    const [id, claimed, attemptNumber, maxAttempts, companyId, fn, payload, traceparent, timeoutMs, steps] = task
+    buffer.push({
+      id,
+      claim: claimed,
+      attempt: attemptNumber,
+      maxAttempts,
+      companyId,
+      tenant: tenants[companyId] ?? companyId,
+      agent: functions.get(fn)?.agent ?? '',
+      fn,
+      payload,
+      traceparent,
+      timeoutMs,
+      steps,
+      claimedAt: now(),
+    })
+  }
+
+  // ---- running
+
+  function begin(): void {
+    while (running.size < slots && waiting() > 0 && !stopped()) {
+      const task = buffer[head++]
+      if (task === undefined) break
+      if (head > 1024) {
+        buffer.splice(0, head)
+        head = 0
+      }
+      run(task)
+    }
+  }
+
+  function run(held: Held): void {
+    const known = functions.get(held.fn)
+    if (known === undefined) {
+      // The policy names a function that this worker's code doesn't have: another worker may.
+      ended.push({
+        task: held,
+        ms: 0,
+        traceId: null,
+        logs: [],
+        rest: {
+          id: held.id,
+          claim: held.claim,
+          outcome: 'failed',
+          class: 'policy',
+          error: `no code for ${held.fn} here`,
+          retry: false,
+        },
+      })
+      return
+    }
+    const abort = new AbortController()
+    const key = `${held.id}/${held.claim}`
+    running.set(key, { abort, held, deadline: now() + held.timeoutMs })
+    void execute(held, known.fn, abort, reach).then((result) => {
+      running.delete(key)
+      if (abort.signal.aborted && abort.signal.reason === 'lease lost') return pump()
+      ended.push(result)
+      soon()
+    })
+  }
+
+  /** Handlers that end together are ended together. */
+  let scheduled = false
+  function soon(): void {
+    if (scheduled) return
+    scheduled = true
+    setImmediate(() => {
+      scheduled = false
+      pump()
+    })
+  }
+
+  const reach = {
+    now,
+    tracer: options.tracer,
+    fetch: options.fetch,
+    async spend(task: Held, amount: Spending) {
+      granted(
+        await driver.call('tasks_spend', {
+          worker: worker ?? '0',
+          id: task.id,
+          claim: task.claim,
+          ...amount,
+        }),
+      )
+    },
+    async storeStep(task: Held, name: string, result: Json) {
+      const stored = granted(
+        await driver.call('tasks_step', {
+          worker: worker ?? '0',
+          id: task.id,
+          claim: task.claim,
+          name,
+          // True: Json is what the contract's json schema takes; only its arrays are not declared read-only there.
+          result: result as never,
+        }),
+      )
+      return stored.result as Json
+    },
+    flag(tenant: string, key: string): Promise<Json> {
+      const cached = flags.get(tenant + ' ' + key)
+      if (cached && cached.until > now()) return cached.value
+      const value = driver.call('flags_get', { tenant, key }).then((answer) => granted(answer).flag.value as Json)
+      flags.set(tenant + ' ' + key, { until: now() + 5000, value })
+      value.catch(() => flags.delete(tenant + ' ' + key))
+      return value
+    },
+  }
+
+  // ---- ending
+
+  /** Two batches under way at most: the next one collects what ends meanwhile. */
+  function flush(): void {
+    if (ended.length === 0 || ending >= 2 || worker === null || !reachable) return maybeDrained()
+    // While halted nothing may end; it is kept and handed back after.
+    if (control?.halted === true) return maybeDrained()
+    if (ending === 1 && ended.length < batchItems / 2) return
+    const batch = cut()
+    ending++
+    void finish(batch).finally(() => {
+      ending--
+      pump()
+    })
+  }
+
+  function cut(): Ended[] {
+    let bytes = 0
+    let n = 0
+    for (const one of ended) {
+      const size = one.rest === null && one.logs.length === 0 ? 60 : JSON.stringify([one.rest, one.logs]).length
+      if (n > 0 && (bytes + size > batchBytes || n >= batchItems)) break
+      bytes += size
+      n++
+    }
+    return ended.splice(0, n)
+  }
+
+  async function finish(batch: readonly Ended[]): Promise<void> {
+    const mine = worker
+    if (mine === null) return
+    try {
+      const { control: next, outcomes } = granted(await driver.call('tasks_finish', { worker: mine, ...asCall(batch) }))
+      reachable = true
+      for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed')
+      obeyQuietly(next)
+    } catch (error) {
+      if (error instanceof TmsError && error.code === 'LEASE_LOST') return loseAll()
+      if (error instanceof TmsError && error.code === 'FENCED') {
+        // Not a minute's work is lost: it is done again after the resume.
+        if (control !== null) obey({ ...control, halted: true })
+        ended.unshift(...batch.map(returned))
+        return
+      }
+      if (error instanceof TmsError && error.exit === 3) {
+        // Unknown whether it arrived; asking again is safe, and the lease decides how long it makes sense.
+        if (reachable) log.warn('cannot end tasks', { error: error.message })
+        reachable = false
+        ended.unshift(...batch)
+        return
+      }
+      // The database can't take this batch. Whose fault it is shows one by one.
+      if (batch.length > 1) {
+        for (const one of batch) await finish([one])
+        return
+      }
+      const [one] = batch
+      if (one === undefined) return
+      log.error('a task could not be ended', {
+        task: one.task.id,
+        error: error instanceof Error ? error.message : String(error),
+      })
+      if (one.rest?.outcome === 'failed') return
+      await finish([
+        {
+          ...one,
+          logs: [],
+          rest: {
+            id: one.task.id,
+            claim: one.task.claim,
+            ms: one.ms,
+            outcome: 'failed',
+            class: 'bug',
+            error: 'the database cannot take what it did',
+            retry: false,
+          },
+        },
+      ])
+    }
+  }
+
+  function settle(one: Ended, outcome: string): void {
+    if (outcome === 'completed' || outcome === 'awaiting_approval') count.completed++
+    else if (outcome === 'returned' || outcome === 'stale' || outcome === 'paused') count.returned++
+    else count.failed++
+    options.onEnd?.(one, outcome)
+  }
+
+  function maybeDrained(): void {
+    if (
+      stopping &&
+      running.size === 0 &&
+      ending === 0 &&
+      (ended.length === 0 || worker === null || !reachable || control?.halted === true)
+    )
+      drained?.()
+  }
+
+  // ---- life
+
+  function tick(): void {
+    const at = now()
+    for (const { abort, deadline } of running.values())
+      if (deadline < at && !abort.signal.aborted) abort.abort('timeout' satisfies Stop)
+    if (at - lastPoll >= options.pollMs) wanted = true
+    if (!reachable && beating === undefined) void beat()
+    pump()
+  }
+
+  async function house(): Promise<void> {
+    if (stopped()) return
+    await attempt('reap', async () => {
+      granted(await driver.call('tasks_reap', {}))
+    })
+  }
+
+  await hello()
+  for (const [channel, heard] of [
+    ['tasks', () => ((wanted = true), pump())],
+    [
+      'control',
+      () => {
+        doubtful = true
+        void beat()
+      },
+    ],
+    ['flags', () => flags.clear()],
+  ] as const) {
+    unlisten.push(await driver.listen(channel, heard))
+  }
+  timers.push(
+    setInterval(() => void beat(), beatMs),
+    setInterval(tick, Math.min(options.pollMs, 100)),
+    // Spread, so that many workers don't all look at once.
+    setInterval(() => void house(), 5000 + Math.floor(Math.random() * 1000)),
+  )
+  pump()
+
+  return {
+    stats: () => ({
+      worker,
+      slots,
+      running: running.size,
+      waiting: waiting(),
+      ...count,
+      halted: control?.halted ?? false,
+      reachable,
+    }),
+    ended: endedPromise,
+    async stop(graceMs) {
+      if (stopping) return endedPromise
+      stopping = true
+      handBack(() => true)
+      await new Promise<void>((resolve) => {
+        drained = resolve
+        const abort = setTimeout(() => stopRunning(() => true, 'shutdown'), graceMs)
+        // A handler that ignores its signal keeps nobody from ending; the database takes its task back.
+        const leave = setTimeout(resolve, graceMs + 2000)
+        timers.push(abort, leave)
+        maybeDrained()
+        pump()
+      })
+      for (const timer of timers) clearTimeout(timer)
+      for (const quit of unlisten) await quit().catch(() => undefined)
+      const mine = worker
+      worker = null
+      if (mine !== null && reachable) await driver.call('worker_bye', { worker: mine }).catch(() => undefined)
+      finished()
+    },
+  }
+}
+
+function returned(one: Ended): Ended {
+  return { ...one, rest: { id: one.task.id, claim: one.task.claim, outcome: 'returned' } }
+}
+
+/** The simply done ones as columns, the others as they are. */
+function asCall(batch: readonly Ended[]): {
+  done?: { ids: string[]; claims: number[]; ms: number[]; traces: (string | null)[] }
+  rest?: EndedTask[]
+  logs?: LogEntry[]
+} {
+  const simple = batch.filter(({ rest }) => rest === null)
+  const rest = batch.flatMap((one) => (one.rest === null ? [] : [one.rest]))
+  const logs = batch.flatMap((one) => one.logs)
+  return {
+    ...(simple.length > 0
+      ? {
+          done: {
+            ids: simple.map(({ task }) => task.id),
+            claims: simple.map(({ task }) => task.claim),
+            ms: simple.map(({ ms }) => ms),
+            traces: simple.map(({ traceId }) => traceId),
+          },
+        }
+      : {}),
+    ...(rest.length > 0 ? { rest } : {}),
+    ...(logs.length > 0 ? { logs: logs.map((entry) => ({ ...entry, message: redactText(entry.message) })) } : {}),
+  }
+}

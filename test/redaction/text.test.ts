@@ -1,0 +1,81 @@
+import { describe, expect, test } from 'vitest'
+import { redactText } from '../../src/redaction/redact.ts'
+
+describe('redactText', () => {
+  test.each([
+    ['write to ann.o+x@example.co.uk, please', 'write to [redacted:email], please'],
+    ['to="Ann Smith"@example.com', 'to=[redacted:email]'],
+    ['https://x.example/?to=ann%40example.com&n=1', 'https://x.example/?to=[redacted:email]&n=1'],
+    ['call (415) 555-0100 or +44 20 7946 0958.', 'call [redacted:phone] or [redacted:phone].'],
+    ['tel:4155550100', 'tel:[redacted:phone]'],
+    ['card 4111 1111 1111 1111 exp 05/27', 'card [redacted:card] exp 05/27'],
+    ['PAN4111111111111111', 'PAN[redacted:card]'],
+    ['ssn 123-45-6789.', 'ssn [redacted:ssn].'],
+    ['DE89 3704 0044 0532 0130 00 was paid', '[redacted:iban] was paid'],
+    ['Authorization: Bearer abc.def', 'Authorization: Bearer [redacted:authorization]'],
+    [`Authorization: Digest username="a", response="b"`, 'Authorization: [redacted:authorization]'],
+    [`curl -H 'Cookie: a=b; c=d' -v`, `curl -H 'Cookie: [redacted:cookie]' -v`],
+    ['-----BEGIN PRIVATE KEY-----\nMIIabc\nthe rest was cut', '[redacted:private-key]'],
+    ['postgres://tms:s3cret@db:5432/x', 'postgres://[redacted:credentials]@db:5432/x'],
+    ['postgres://u:p@ss/w#rd@db.host/x?sslmode=require', 'postgres://[redacted:credentials]@db.host/x?sslmode=require'],
+    ['https://u:p/w@x.example/a', 'https://[redacted:credentials]@x.example/a'],
+    ['password=hunter2 host=db', 'password=[redacted:secret] host=db'],
+    ['password=a,b&c;d host=db', 'password=[redacted:secret] host=db'],
+    ['token: abc, next: 3', 'token: [redacted:secret], next: 3'],
+    ['{"password":"hunt\\"er2","x":1}', '{"password":"[redacted:secret]","x":1}'],
+    ['{\\"api_key\\":\\"abc\\",\\"y\\":2}', '{\\"api_key\\":\\"[redacted:secret]\\",\\"y\\":2}'],
+    [
+      '{"first_name":"Ann","address":{"street":"x"},"k":1}',
+      '{"first_name":"[redacted:name]","address":[redacted:address],"k":1}',
+    ],
+    ['<password>hunter2</password>', '<password>[redacted:secret]</password>'],
+    ['tms --token abc123 --json', 'tms --token [redacted:secret] --json'],
+    [`alter role x password 'abc def'`, `alter role x password '[redacted:secret]'`],
+    ['Key (company_id, ssn)=(x, 123456789) already exists.', 'Key (company_id, ssn)=([redacted:ssn]) already exists.'],
+    ['Failing row contains (1, Ann, Smith, null).', 'Failing row contains ([redacted:row]).'],
+    ['https://x.example/?sig=abc&page=2', 'https://x.example/?sig=[redacted:secret]&page=2'],
+    ['hooks.slack.com/services/T0/B0/abc is gone', 'hooks.slack.com/services/[redacted:webhook] is gone'],
+    ['phone: 020 7946 0958 and cvv: 123', 'phone: [redacted:phone] and cvv: [redacted:card]'],
+    ['password=[redacted:email]hunter2', 'password=[redacted:secret]'],
+    ['ａｎｎ＠example．com', '[redacted:email]'],
+    ['٤١١١١١١١١١١١١١١١', '[redacted:card]'],
+    ['an\u200bn@exam\u00adple.com', '[redacted:email]'],
+  ])('%s', (given, safe) => {
+    expect(redactText(given)).toBe(safe)
+    expect(redactText(safe)).toBe(safe)
+  })
+
+  test.each([
+    'a card must pass Luhn: 4111 1111 1111 1112',
+    'and an IBAN its check digits: DE88 3704 0044 0532 0130 00',
+    '4bf92f3577b34da6a3ce929d0e0e4736 and 12345678-4111-1111-1111-111111111111',
+    'from 2024-05-01 12:00:00.123456+00 to 1714564800123',
+    'address: unknown host; name: not found; email: missing',
+    'token: null, password=***, secret: undefined',
+    'git log --author x -- src/tokens',
+    'Basic Auth is off. Bearer of news. Basic settings',
+    'std::token::x and secret://vault/path',
+    'tokens: 512, pass: 12, max_tokens=4096, token_count: 3',
+  ])('leaves alone: %s', (text) => {
+    expect(redactText(text)).toBe(text)
+  })
+})
+
+describe('a hostile text of a megabyte', () => {
+  // The deadline is the assertion: these take well under a second each, anything quadratic takes minutes.
+  test.each(
+    [
+      "a|4 |a@|a%40b.cc|:|pass_x=|token= |token='|token=a,|'cookie: x' |)=|(token)=(|eyJ|eyJaaaaaaaa.|x://a:b@|bearer ",
+      "-----BEGIN A-----|-----BEGIN A-----END B-----|bearer+|password '|--token |<token>a</|Failing row contains (|) ",
+      'SG.aaaaaaaaaaaaaaaa.|\u200b|\u0664 |DE89 |+1 |415-555-|abcdef01|hooks.slack.com/services/|\\"|"token":{|\u4e2d',
+      '"@a.co|[redacted:',
+    ].flatMap((units) => units.split('|').map((unit) => [unit])),
+  )(
+    'of %j ends in time',
+    (unit) => {
+      const text = unit.repeat(Math.ceil(2 ** 20 / unit.length))
+      expect(redactText(text).length).toBeGreaterThan(0)
+    },
+    20_000,
+  )
+})
