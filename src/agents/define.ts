@@ -77,18 +77,19 @@ export class TaskFailure extends Error {
   }
 }
 
-type FunctionOf<I extends z.ZodType, O extends z.ZodType> = {
-  readonly input: I
-  readonly output: O
-  readonly run: (context: Context, input: z.output<I>) => Promise<z.input<O>>
-}
-
 /** Checks names while the module loads, where the author sees it. */
 export function defineAgent<
-  S extends Record<string, { readonly input: z.ZodType; readonly output: z.ZodType }>,
+  I extends Readonly<Record<string, z.ZodType>>,
+  O extends { readonly [K in keyof I]: z.ZodType },
 >(agent: {
   readonly name: string
-  readonly functions: { readonly [K in keyof S]: FunctionOf<S[K]['input'], S[K]['output']> }
+  readonly functions: {
+    readonly [K in keyof I]: {
+      readonly input: I[K]
+      readonly output: O[K]
+      readonly run: (context: Context, input: z.output<I[K]>) => Promise<z.input<O[K]>>
+    }
+  }
 }): Agent {
   if (!/^[a-z][a-z0-9_-]{0,62}$/.test(agent.name)) {
     throw new TypeError(`"${agent.name}" is no name of an agent: lower case letters, digits, - and _`)

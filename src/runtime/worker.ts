@@ -73,6 +73,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let control: Control | null = null
   /** Between a signal and the answer that says what it meant, nothing begins. */
   let doubtful = false
+  /** Calls are numbered as they begin: an answer that a later call has overtaken must not undo what that one said. */
+  let calls = 0
+  let obeyed = 0
   let reachable = true
   let stopping = false
   let claiming = 0
@@ -100,7 +103,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   // ---- control
 
-  function obey(next: Control): void {
+  function obey(next: Control, call: number): void {
+    if (call < obeyed) return
+    obeyed = call
     const was = control
     control = next
     doubtful = false
@@ -151,6 +156,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   }
 
   async function hello(): Promise<void> {
+    const call = ++calls
     const said = granted(
       await driver.call('worker_hello', {
         request_id: randomUUID(),
@@ -163,7 +169,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     )
     worker = said.worker
     slots = said.slots
-    obey(said.control)
+    obey(said.control, call)
   }
 
   let beating: Promise<void> | undefined
@@ -176,6 +182,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     }
     const mine = worker
     await attempt('beat', async () => {
+      const call = ++calls
       const said = granted(
         await driver.call('worker_beat', {
           worker: mine,
@@ -185,7 +192,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       )
       slots = said.slots
       const news = said.control.halted && control?.halted !== true
-      obey(said.control)
+      obey(said.control, call)
       // The halt waits 300 ms for this.
       if (news) granted(await driver.call('worker_beat', { worker: mine, acknowledges: said.control.epoch }))
     })
@@ -228,8 +235,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     wanted = false
     lastPoll = now()
     await attempt('claim', async () => {
+      const call = ++calls
       const { tasks, tenants, control: next } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
-      obeyQuietly(next)
+      obeyQuietly(next, call)
       for (const task of tasks) take(task, tenants)
       // A full answer says that there is more; what didn't fit is asked for when there is room.
       if (tasks.length >= limit) wanted = true
@@ -239,11 +247,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   }
 
   /** The answer to a claim says the same as a beat's; only a change is news. */
-  function obeyQuietly(next: Control): void {
+  function obeyQuietly(next: Control, call: number): void {
+    if (call < obeyed) return
     const asked = wanted
     if (control?.halted !== next.halted || Object.keys(next.agents).length + Object.keys(next.tenants).length > 0)
-      obey(next)
-    else control = next
+      obey(next, call)
+    else {
+      obeyed = call
+      control = next
+    }
     wanted = asked
   }
 
@@ -390,16 +402,17 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   async function finish(batch: readonly Ended[]): Promise<void> {
     const mine = worker
     if (mine === null) return
+    const call = ++calls
     try {
       const { control: next, outcomes } = granted(await driver.call('tasks_finish', { worker: mine, ...asCall(batch) }))
       reachable = true
       for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed')
-      obeyQuietly(next)
+      obeyQuietly(next, call)
     } catch (error) {
       if (error instanceof TmsError && error.code === 'LEASE_LOST') return loseAll()
       if (error instanceof TmsError && error.code === 'FENCED') {
         // Not a minute's work is lost: it is done again after the resume.
-        if (control !== null) obey({ ...control, halted: true })
+        if (control !== null) obey({ ...control, halted: true }, call)
         ended.unshift(...batch.map(returned))
         return
       }

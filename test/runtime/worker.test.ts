@@ -25,10 +25,10 @@ const demo: Agent = defineAgent({
       },
     },
     'demo.two': {
-      input: z.object({ mode: z.string() }),
+      input: z.object({ mode: z.string(), tag: z.string().optional() }),
       output: z.object({ said: z.string() }),
-      run: async (context, { mode }) => {
-        happened.emit(mode, context)
+      run: async (context, { mode, tag }) => {
+        happened.emit(tag ?? mode, context)
         switch (mode) {
           case 'effects':
             context.publish('demo.done', { ok: true }, { order: 'a' })
@@ -60,7 +60,7 @@ const demo: Agent = defineAgent({
   },
 })
 
-describe.each(Object.entries(subjects))('a worker through %s', (name, make) => {
+describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
   let fleet: Fleet
   let worker: Worker
   const ends = new EventEmitter()
@@ -155,60 +155,45 @@ describe.each(Object.entries(subjects))('a worker through %s', (name, make) => {
     expect(runs[0]?.error).toContain('could not reach')
   })
 
-  test('the time limit ends a handler, and counts as an attempt', async () => {
+  ;(test('the time limit ends a handler, and counts as an attempt', async () => {
     const { id, all } = await outcomes('demo.two', { mode: 'forever' }, 1)
     expect(all).toEqual(['retry'])
     expect((await task(id)).runs[0]).toMatchObject({ outcome: 'retried', class: 'timeout' })
-    // not to be in the way of the next test
-    granted(
-      await fleet.operator.call('agents_control', {
-        request_id: randomUUID(),
-        tenant: 'acme',
-        state: 'paused',
-        why: 'x',
-      }),
-    )
-    granted(
-      await fleet.operator.call('agents_control', {
-        request_id: randomUUID(),
-        tenant: 'acme',
-        state: 'running',
-        why: 'x',
-      }),
-    )
-  })
-
-  test('a halt aborts what runs and is acknowledged; after the resume the work is done without a lost attempt', async () => {
-    const running = once(happened, 'forever')
-    const [id = ''] = await fleet.enqueue('globex', [{ function: 'demo.two', payload: { mode: 'forever' } }])
-    const [context] = (await running) as [{ signal: AbortSignal }]
-    const aborted = once(context.signal, 'abort')
-    const halt = granted(await fleet.operator.call('fence_halt', { why: 'test' }))
-    expect(halt.fenced).toBe(true)
-    await aborted
-    expect(context.signal.reason).toBe('halted')
-    await expect
-      .poll(async () => {
-        const { halts } = granted(await fleet.operator.call('fence_state', {}))
-        return halts[0]?.acknowledged.length
-      })
-      .toBe(1)
-    expect((await task(id)).task).toMatchObject({ status: 'running' })
-    const back = once(ends, id)
-    for (const step of ['prepare', 'lift'] as const) {
-      granted(await fleet.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
-    }
-    expect((await back)[0]).toBe('returned')
-  }, 20_000)
+  }),
+    test('a halt aborts what runs and is acknowledged; after the resume the work is done without a lost attempt', async () => {
+      const running = once(happened, 'to be halted')
+      const [id = ''] = await fleet.enqueue('globex', [
+        { function: 'demo.two', payload: { mode: 'forever', tag: 'to be halted' } },
+      ])
+      const [context] = (await running) as [{ signal: AbortSignal }]
+      const aborted = once(context.signal, 'abort')
+      const halt = granted(await fleet.operator.call('fence_halt', { why: 'test' }))
+      expect(halt.fenced).toBe(true)
+      await aborted
+      expect(context.signal.reason).toBe('halted')
+      await expect
+        .poll(async () => {
+          const { halts } = granted(await fleet.operator.call('fence_state', {}))
+          return halts[0]?.acknowledged.length
+        })
+        .toBe(1)
+      expect((await task(id)).task).toMatchObject({ status: 'running' })
+      const back = once(ends, id)
+      for (const step of ['prepare', 'lift'] as const) {
+        granted(await fleet.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
+      }
+      expect((await back)[0]).toBe('returned')
+    }, 20_000))
 
   test('stopping hands back what runs, without an attempt spent', async () => {
-    const running = once(happened, 'forever')
-    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.two', payload: { mode: 'forever' } }])
+    const running = once(happened, 'to be stopped')
+    const [id = ''] = await fleet.enqueue('acme', [
+      { function: 'demo.two', payload: { mode: 'forever', tag: 'to be stopped' } },
+    ])
     await running
     await worker.stop(50)
     const { task: after } = await task(id)
     expect(after?.status).toBe('pending')
     worker = await start()
   }, 20_000)
-  void name
 })
