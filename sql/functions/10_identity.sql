@@ -22,60 +22,75 @@ $$;
 
 -- The login row of the caller, valid or not. No row: unknown.
 create or replace function tms._credential() returns setof tms.logins
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select l.*
-    from (select coalesce((select g.kind from tms.gateways g where g.login = session_user), 'postgres') as kind) via
-    join tms.logins l
-      on l.kind = via.kind
-     and l.name = case via.kind
-           when 'postgres' then session_user::text
-           when 'local' then current_setting('tms.local_user', true)
-           when 'jwt' then nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
-         end
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  via text;
+begin
+  select g.kind into via from tms.gateways g where g.login = session_user;
+  return query select l.* from tms.logins l
+    where l.kind = coalesce(via, 'postgres')
+      and l.name = case via
+            when 'local' then current_setting('tms.local_user', true)
+            when 'jwt' then nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+            else session_user::text end;
+end
 $$;
 
 -- Expiry is judged by the wall clock: a moved test clock must not revive a key.
 create or replace function tms._principal() returns uuid
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select c.principal_id from tms._credential() c
-   where c.revoked_at is null and (c.expires_at is null or c.expires_at > clock_timestamp())
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (select c.principal_id from tms._credential() c
+           where c.revoked_at is null and (c.expires_at is null or c.expires_at > clock_timestamp()));
+end
 $$;
 
 -- Memberships that count now. Service accounts hold the one role that carries their name.
 create or replace function tms._live_memberships(principal uuid)
 returns table (role text, company_id uuid, scope text, expires_at timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select m.role, m.company_id, r.scope, m.expires_at
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return query select m.role, m.company_id, r.scope, m.expires_at
     from tms.memberships m join tms.roles r on r.role = m.role
    where m.principal_id = principal and m.revoked_at is null
      and (m.expires_at is null or m.expires_at > clock_timestamp())
      -- a tenant's role without a tenant, or a global one with, means nothing
-     and (r.scope = 'own') = (m.company_id is not null)
+     and (r.scope = 'own') = (m.company_id is not null);
+end
 $$;
 
 -- What the caller may do under one operation: company null means "every tenant and what belongs to none".
 create or replace function tms._grants(operation text)
 returns table (role text, company_id uuid, everywhere boolean, redacted boolean, patterns text[])
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+declare
+  me uuid := tms._principal();
+begin
+  return query
   -- what the list does not name is super_admin's; what it names is super_admin's only where it says so
   select m.role, null::uuid, true, false, null::text[]
-    from tms._live_memberships((select tms._principal())) m
+    from tms._live_memberships(me) m
    where m.role = 'super_admin'
      and not exists (select from tms.role_operations o where o.operation = _grants.operation)
   union all
   -- agents are fleet-wide, but each call acts for the tenant of the task it holds, and for no other
   select m.role, case when m.role = 'agents' then held.id else m.company_id end,
          m.scope in ('all', 'fleet', 'none') and m.role <> 'agents', o.redacted, o.patterns
-    from tms._live_memberships((select tms._principal())) m
+    from tms._live_memberships(me) m
     join tms.role_operations o on o.role = m.role and o.operation = _grants.operation
-    left join lateral (select unnest(tms._held_companies()) union all select null) held (id) on m.role = 'agents'
+    left join lateral (select unnest(tms._held_companies()) union all select null) held (id) on m.role = 'agents';
+end
 $$;
 
 -- The tenants an operation may touch; null means all of them.
 create or replace function tms._allowed(operation text) returns uuid[]
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
   select case when bool_or(g.everywhere) then null else coalesce(array_agg(g.company_id) filter (where g.company_id is not null), '{}') end
-    from tms._grants(operation) g
+    from tms._grants(operation) g);
+end
 $$;
 
 -- Whether somebody could still give and take roles tomorrow: a super_admin without an end who can sign in.
@@ -89,40 +104,50 @@ $$;
 
 -- For row security, ours and the users': is the caller a member of this tenant.
 create or replace function tms._my_companies() returns uuid[]
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce(array_agg(m.company_id) filter (where m.company_id is not null), '{}')
-    from tms._live_memberships((select tms._principal())) m
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (select coalesce(array_agg(m.company_id) filter (where m.company_id is not null), '{}')
+            from tms._live_memberships(tms._principal()) m);
+end
 $$;
 
 create or replace function tms._sees_all() returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce(bool_or(m.scope in ('all', 'fleet') and m.role <> 'agents'), false)
-    from tms._live_memberships((select tms._principal())) m
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (select coalesce(bool_or(m.scope in ('all', 'fleet') and m.role <> 'agents'), false)
+            from tms._live_memberships(tms._principal()) m);
+end
 $$;
 
 -- For the row security of the fleet's own tables: machines that span tenants, and who sees all.
 create or replace function tms._fleet() returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce(bool_or(m.scope in ('all', 'fleet')), false)
-    from tms._live_memberships((select tms._principal())) m
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (select coalesce(bool_or(m.scope in ('all', 'fleet')), false) from tms._live_memberships(tms._principal()) m);
+end
 $$;
 
 -- Who calls, when a fleet-wide role of theirs grants the operation; null: it may not. The hot path's whole check of identity and permission.
 create or replace function tms._works(operation text) returns uuid
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select p.id from (select tms._principal() as id) p
-   where exists (
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  me uuid := tms._principal();
+begin
+  return (select me where exists (
      select from tms.memberships m
        join tms.roles r on r.role = m.role and r.scope in ('fleet', 'all')
        join tms.role_operations o on o.role = m.role and o.operation = _works.operation
-      where m.principal_id = p.id and m.revoked_at is null and m.company_id is null
-        and (m.expires_at is null or m.expires_at > clock_timestamp()))
+      where m.principal_id = me and m.revoked_at is null and m.company_id is null
+        and (m.expires_at is null or m.expires_at > clock_timestamp())));
+end
 $$;
 
 -- People, as against machines and logins nobody knows.
 create or replace function tms._human() returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce((select p.kind = 'human' from tms.principals p where p.id = (select tms._principal())), false)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return coalesce((select p.kind = 'human' from tms.principals p where p.id = tms._principal()), false);
+end
 $$;
 
 create or replace function tms.is_company_member(company_id uuid) returns boolean
@@ -143,21 +168,30 @@ $$;
 
 -- A tenant by key or id.
 create or replace function tms._company(tenant text) returns tms.companies
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
   select c from tms.companies c
    where c.key = lower(tenant)
       or (tenant ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' and c.id::text = lower(tenant))
-   order by c.key = lower(tenant) desc limit 1
+   order by c.key = lower(tenant) desc limit 1);
+end
 $$;
 
 create or replace function tms._principal_name(id uuid) returns text
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select p.name from tms.principals p where p.id = _principal_name.id
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
+  select p.name from tms.principals p where p.id = _principal_name.id);
+end
 $$;
 
 create or replace function tms._tenant_key(id uuid) returns text
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select c.key from tms.companies c where c.id = _tenant_key.id
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
+  select c.key from tms.companies c where c.id = _tenant_key.id);
+end
 $$;
 
 create or replace function tms._companies_by(ids uuid[]) returns setof tms.companies

@@ -41,14 +41,20 @@ end
 $$;
 
 create or replace function tms._halted() returns boolean
-language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select last_value % 2 = 1 from tms.fence_mark
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
+  select last_value % 2 = 1 from tms.fence_mark);
+end
 $$;
 
 create or replace function tms._fence_json() returns jsonb
-language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
   select jsonb_build_object('halted', m.last_value % 2 = 1, 'epoch', m.last_value / 2,
-    'safe_mode', (select s.last_value % 2 = 1 from tms.safe_mode_mark s)) from tms.fence_mark m
+    'safe_mode', (select s.last_value % 2 = 1 from tms.safe_mode_mark s)) from tms.fence_mark m);
+end
 $$;
 
 create or replace function tms._fenced(c tms.call) returns jsonb

@@ -61,22 +61,31 @@ $$;
 
 -- The caller's living worker; no row: it has none of that number.
 create or replace function tms._worker(c tms.call, worker bigint) returns tms.workers
-language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
   select w from tms.workers w
-   where w.id = worker and w.principal_id = c.principal_id and w.stopped_at is null and w.lease_until > clock_timestamp()
+   where w.id = worker and w.principal_id = c.principal_id and w.stopped_at is null and w.lease_until > clock_timestamp());
+end
 $$;
 
 -- What every answer to a worker says about control. Flags that decide are read where they decide.
 create or replace function tms._control() returns jsonb
-language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
   select tms._fence_json() || jsonb_build_object(
     'agents', (select coalesce(jsonb_object_agg(s.agent, s.state), '{}') from tms.agent_state s where s.state <> 'running'),
-    'tenants', (select coalesce(jsonb_object_agg(s.company_id, s.state), '{}') from tms.tenant_state s where s.state <> 'running'))
+    'tenants', (select coalesce(jsonb_object_agg(s.company_id, s.state), '{}') from tms.tenant_state s where s.state <> 'running')));
+end
 $$;
 
 create or replace function tms._fleet_limit() returns integer
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select least(150, coalesce((tms._flag_value('budget.agents.maxConcurrent', null) #>> '{}')::integer, 150))
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
+  select least(150, coalesce((tms._flag_value('budget.agents.maxConcurrent', null) #>> '{}')::integer, 150)));
+end
 $$;
 
 -- Slots for a worker that wants some: what is left of the fleet's. One at a time, or two would both get the rest.

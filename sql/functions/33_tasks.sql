@@ -69,9 +69,12 @@ grant execute on function tms.tasks_enqueue(jsonb) to tms_caller;
 
 -- May agents take work for this tenant: the two flags that say so.
 create or replace function tms._autonomy(company uuid) returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
   select coalesce(tms._flag_value('agents.autonomousEnabled', company) = 'true', false)
-     and coalesce(tms._flag_value('autonomy.mode', company) <> '"OFF"', false)
+     and coalesce(tms._flag_value('autonomy.mode', company) <> '"OFF"', false));
+end
 $$;
 
 -- Tenants that may be worked for. Flags are evaluated once where no tenant has a value of its own.
@@ -144,8 +147,9 @@ begin
 end
 $$;
 
+-- enable_seqscan: for some hundred ids of a table of some ten thousand rows the planner reads all of them.
 create or replace function tms.tasks_claim(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit}', 'task.work');
   w tms.workers;
@@ -164,7 +168,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
-  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'tenants', '{}'::jsonb, 'tasks', '[]'::jsonb); end if;
+  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'tenants', '{}'::jsonb, 'tasks', '[]'::jsonb, 'more', false); end if;
   want := least(greatest((args ->> 'limit')::integer, 0), 1000,
     w.slots * tms._buffer_factor() - (select count(*)::integer from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running'));
   if want > 0 then
@@ -225,7 +229,8 @@ begin
        where s.agent = k.agent;
     end if;
   end if;
-  return jsonb_build_object('control', tms._control(), 'tenants', coalesce(keys, '{}'), 'tasks', coalesce(taken, '[]'));
+  return jsonb_build_object('control', tms._control(), 'tenants', coalesce(keys, '{}'), 'tasks', coalesce(taken, '[]'),
+    'more', coalesce(cardinality(ids), 0) >= want);
 end
 $$;
 grant execute on function tms.tasks_claim(jsonb) to tms_caller;

@@ -127,7 +127,7 @@ $$;
 -- each of `rest`, and the done ones that were not this worker's to end.
 create or replace function tms._end_tasks(c tms.call, worker bigint, state text,
   ids bigint[], claims integer[], spans integer[], traces text[], rest jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   epoch bigint := (tms._fence_json() ->> 'epoch')::bigint;
   stamp timestamptz := clock_timestamp();
@@ -158,7 +158,8 @@ begin
     ), ended as (
       update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null
         from given g
-       where t.id = g.id and t.claim = g.claim and t.status = 'running' and t.worker_id = worker and t.run_until > stamp and not assisted
+       -- coalesce: by the primary key, please. The index of what runs would be walked once for each id: 265 ms instead of 5.
+       where t.id = g.id and t.claim = g.claim and coalesce(t.status = 'running' and t.worker_id = worker, false) and t.run_until > stamp and not assisted
          and t.fn_name <> all (careful) and t.agent <> all (stopped_agents) and t.company_id <> all (stopped_tenants) and t.replay_run_id is null
        returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, g.ms, g.trace
     ), runs as (
@@ -385,7 +386,7 @@ $$;
 
 -- One failed attempt: another try, or the end with a dead letter. Locks the task.
 create or replace function tms._fail_task(task bigint, class text, error text, retry boolean, as_outcome text, ms integer, trace text) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   t tms.agent_tasks;
   p tms.agent_policies;

@@ -7,8 +7,11 @@
 set local role tms_owner;
 
 create or replace function tms._budget(key text, company uuid, otherwise numeric) returns numeric
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce((tms._flag_value(key, company) #>> '{}')::numeric, otherwise)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (
+  select coalesce((tms._flag_value(key, company) #>> '{}')::numeric, otherwise));
+end
 $$;
 
 -- What would be replayed: the same answer from the dry run and at the execution, or the plan has changed.

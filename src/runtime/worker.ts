@@ -57,7 +57,7 @@ export type Worker = {
 const beatMs = 3000
 /** One call's worth: stays below the largest request of every driver. */
 const batchBytes = 700_000
-const batchItems = 500
+const batchItems = 1000
 
 type Running = { readonly abort: AbortController; readonly deadline: number; readonly held: Held }
 
@@ -80,6 +80,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let stopping = false
   let claiming = 0
   let ending = 0
+  let endingTasks = 0
   let wanted = true
   let drained: (() => void) | undefined
   const buffer: Held[] = []
@@ -222,9 +223,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     begin()
     flush()
     if (worker === null || stopped() || slots === 0 || !reachable) return
-    const room = slots * 10 - waiting() - running.size - ended.length
+    const room = slots * 10 - waiting() - running.size - ended.length - endingTasks
     const low = waiting() < Math.max(slots * 3, 1)
-    if (!wanted || !low || room <= 0 || claiming >= 1) return
+    if (!wanted || !low || room <= 0 || claiming >= 2) return
     void claim(Math.min(room, batchItems))
   }
 
@@ -236,11 +237,10 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     lastPoll = now()
     await attempt('claim', async () => {
       const call = ++calls
-      const { tasks, tenants, control: next } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
+      const { tasks, tenants, more, control: next } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
       obeyQuietly(next, call)
       for (const task of tasks) take(task, tenants)
-      // A full answer says that there is more; what didn't fit is asked for when there is room.
-      if (tasks.length >= limit) wanted = true
+      if (more) wanted = true
     })
     claiming--
     pump()
@@ -381,8 +381,10 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     if (ending === 1 && ended.length < batchItems / 2) return
     const batch = cut()
     ending++
+    endingTasks += batch.length
     void finish(batch).finally(() => {
       ending--
+      endingTasks -= batch.length
       pump()
     })
   }

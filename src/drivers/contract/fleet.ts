@@ -281,8 +281,13 @@ export const fleetContract = {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({ worker: id, limit: z.int() }),
-    /** `tenants`: the key of each tenant's id in `tasks`. */
-    result: z.object({ control, tenants: z.record(z.string(), z.string()), tasks: z.array(claimedTask) }),
+    /** `tenants`: the key of each tenant's id in `tasks`. `more`: it was the limit or the slots that ended the list. */
+    result: z.object({
+      control,
+      tenants: z.record(z.string(), z.string()),
+      tasks: z.array(claimedTask),
+      more: z.boolean(),
+    }),
   },
   tasks_finish: {
     operation: 'task.work',
