@@ -27,7 +27,7 @@ module.exports = {
       from: {
         orphan: true,
         path: '^src/',
-        pathNot: '^src/(commands/|run\\.ts$|drivers/(conformance|embedded/worker)\\.ts$)',
+        pathNot: '^src/(commands/|(run|agent|client)\\.ts$|drivers/(conformance|embedded/worker)\\.ts$)',
       },
       to: {},
     },

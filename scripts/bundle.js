@@ -9,7 +9,10 @@ const entries = {
   // For the scripts that make the manifest and docs/commands.md.
   variables: 'src/ui/variables.ts',
   settings: 'src/config/settings.ts',
+  // What others import: package.json exports these.
   conformance: 'src/drivers/conformance.ts',
+  agent: 'src/agent.ts',
+  client: 'src/client.ts',
   'embedded-worker': 'src/drivers/embedded/worker.ts',
 }
 

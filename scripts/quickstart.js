@@ -2,6 +2,7 @@
 // Safe to run again; leaves nothing running.
 import { spawn, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { build, install, requireNode, root } from './install.js'
 
 const started = Date.now()
@@ -15,6 +16,9 @@ const env = Object.fromEntries(
     ([name]) => !/^(TMS_|DATABASE_|SUPABASE_|API_SECRET_KEY|ALERT_|SLACK_|PAGERDUTY_)/.test(name),
   ),
 )
+// The fleet of examples/freight, in this folder's database.
+env.TMS_AGENTS = join(root, 'examples/freight/agents')
+env.TMS_POLICIES = join(root, 'examples/freight/policies')
 const program = join(root, 'bin/run.js')
 let owner
 
@@ -57,6 +61,35 @@ try {
   tms(['flags', 'rollout', flag, '--next', ...why, '--confirm', `${flag}@cohort`])
   tms(['flags', 'get', flag, '--tenant', 'acme'])
 
+  heading('A small fleet at work: a load is priced, its invoice is enqueued, events go to the outbox')
+  const load = `L-${Date.now().toString(36)}`
+  const enqueue = ['--tenant', 'acme', '--payload', JSON.stringify({ load, miles: 420 })]
+  if (json(['flags', 'get', 'finance.autoInvoice', '--tenant', 'acme']).flag.value !== false) {
+    tms(['flags', 'set', 'finance.autoInvoice', 'false', '--tenant', 'acme', ...why])
+  }
+  tms(['agents', 'status'])
+  tms(['agents', 'enqueue', 'rates.price_one', ...enqueue])
+  const letter = await eventually(() => json(['dlq', 'list', '--tenant', 'acme', '--status', 'open']).letters[0])
+  tms(['agents', 'runs', '--tenant', 'acme', '--limit', '4'])
+
+  heading('The invoice failed: machines may not build them for acme. A dead letter keeps it')
+  tms(['dlq', 'list', '--tenant', 'acme', '--status', 'open'])
+
+  heading('Somebody allows it, and replays what failed: first dry, then with consent')
+  tms(['flags', 'set', 'finance.autoInvoice', 'true', '--tenant', 'acme', ...why])
+  tms(['flags', 'set', 'ops.replayEnabled', 'true', '--tenant', 'acme', ...why])
+  const replay = ['dlq', 'replay', '--tenant', 'acme', '--ids', letter.id, ...why]
+  tms(replay)
+  const { plan } = json(replay)
+  tms([...replay, '--execute', '--wait', '30s', '--confirm', `acme/${plan}`])
+  await eventually(
+    () =>
+      json(['outbox', 'list', '--tenant', 'acme']).deliveries.every(({ status }) => status === 'delivered') ||
+      undefined,
+  )
+  tms(['outbox', 'list', '--tenant', 'acme', '--limit', '3'])
+  tms(['outbox', 'lag', '--tenant', 'acme'])
+
   heading('Be refused: the emergency stop is no flag to be flipped by hand')
   tms(['flags', 'set', 'autonomy.emergencyStop', 'true', ...why], 4)
 
@@ -93,6 +126,16 @@ function tms(args, expected = 0) {
   throw new Error('quickstart stopped')
 }
 
+/** Until there is an answer: the fleet works by itself. */
+async function eventually(look) {
+  for (const until = Date.now() + 30_000; Date.now() < until;) {
+    const found = look()
+    if (found !== undefined) return found
+    await pause(100)
+  }
+  throw new Error('the fleet did not do its work within 30 s; look with: node bin/run.js agents status')
+}
+
 function json(args) {
   const { stdout, status } = spawnSync(process.execPath, [program, ...args, '--json'], {
     cwd: root,
@@ -117,7 +160,12 @@ function serve() {
     child.once('exit', (code) =>
       code === 3 ? resolve(undefined) : reject(new Error(`tms up ended with exit code ${code}`)),
     )
-    child.stdout.once('data', () => resolve(child))
+    // The second line says that the fleet works.
+    let said = ''
+    child.stdout.on('data', (part) => {
+      said += part
+      if (said.split('\n').length > 2) resolve(child)
+    })
   })
 }
 

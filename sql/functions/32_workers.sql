@@ -153,6 +153,20 @@ end
 $$;
 grant execute on function tms.worker_beat(jsonb) to tms_caller;
 
+-- What a worker needs to know of the flags, of no tenant in particular. Sampling rises while an incident is open.
+create or replace function tms.worker_settings(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin_work('worker_settings', args, '{}', 'task.work');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object('enabled', coalesce(tms._flag_value('obs.otelEnabled', null) = 'true', false),
+    'percent', coalesce(tms._flag_value(case when tms._halted() then 'obs.otelIncidentSampling' else 'obs.otelSampling' end, null) #>> '{}', '1'),
+    'environment', (select e.name from tms.environment e));
+end
+$$;
+grant execute on function tms.worker_settings(jsonb) to tms_caller;
+
 -- Signs off. What it still holds goes back at once, without an attempt spent.
 create or replace function tms.worker_bye(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$

@@ -191,14 +191,16 @@ export abstract class TmsCommand extends Command {
     return [values.policies, join(this.config.root, 'policies')]
   }
 
-  /** Runs until the first signal: for commands that serve. */
-  protected untilSignal(): Promise<void> {
+  /** Runs until the first signal: for commands that serve, which then have `graceMs` to end well. */
+  protected untilSignal(graceMs = 3000): Promise<void> {
     this.serves = true
-    if (this.signal.aborted) return Promise.resolve()
+    this.interruption.allow(graceMs)
+    const { signal } = this.interruption
+    if (signal.aborted) return Promise.resolve()
     // A timer keeps the process alive: an idle socket need not.
     return new Promise((resolve) => {
       const alive = setInterval(() => undefined, 60_000)
-      this.signal.addEventListener('abort', () => {
+      signal.addEventListener('abort', () => {
         clearInterval(alive)
         resolve()
       })

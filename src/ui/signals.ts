@@ -11,10 +11,12 @@ export type Interruption = {
   readonly graceOver: Promise<never>
   /** While `work` runs, signals are noted and change nothing: what was sent can't be taken back. */
   hold<T>(work: () => Promise<T>): Promise<T>
+  /** Gives the work this long after the first signal, instead of three seconds. */
+  allow(ms: number): void
   stop(): void
 }
 
-const graceMs = 3_000
+const usualGraceMs = 3_000
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export function watchSignals(note: (text: string) => void): Interruption {
@@ -23,6 +25,7 @@ export function watchSignals(note: (text: string) => void): Interruption {
   setMaxListeners(0, controller.signal)
   let exitCode: ExitCode | null = null
   let held = 0
+  let graceMs = usualGraceMs
   let timer: NodeJS.Timeout | undefined
   let giveUp: (error: TmsError) => void = () => {}
   const graceOver = new Promise<never>((_, reject) => (giveUp = reject))
@@ -54,6 +57,9 @@ export function watchSignals(note: (text: string) => void): Interruption {
       } finally {
         held--
       }
+    },
+    allow(ms) {
+      graceMs = ms
     },
     stop() {
       clearTimeout(timer)

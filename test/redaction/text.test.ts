@@ -49,6 +49,10 @@ describe('redactText', () => {
     'a card must pass Luhn: 4111 1111 1111 1112',
     'and an IBAN its check digits: DE88 3704 0044 0532 0130 00',
     '4bf92f3577b34da6a3ce929d0e0e4736 and 12345678-4111-1111-1111-111111111111',
+    // A card's digits in a span id, in a digest and in a task's id.
+    '00-4bf92f3577b34da6a3ce929d0e0e4736-4111111111111111-01',
+    `sha256 a4111111111111111b${'0f'.repeat(23)}`,
+    'task 87654321-4155-5501-0000-123456789012',
     'from 2024-05-01 12:00:00.123456+00 to 1714564800123',
     'address: unknown host; name: not found; email: missing',
     'token: null, password=***, secret: undefined',

@@ -166,6 +166,19 @@ describe('the limit', () => {
     expect(Number(cut) + (fields.match(/"f\d+"/g)?.length ?? 0)).toBe(5000)
   })
 
+  test('never cuts a marker in half', () => {
+    for (let before = 0; before < 300; before += 1) {
+      const safe = redact(`${'x'.repeat(before)} ann@example.com ${'y'.repeat(300)}`, { limit: 256 })
+      expect(safe).not.toMatch(/\[r[a-z:]*\[cut/)
+    }
+  })
+
+  test('ends with the depth, too', () => {
+    let deep: unknown = 'bottom'
+    for (let level = 0; level < 20; level += 1) deep = { deep }
+    expect(JSON.stringify(redact(deep))).toContain('[too deep]')
+  })
+
   test('never cuts a secret in half, not even one that lies across a megabyte', () => {
     const key = 'sk_live_abcdefghijklmnopqrst'
     for (let before = 2 ** 20 - 40; before < 2 ** 20; before += 1) {

@@ -251,6 +251,12 @@ export const fleetContract = {
     args: z.strictObject({ worker: id, slots: z.int().optional(), acknowledges: z.int().optional() }),
     result: z.object({ slots: z.number(), control, policies: z.string().nullable() }),
   },
+  worker_settings: {
+    operation: 'task.work',
+    reads: 'primary',
+    args: z.strictObject({}),
+    result: z.object({ enabled: z.boolean(), percent: decimal, environment: z.string().nullable() }),
+  },
   worker_bye: {
     operation: 'task.work',
     reads: false,

@@ -1,0 +1,2 @@
+/** For those who call the door: `@transbot/tms/client`. */
+export { createSigningClient } from './signing/client.ts'

@@ -1,0 +1,166 @@
+import type { Contract } from '../drivers/contract.ts'
+import type { Driver, Unlisten } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import type { Logger } from '../redaction/logger.ts'
+import { redactError } from '../redaction/redact.ts'
+import { openTarget } from './targets/kinds.ts'
+import type { Context, Outcome, Secrets } from './targets/target.ts'
+
+type Delivery = Contract['outbox_claim']['result']['deliveries'][number]
+type Result = Contract['outbox_finish']['args']['results'][number]
+
+export type DeliveryOptions = Omit<Context, 'signal'> & {
+  readonly driver: Driver
+  readonly secrets: Secrets
+  readonly log: Logger
+  readonly pollMs: number
+}
+
+export type Deliverer = {
+  stats(): { readonly delivered: number; readonly failed: number; readonly sending: number }
+  stop(): Promise<void>
+}
+
+/** Deliveries under way at once. A slow target fills these; the next claim takes the others' share first. */
+const mostAtOnce = 50
+
+/**
+ * Takes deliveries out of the outbox and sends them, at least once each. The database says whose turn it is: here nothing
+ * is ordered, limited or remembered.
+ */
+export async function startDelivery(options: DeliveryOptions): Promise<Deliverer> {
+  const { driver, log } = options
+  const stopping = new AbortController()
+  const results: Result[] = []
+  const sending = new Map<string, AbortController>()
+  const count = { delivered: 0, failed: 0 }
+  let claiming = false
+  let again = true
+  let recording: Promise<void> | null = null
+  let reachable = true
+
+  async function attempt(what: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+      reachable = true
+    } catch (error) {
+      if (reachable) log.warn(`the outbox cannot ${what}`, { error: redactError(error).message })
+      reachable = false
+    }
+  }
+
+  async function claim(): Promise<void> {
+    if (claiming || stopping.signal.aborted) return
+    const room = mostAtOnce - sending.size
+    if (room <= 0) return
+    claiming = true
+    again = false
+    await attempt('be read', async () => {
+      const { deliveries } = granted(await driver.call('outbox_claim', { limit: room }))
+      for (const delivery of deliveries) void send(delivery)
+      if (deliveries.length > 0) again = true
+    })
+    claiming = false
+    if (again) setImmediate(() => void claim())
+  }
+
+  async function send(delivery: Delivery): Promise<void> {
+    const abort = new AbortController()
+    sending.set(delivery.id, abort)
+    const outcome = await deliverOne(delivery, AbortSignal.any([stopping.signal, abort.signal]))
+    sending.delete(delivery.id)
+    results.push({
+      id: delivery.id,
+      claim: delivery.claim,
+      ...asResult(outcome, abort.signal.aborted || stopping.signal.aborted),
+    })
+    if (outcome.kind === 'delivered') count.delivered++
+    else count.failed++
+    record()
+    void claim()
+  }
+
+  async function deliverOne(delivery: Delivery, signal: AbortSignal): Promise<Outcome> {
+    try {
+      const { driver: _driver, secrets, log: _log, pollMs: _pollMs, ...context } = options
+      return await openTarget(delivery.kind, delivery.config).send(
+        secrets,
+        {
+          id: delivery.event,
+          deliveryId: delivery.id,
+          topic: delivery.topic,
+          tenant: delivery.tenant,
+          payload: delivery.payload,
+          createdAt: delivery.created_at,
+          attempt: delivery.attempt,
+          orderingKey: delivery.ordering_key,
+          traceparent: delivery.traceparent,
+        },
+        { ...context, signal },
+      )
+    } catch (error) {
+      // A configuration that this release can't read: a person has to look, and others go on.
+      return { kind: 'rejected', why: redactError(error).message }
+    }
+  }
+
+  /** One call at a time; what ends meanwhile goes with the next. */
+  function record(): void {
+    if (recording !== null || results.length === 0) return
+    const batch = results.splice(0, 200)
+    recording = attempt('be written', async () => {
+      granted(await driver.call('outbox_finish', { results: batch }))
+    }).finally(() => {
+      recording = null
+      // What could not be recorded is sent again when its lease is over, under the same id.
+      record()
+    })
+  }
+
+  function hear(): void {
+    again = true
+    void claim()
+  }
+
+  const unlisten: Unlisten[] = [
+    await driver.listen('outbox', hear),
+    await driver.listen('control', () => {
+      // Unknown what it means until the next answer: nothing new is sent, what is on its way is called back.
+      for (const abort of sending.values()) abort.abort()
+      hear()
+    }),
+  ]
+  const timer = setInterval(hear, options.pollMs)
+  hear()
+
+  return {
+    stats: () => ({ ...count, sending: sending.size }),
+    async stop() {
+      clearInterval(timer)
+      stopping.abort()
+      for (const quit of unlisten) await quit().catch(() => undefined)
+      const until = Date.now() + 3000
+      while ((sending.size > 0 || recording !== null || results.length > 0) && Date.now() < until && reachable) {
+        record()
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      }
+    },
+  }
+}
+
+function asResult(outcome: Outcome, stopped: boolean): Omit<Result, 'id' | 'claim'> {
+  switch (outcome.kind) {
+    case 'delivered':
+      return { outcome: 'delivered' }
+    case 'rejected':
+      return { outcome: 'rejected', error: outcome.why }
+    case 'retry':
+      // Called back: no attempt of its own. Whether it arrived is unknown, so it goes out again under the same id.
+      if (stopped) return { outcome: 'returned' }
+      return {
+        outcome: 'retry',
+        error: outcome.why,
+        ...(outcome.afterMs === undefined ? {} : { after_ms: Math.round(outcome.afterMs) }),
+      }
+  }
+}

@@ -1,0 +1,215 @@
+import { randomUUID } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { guardTable } from '../../src/guard/guard.ts'
+import { embeddedSubject, type Subject } from '../contract/subjects.ts'
+import { policy, readyFleet } from '../fleet/fleet.ts'
+import { json, surroundings, tms } from './run.ts'
+
+/** Who may not, and the guard: on an embedded database that nobody holds open between two commands. */
+
+let subject: Subject
+let folder: string
+let restore: () => void
+let letter: string
+let parked: string
+
+const people = {
+  vera: { role: 'viewer', tenant: 'acme' },
+  otto: { role: 'ops_manager', tenant: 'acme' },
+  dora: { role: 'developer' },
+  fritz: { role: 'finance_manager', tenant: 'acme' },
+} as const
+
+beforeAll(async () => {
+  subject = await embeddedSubject()
+  const fleet = await readyFleet(subject, [policy('rates')])
+  const { operator, worker } = fleet
+  for (const [name, membership] of Object.entries(people)) {
+    granted(
+      await operator.call('users_grant', {
+        request_id: randomUUID(),
+        principal: name,
+        credential: { kind: 'local', name },
+        ...membership,
+      }),
+    )
+  }
+  await fleet.enqueue('acme', [
+    { function: 'rates.one', payload: { load: 'secret-load' } },
+    { function: 'rates.careful' },
+  ])
+  const id = await fleet.hello(['rates'])
+  const { tasks } = granted(await worker.call('tasks_claim', { worker: id, limit: 10 }))
+  const rest = tasks.map(([task, claim, , , , fn]) =>
+    fn === 'rates.one'
+      ? ({ id: task, claim, outcome: 'failed', class: 'validation', error: 'no such load' } as const)
+      : ({ id: task, claim, outcome: 'completed', effects: {} } as const),
+  )
+  granted(await worker.call('tasks_finish', { worker: id, rest }))
+  granted(await worker.call('worker_bye', { worker: id }))
+  parked = tasks.find(([, , , , , fn]) => fn === 'rates.careful')?.[0] ?? ''
+  letter = granted(await operator.call('dlq_list', { limit: 1 })).letters[0]?.id ?? ''
+  const directory = operator.target.name.replace('embedded ', '')
+  await worker.close()
+  await operator.close()
+  folder = await mkdtemp(join(tmpdir(), 'tms-fleet-roles-'))
+  writeFileSync(join(folder, 'tms.config.yaml'), `driver: embedded\ndirectory: ${directory}\n`)
+  restore = surroundings(folder)
+}, 60_000)
+afterAll(async () => {
+  restore()
+  await subject.stop()
+  await rm(folder, { recursive: true, force: true })
+})
+
+const why = ['--why', 'the test says so'] as const
+
+/** While somebody holds the database open, every command there is theirs. */
+async function as<T>(who: keyof typeof people, work: () => Promise<T>): Promise<T> {
+  const owner = await subject.as(who)
+  try {
+    return await work()
+  } finally {
+    await owner.close()
+  }
+}
+
+describe('a viewer', () => {
+  let owner: Driver
+  beforeAll(async () => {
+    owner = await subject.as('vera')
+  })
+  afterAll(() => owner.close())
+
+  test.each([
+    ['agents pause', ['rates', ...why]],
+    ['agents pause', ['--tenant', 'acme', ...why]],
+    ['agents drain', ['rates', ...why]],
+    ['agents quarantine', ['rates', ...why]],
+    ['agents resume', ['rates', ...why, '--confirm', 'rates']],
+    ['agents enqueue', ['rates.one', '--tenant', 'acme']],
+    ['outbox list', []],
+    ['outbox lag', []],
+    ['outbox retry', ['1', '--tenant', 'acme', ...why]],
+    ['dlq list', []],
+    ['dlq stats', []],
+    ['dlq snooze', ['1', '--tenant', 'acme', '--for', '1h', ...why]],
+    ['dlq discard', ['1', '--tenant', 'acme', ...why, '--confirm', 'acme/1']],
+    ['dlq replay', ['--tenant', 'acme']],
+  ])('is refused %s %j: exit 4', async (id, argv) => {
+    const { code, error } = await json(id, ...argv)
+    expect([code, error?.code]).toEqual([4, 'ROLE_DENIED'])
+  })
+
+  test('may not approve, whatever is confirmed', async () => {
+    const answer = await json('agents approve', parked, '--tenant', 'acme', ...why, '--confirm', parked)
+    expect([answer.code, answer.error?.code]).toEqual([4, 'ROLE_DENIED'])
+  })
+})
+
+describe('other roles', () => {
+  test('an ops manager works for the own tenant and for no other', async () => {
+    await as('otto', async () => {
+      expect((await json('dlq show', letter)).data).toMatchObject({ payload: { load: 'secret-load' } })
+      expect((await tms('dlq list', '--tenant', 'globex')).code).toBeGreaterThan(0)
+      expect((await json('dlq replay', '--tenant', 'acme', '--ids', letter)).data).toMatchObject({
+        items: [{ id: letter }],
+      })
+      expect((await tms('agents pause', '--tenant', 'acme', ...why)).code).toBe(4)
+      expect((await tms('agents status')).out).toMatch(/workers +none that you may see/)
+    })
+  })
+
+  test('a developer sees outbox and runs without what belongs to a tenant', async () => {
+    const runs = await as('dora', () => json('agents runs'))
+    expect(runs.code).toBe(0)
+    expect(JSON.stringify(runs.data)).not.toContain('no such load')
+    const waiting = await as('dora', () => tms('agents approve', '--list'))
+    expect([waiting.code, waiting.out]).toEqual([0, expect.stringContaining('not shown to this role')])
+  })
+
+  test('who may approve and not look is asked all the same, and the database decides', async () => {
+    const refused = await as('fritz', () => json('agents approve', parked, '--tenant', 'acme', ...why))
+    expect([refused.code, refused.error?.code]).toEqual([4, 'CONSENT_MISSING'])
+    const denied = await as('fritz', () =>
+      json('agents approve', parked, '--tenant', 'acme', ...why, '--confirm', parked),
+    )
+    expect([denied.code, denied.error?.code]).toEqual([4, 'ROLE_DENIED'])
+  })
+})
+
+describe('the guard', () => {
+  beforeAll(async () => {
+    await subject.sql('create table public.orders (id int)')
+    await subject.sql('create table public."Odd ""Name" (id int)')
+    await subject.sql('create table public.parts (day date) partition by range (day)')
+    await subject.sql(
+      `create table public.parts_1 partition of public.parts for values from ('2027-01-01') to ('2027-02-01')`,
+    )
+  })
+
+  test('nothing guarded is unknown, not fine: exit 3', async () => {
+    expect((await tms('guard list')).out).toContain('tms guard add <table>')
+    const { code, error } = await json('guard check')
+    expect([code, error?.code]).toEqual([3, 'NO_DATA'])
+  })
+
+  test('add guards a table and its partitions; check says so; a second time changes nothing', async () => {
+    expect((await json('guard add', 'orders')).data).toMatchObject({ table: 'orders', tables: 1 })
+    expect((await json('guard add', 'public.parts')).data).toMatchObject({ tables: 2 })
+    expect((await tms('guard add', 'public.parts')).code).toBe(0)
+    const { code, out } = await tms('guard check')
+    expect([code, out]).toEqual([0, expect.stringMatching(/public\.orders +public\.orders +guarded/)])
+  })
+
+  test('a partition that was made afterwards is found: exit 1, and the command that mends it', async () => {
+    await subject.sql(
+      `create table public.parts_2 partition of public.parts for values from ('2027-02-01') to ('2027-03-01')`,
+    )
+    const { code, out } = await tms('guard check')
+    expect([code, out]).toEqual([1, expect.stringMatching(/parts_2 +\S+ +NOT guarded[^]*tms guard add public\.parts/)])
+    expect((await tms('guard add', 'public.parts')).out).toContain('in 3 parts')
+    await subject.sql('alter table public.orders disable trigger tms_fence')
+    expect((await json('guard check')).code).toBe(1)
+    expect((await tms('guard add', 'public.orders')).code).toBe(0)
+    expect((await tms('guard check')).code).toBe(0)
+  })
+
+  test('a name is data: quotes in it belong to it', async () => {
+    expect((await json('guard add', 'public."Odd ""Name"')).data).toMatchObject({ tables: 1 })
+    for (const name of [`orders'; drop table public.orders; --`, '"orders', '1', 'a.b.c', '']) {
+      expect((await json('guard add', name)).error?.code, name).toBe('INPUT_INVALID')
+    }
+  })
+
+  test('a table that is not there is named, and what may be meant', async () => {
+    const missing = await json('guard add', 'nosuch')
+    expect([missing.code, missing.error]).toEqual([
+      2,
+      expect.objectContaining({ code: 'NOT_FOUND', next: ['tms guard add public.nosuch', 'tms guard list'] }),
+    ])
+    expect((await json('guard add', 'public.Nosuch')).error?.next[0]).toBe(`tms guard add '"public"."Nosuch"'`)
+    expect((await json('guard add', 'tms.halts')).error?.code).toBe('INPUT_INVALID')
+  })
+
+  test('a connection without SQL is told what to paste', async () => {
+    const whole = await subject.operator()
+    const driver: Driver = {
+      target: whole.target,
+      call: (fn, args, options) => whole.call(fn, args, options),
+      listen: (channel, onSignal) => whole.listen(channel, onSignal),
+      close: () => whole.close(),
+    }
+    await expect(guardTable(driver, `public."O'Neil"`)).rejects.toMatchObject({
+      code: 'NO_SQL',
+      next: [`select tms.guard_table('public."O''Neil"'::regclass);`],
+    })
+    await whole.close()
+  })
+})
