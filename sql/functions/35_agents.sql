@@ -187,9 +187,9 @@ begin
         select r from tms.agent_runs r
          where (visible is null or r.company_id = any (visible)) and (t.id is null or r.task_id = t.id)
            and (not args ? 'agent' or r.agent = args ->> 'agent') and (not args ? 'outcome' or r.outcome = args ->> 'outcome')
-           -- without a task the last hour is enough of history to look through
+           -- by the tasks' numbers, which an index has; a day is enough of history to look through
            and (t.id is not null or r.finished_at > clock_timestamp() - interval '1 day')
-         order by r.finished_at desc, r.task_id desc limit tms._limit(args)) x (r)));
+         order by r.task_id desc, r.claim desc limit tms._limit(args)) x (r)));
 end
 $$;
 grant execute on function tms.agents_runs(jsonb) to tms_caller;

@@ -23,6 +23,9 @@ begin
   if not pg_try_advisory_xact_lock(hashtext('tms roll-up'), 0) then return 0; end if;
   select coalesce(max(d.to_xid), 0) into low from tms.run_digests d;
   if high <= low then return 0; end if;
+  -- a piece at a time, cut between transactions
+  high := least(high, (select max(x.xid) + 1 from (select r.xid from tms.agent_runs r where r.xid >= low and r.xid < high order by r.xid limit most) x));
+  if high is null then return 0; end if;
   with folded as (
     select r.*, date_bin('15 minutes', r.finished_at, '2000-01-01 00:00+00') as start, tms._bucket_of(r.ms) as bucket from tms.agent_runs r where r.xid >= low and r.xid < high
   ), counted as (
@@ -31,11 +34,16 @@ begin
       from folded f group by 1, 2, 3, 4, 5
   ), grouped as (
     select k.start, k.company_id, k.agent, k.fn_name, sum(k.completed)::bigint as completed, sum(k.failed)::bigint as failed, sum(k.retried)::bigint as retried, sum(k.lost)::bigint as lost,
-           sum(k.tokens)::bigint as tokens, sum(k.calls)::bigint as calls, sum(k.cost) as cost,
-           (select array_agg(coalesce((select sum(b.n) from counted b where b.start = k.start and b.company_id = k.company_id and b.agent = k.agent and b.fn_name = k.fn_name and b.bucket = i), 0)::bigint order by i) from generate_series(1, 100) i) as buckets
+           sum(k.tokens)::bigint as tokens, sum(k.calls)::bigint as calls, sum(k.cost) as cost
       from counted k group by 1, 2, 3, 4
+  ), bucketed as (
+    select g.*, b.buckets from grouped g join (
+      select x.start, x.company_id, x.agent, x.fn_name, array_agg(coalesce(k.n, 0)::bigint order by i.i) as buckets
+        from grouped x cross join generate_series(1, 100) i (i)
+        left join counted k on k.start = x.start and k.company_id = x.company_id and k.agent = x.agent and k.fn_name = x.fn_name and k.bucket = i.i
+       group by 1, 2, 3, 4) b using (start, company_id, agent, fn_name)
   ), stored as (
-    insert into tms.agent_metrics as m select g.start, g.company_id, g.agent, g.fn_name, g.completed, g.failed, g.retried, g.lost, g.tokens, g.calls, g.cost, g.buckets from grouped g
+    insert into tms.agent_metrics as m select g.start, g.company_id, g.agent, g.fn_name, g.completed, g.failed, g.retried, g.lost, g.tokens, g.calls, g.cost, g.buckets from bucketed g
       order by 1, 2, 3, 4
       on conflict on constraint agent_metrics_pkey do update set completed = m.completed + excluded.completed, failed = m.failed + excluded.failed, retried = m.retried + excluded.retried, lost = m.lost + excluded.lost,
         tokens = m.tokens + excluded.tokens, calls = m.calls + excluded.calls, cost = m.cost + excluded.cost,
@@ -65,14 +73,19 @@ declare
   until timestamptz;
 begin
   if c.answer is not null then return c.answer; end if;
-  rolled := tms._roll_up(most);
+  -- one at a time: a second one would wait for rows that the first has in hand
+  if not pg_try_advisory_xact_lock(hashtext('tms upkeep'), 0) then
+    return jsonb_build_object('rolled', 0, 'moved', 0, 'dropped', '[]'::jsonb, 'more', false);
+  end if;
+  rolled := tms._roll_up(200000);
   perform tms._make_partitions(clock_timestamp());
   -- finished tasks: out of the hot table, keys included, so never sooner than the day in which a key is remembered
   with gone as (
     delete from tms.agent_tasks t where t.id = any (array(
       select x.id from tms.agent_tasks x where x.status in ('completed', 'failed', 'quarantined')
+         and x.created_at < clock_timestamp() - interval '24 hours'
          and x.finished_at < clock_timestamp() - greatest(coalesce((args ->> 'history_after_hours')::integer, 24), 24) * interval '1 hour'
-       order by x.id limit most for update skip locked)) returning t.*
+       limit most for update skip locked)) returning t.*
   ), kept as (
     insert into tms.agent_tasks_history select * from gone returning 1)
   select count(*) into moved from kept;
@@ -100,7 +113,7 @@ begin
   -- a partition holds up to a month more than 30 days of logs: the rest goes row by row
   delete from tms.agent_logs l where l.ctid = any (array(select x.ctid from tms.agent_logs x where x.at < clock_timestamp() - greatest(coalesce((args ->> 'logs_days')::integer, 30), 1) * interval '1 day' limit most))
      and l.at < clock_timestamp() - greatest(coalesce((args ->> 'logs_days')::integer, 30), 1) * interval '1 day';
-  return jsonb_build_object('rolled', rolled, 'moved', moved, 'dropped', dropped, 'more', moved >= most);
+  return jsonb_build_object('rolled', rolled, 'moved', moved, 'dropped', dropped, 'more', moved >= most or rolled >= 200000);
 end
 $$;
 grant execute on function tms.upkeep(jsonb) to tms_caller;

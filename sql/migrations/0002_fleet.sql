@@ -183,6 +183,8 @@ create index agent_tasks_ready on tms.agent_tasks (company_id, agent, priority, 
 create index agent_tasks_running on tms.agent_tasks (worker_id) where status = 'running';
 create index agent_tasks_waiting on tms.agent_tasks (company_id, id) where status = 'awaiting_approval';
 create unique index agent_tasks_key on tms.agent_tasks (company_id, fn_name, idempotency_key) where idempotency_key is not null;
+-- moving finished ones to the history: by age, of which a block range knows enough
+create index agent_tasks_age on tms.agent_tasks using brin (created_at) with (pages_per_range = 32, autosummarize = on);
 -- stopping a replay
 create index agent_tasks_replay on tms.agent_tasks (replay_run_id) where replay_run_id is not null and status = 'pending';
 
@@ -223,7 +225,7 @@ create table tms.agent_runs (
   xid bigint not null default (pg_current_xact_id()::text::bigint)
 ) partition by range (finished_at);
 create index agent_runs_task on tms.agent_runs (task_id, claim);
-create index agent_runs_xid on tms.agent_runs using brin (xid) with (pages_per_range = 32);
+create index agent_runs_xid on tms.agent_runs using brin (xid) with (pages_per_range = 32, autosummarize = on);
 
 create table tms.task_steps (
   task_id bigint not null,
@@ -254,7 +256,7 @@ create table tms.agent_logs (
   trace_id text
 ) partition by range (at);
 create index agent_logs_task on tms.agent_logs (task_id, at);
-create index agent_logs_company on tms.agent_logs (company_id, at);
+create index agent_logs_at on tms.agent_logs (at);
 
 -- Fifteen minutes of one function for one tenant. buckets[i] counts runs of at most 2^((i-1)/4) ms.
 create table tms.agent_metrics (

@@ -29,13 +29,13 @@ const mostAtOnce = 50
  * is ordered, limited or remembered.
  */
 export async function startDelivery(options: DeliveryOptions): Promise<Deliverer> {
-  const { driver, log } = options
+  const { driver, secrets, log, pollMs, ...context } = options
   const stopping = new AbortController()
   const results: Result[] = []
   const sending = new Map<string, AbortController>()
   const count = { delivered: 0, failed: 0 }
   let claiming = false
-  let again = true
+  let heard = 0
   let recording: Promise<void> | null = null
   let reachable = true
 
@@ -54,14 +54,15 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     const room = mostAtOnce - sending.size
     if (room <= 0) return
     claiming = true
-    again = false
+    const before = heard
     await attempt('be read', async () => {
       const { deliveries } = granted(await driver.call('outbox_claim', { limit: room }))
       for (const delivery of deliveries) void send(delivery)
-      if (deliveries.length > 0) again = true
+      if (deliveries.length > 0) heard++
     })
     claiming = false
-    if (again) setImmediate(() => void claim())
+    // What was heard while the claim was under way may not have been in its answer.
+    if (heard !== before) setImmediate(() => void claim())
   }
 
   async function send(delivery: Delivery): Promise<void> {
@@ -82,7 +83,6 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
 
   async function deliverOne(delivery: Delivery, signal: AbortSignal): Promise<Outcome> {
     try {
-      const { driver: _driver, secrets, log: _log, pollMs: _pollMs, ...context } = options
       return await openTarget(delivery.kind, delivery.config).send(
         secrets,
         {
@@ -118,7 +118,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
   }
 
   function hear(): void {
-    again = true
+    heard++
     void claim()
   }
 
@@ -130,7 +130,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
       hear()
     }),
   ]
-  const timer = setInterval(hear, options.pollMs)
+  const timer = setInterval(hear, pollMs)
   hear()
 
   return {

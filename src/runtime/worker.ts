@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Agent, Spending } from '../agents/define.ts'
-import type { ClaimedTask, Control, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
+import type { Contract } from '../drivers/contract.ts'
+import type { Control, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
 import type { Driver, Unlisten } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
@@ -237,9 +238,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     lastPoll = now()
     await attempt('claim', async () => {
       const call = ++calls
-      const { tasks, tenants, more, control: next } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
+      const { control: next, more, ...claimed } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
       obeyQuietly(next, call)
-      for (const task of tasks) take(task, tenants)
+      take(claimed)
       if (more) wanted = true
     })
     claiming--
@@ -259,23 +260,28 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     wanted = asked
   }
 
-  function take(task: ClaimedTask, tenants: Readonly<Record<string, string>>): void {
-    const [id, claimed, attemptNumber, maxAttempts, companyId, fn, payload, traceparent, timeoutMs, steps] = task
-    buffer.push({
-      id,
-      claim: claimed,
-      attempt: attemptNumber,
-      maxAttempts,
-      companyId,
-      tenant: tenants[companyId] ?? companyId,
-      agent: functions.get(fn)?.agent ?? '',
-      fn,
-      payload,
-      traceparent,
-      timeoutMs,
-      steps,
-      claimedAt: now(),
-    })
+  function take({ tasks, kinds, steps }: Pick<Contract['tasks_claim']['result'], 'tasks' | 'kinds' | 'steps'>): void {
+    const claimedAt = now()
+    for (const [id, claimed, attemptNumber, place, payload, traceparent] of tasks) {
+      const kind = kinds[place]
+      if (kind === undefined) continue
+      const [companyId, tenant, fn, maxAttempts, timeoutMs] = kind
+      buffer.push({
+        id,
+        claim: claimed,
+        attempt: attemptNumber,
+        maxAttempts,
+        companyId,
+        tenant,
+        agent: functions.get(fn)?.agent ?? '',
+        fn,
+        payload,
+        traceparent,
+        timeoutMs,
+        steps: steps[id] ?? null,
+        claimedAt,
+      })
+    }
   }
 
   // ---- running

@@ -74,7 +74,6 @@ export function startRecording(options: RecordingOptions): Recording {
     quietly(() => {
       // Read by the SDK before startSpan returns.
       next = own
-      // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment -- the SDK's types name the CommonJS half of the same package
       return tracer.startSpan(name, { kind, attributes: present(attributes) }, parent)
     })
 

@@ -30,7 +30,6 @@ const terminated = z.array(
     transaction_began: timestamp.nullable(),
   }),
 )
-export type Halt = z.infer<typeof halt>
 const halt = z.object({
   halt: id,
   kind: z.enum(['halt', 'safe_mode']),
@@ -56,13 +55,19 @@ const claimedTask = z.tuple([
   /** id */ z.string(),
   /** claim: the newest one may end the task */ z.number(),
   /** attempt */ z.number(),
-  /** most attempts */ z.number(),
-  /** tenant's id */ z.string(),
-  /** function */ z.string(),
+  /** its place in `kinds` */ z.number(),
   /** payload; checked by the function's own schema */ z.unknown(),
   /** traceparent */ z.string().nullable(),
+])
+
+/** What many tasks have in common. */
+export type TaskKind = z.infer<typeof taskKind>
+const taskKind = z.tuple([
+  /** tenant's id */ z.string(),
+  /** tenant's key */ z.string(),
+  /** function */ z.string(),
+  /** most attempts */ z.number(),
   /** time limit in ms */ z.number(),
-  /** results of the steps an earlier attempt made */ z.record(z.string(), z.unknown()).nullable(),
 ])
 
 export const taskOutcomes = [
@@ -75,7 +80,6 @@ export const taskOutcomes = [
   'paused',
   'stale',
 ] as const
-export type TaskOutcome = (typeof taskOutcomes)[number]
 
 /** What a task did besides ending: commits with its end, or not at all. */
 export type Effects = z.infer<typeof effects>
@@ -287,11 +291,13 @@ export const fleetContract = {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({ worker: id, limit: z.int() }),
-    /** `tenants`: the key of each tenant's id in `tasks`. `more`: it was the limit or the slots that ended the list. */
     result: z.object({
       control,
-      tenants: z.record(z.string(), z.string()),
+      kinds: z.array(taskKind),
       tasks: z.array(claimedTask),
+      /** By task: results of the steps that an earlier attempt made. */
+      steps: z.record(z.string(), z.record(z.string(), z.unknown())),
+      /** It was the limit or the slots that ended the list. */
       more: z.boolean(),
     }),
   },
