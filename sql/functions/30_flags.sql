@@ -64,6 +64,8 @@ declare
   f tms.feature_flags_v2;
   otherwise jsonb;
 begin
+  -- shows the fence; there is no second truth about it
+  if key = 'autonomy.emergencyStop' then return to_jsonb(tms._halted()); end if;
   select c.default_value into otherwise from tms.flag_catalogue c where c.key = _flag_value.key;
   if not found then return null; end if;
   -- `select *` fills the row; a composite made in the query costs five times as much
@@ -122,7 +124,7 @@ declare
   f tms.feature_flags_v2 := tms._flag_row(entry.key, company);
 begin
   return jsonb_build_object(
-    'key', entry.key, 'type', entry.type, 'value', tms._flag_of_row(f, company, entry.default_value),
+    'key', entry.key, 'type', entry.type, 'value', case when entry.key = 'autonomy.emergencyStop' then to_jsonb(tms._halted()) else tms._flag_of_row(f, company, entry.default_value) end,
     'source', coalesce(f.level, 'default'),
     'rollout', case when f.rollout < 10000 then jsonb_build_object(
         'stage', tms._stage(f), 'percentage', tms._percentage(f.rollout), 'cohort', f.cohort_name,

@@ -9,6 +9,20 @@
 
 set local role tms_owner;
 
+-- One at a time until the transaction ends. False: somebody else is at it, and `wait` was not asked for.
+create or replace function tms._latch(name text, wait boolean default true) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  insert into tms.latches values (_latch.name) on conflict do nothing;
+  if wait then
+    perform from tms.latches l where l.name = _latch.name for update;
+  else
+    perform from tms.latches l where l.name = _latch.name for update skip locked;
+  end if;
+  return found;
+end
+$$;
+
 -- Null: open. Otherwise why not. Raises 40001 for a snapshot from before the last halt.
 create or replace function tms._pass() returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -367,14 +381,10 @@ $$;
 -- Harmless to whoever doesn't own a table; a trigger function can't be called by hand.
 grant execute on function tms.guard_table(regclass), tms.fence_guard() to public;
 
--- Every guarded table and each of its partitions: does the guard stand everywhere, and does it fire always.
-create or replace function tms.guard_check(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-declare
-  c tms.call := tms._begin('guard_check', args, '{}', 'agents.read');
+create or replace function tms._guards() returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  if c.answer is not null then return c.answer; end if;
-  return jsonb_build_object('tables', (
+  return (
     with guards as (
       select g.tgrelid as oid, bool_and(g.tgenabled = 'A') as always, count(*) filter (where g.tgname in ('tms_fence', 'tms_fence_truncate')) as made,
              bool_or(g.tgname = 'tms_fence' and g.tgtype = 30) as writes, bool_or(g.tgname = 'tms_fence_truncate' and g.tgtype = 34) as truncates
@@ -388,7 +398,18 @@ begin
         'table', format('%s.%s', n.nspname, t.relname), 'root', e.root::text,
         'state', case when g.oid is null then 'unguarded' when not g.always then 'not always' when not (coalesce(g.writes, false) and coalesce(g.truncates, false)) then 'incomplete' else 'guarded' end)
         order by e.root::text collate "C", t.relname collate "C"), '[]')
-      from everything e join pg_class t on t.oid = e.oid join pg_namespace n on n.oid = t.relnamespace left join guards g on g.oid = e.oid));
+      from everything e join pg_class t on t.oid = e.oid join pg_namespace n on n.oid = t.relnamespace left join guards g on g.oid = e.oid);
+end
+$$;
+
+-- Every guarded table and each of its partitions: does the guard stand everywhere, and does it fire always.
+create or replace function tms.guard_check(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('guard_check', args, '{}', 'agents.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object('tables', tms._guards());
 end
 $$;
 grant execute on function tms.guard_check(jsonb) to tms_caller;

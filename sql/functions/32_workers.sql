@@ -95,7 +95,7 @@ declare
   taken integer;
   given integer;
 begin
-  perform pg_advisory_xact_lock(hashtext('tms slots'), 0);
+  perform tms._latch('slots');
   select coalesce(sum(w.slots), 0) into taken from tms.workers w
    where w.id <> worker and w.stopped_at is null and w.lease_until > clock_timestamp();
   given := greatest(0, least(wanted, tms._fleet_limit() - taken));

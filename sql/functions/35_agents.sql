@@ -22,7 +22,7 @@ begin
   select f.value into twice from jsonb_array_elements(args -> 'policies') x cross join lateral jsonb_array_elements_text(x.value -> 'functions') f
    group by 1 having count(*) > 1 limit 1;
   if found then raise exception 'two policies name the function %', left(twice, 120) using errcode = 'TM400'; end if;
-  perform pg_advisory_xact_lock(hashtext('tms policies'), 0);
+  perform tms._latch('policies');
   delete from tms.agent_functions f where true;
   for p in select value from jsonb_array_elements(args -> 'policies') loop
     digest := tms._sha256(p::text);

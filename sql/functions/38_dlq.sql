@@ -107,7 +107,7 @@ begin
   reason := tms._text(args, 'why');
   wanted := tms._texts(args -> 'ids')::bigint[];
   -- one replay of a tenant at a time, or two would each find room for themselves
-  perform pg_advisory_xact_lock(hashtext('tms replay'), hashtext(c.company_id::text));
+  perform tms._latch('replay ' || c.company_id);
   perform from tms.dead_letter_queue x where x.id = any (wanted) and x.company_id = c.company_id order by x.id for update;
   plan := tms._replay_plan(c.company_id, wanted, null, 50);
   if plan ->> 'plan' is distinct from args ->> 'plan' or jsonb_array_length(plan -> 'items') = 0 then

@@ -20,7 +20,7 @@ declare
   n bigint;
   digest text;
 begin
-  if not pg_try_advisory_xact_lock(hashtext('tms roll-up'), 0) then return 0; end if;
+  if not tms._latch('roll-up', false) then return 0; end if;
   select coalesce(max(d.to_xid), 0) into low from tms.run_digests d;
   if high <= low then return 0; end if;
   -- a piece at a time, cut between transactions
@@ -74,7 +74,7 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   -- one at a time: a second one would wait for rows that the first has in hand
-  if not pg_try_advisory_xact_lock(hashtext('tms upkeep'), 0) then
+  if not tms._latch('upkeep', false) then
     return jsonb_build_object('rolled', 0, 'moved', 0, 'dropped', '[]'::jsonb, 'more', false);
   end if;
   rolled := tms._roll_up(200000);

@@ -224,6 +224,21 @@ begin
                array['select pid, usename, xact_start from pg_stat_activity order by xact_start', 'select pg_terminate_backend(<pid>)']
          where pg_has_role('tms_owner', 'pg_read_all_stats', 'usage')
         union all
+        -- an old transaction, or a vacuum that can't keep up, makes every claim walk over what is long gone
+        select 'dead rows', 'the hot tables hold no heap of dead rows',
+               (select 'dead rows: ' || string_agg(format('%s in %s', s.n_dead_tup, s.relname), ', ' order by s.relname) from pg_stat_all_tables s
+                 where s.schemaname = 'tms' and s.relname in ('agent_tasks', 'workers', 'queues', 'agent_pulse', 'outbox_deliveries') and s.n_dead_tup > 500000),
+               array['vacuum tms.agent_tasks', 'select pid, usename, xact_start from pg_stat_activity order by xact_start']
+        union all
+        select 'guards', 'every guarded table and each of its partitions has a guard that always fires',
+               (select 'not guarded: ' || string_agg(t.value ->> 'table', ', ') from jsonb_array_elements(tms._guards()) t where t.value ->> 'state' <> 'guarded'),
+               array['tms guard check', 'tms guard add <table>']
+        union all
+        select 'halting', 'a halt may end the sessions of those who hold out',
+               case when not pg_has_role('tms_owner', 'pg_signal_backend', 'member') then 'tms_owner may not end sessions: a halt would name who holds out and not be fenced' end,
+               array['grant pg_signal_backend to tms_owner']
+         where current_setting('server_version_num')::int > 0 and not exists (select from pg_roles r where r.rolname = 'tms_local')
+        union all
         select 'server version', 'Postgres 15 or later',
                case when current_setting('server_version_num')::int < 150000 then 'Postgres ' || current_setting('server_version') end,
                array['upgrade the server to Postgres 15 or later']

@@ -402,6 +402,10 @@ create table tms.edge_rate_limits (
   used integer not null,
   primary key (subject, minute)
 ) with (fillfactor = 50);
+-- What must happen one at a time takes its row here. Not advisory locks: any login can hold those for ever.
+create table tms.latches (
+  name text primary key
+);
 -- A secret that nobody outside of these functions can read: it seals what one function tells another within a transaction.
 create table tms.seal (
   one boolean primary key default true check (one),
@@ -413,7 +417,7 @@ do $$
 declare
   t text;
 begin
-  foreach t in array '{fence_gate,fence,halts,agent_policies,agent_functions,agent_state,tenant_state,agent_pulse,spend,task_spend,workers,agent_tasks,queues,agent_tasks_history,agent_runs,task_steps,task_effects,agent_logs,agent_metrics,run_digests,dead_letter_queue,replay_runs,outbox_targets,outbox_events,outbox_keys,outbox_deliveries,edge_nonces,edge_rate_limits,seal}'::text[] loop
+  foreach t in array '{fence_gate,fence,halts,agent_policies,agent_functions,agent_state,tenant_state,agent_pulse,spend,task_spend,workers,agent_tasks,queues,agent_tasks_history,agent_runs,task_steps,task_effects,agent_logs,agent_metrics,run_digests,dead_letter_queue,replay_runs,outbox_targets,outbox_events,outbox_keys,outbox_deliveries,edge_nonces,edge_rate_limits,latches,seal}'::text[] loop
     execute format('alter table tms.%I enable row level security', t);
     execute format('alter table tms.%I force row level security', t);
   end loop;

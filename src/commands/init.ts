@@ -43,6 +43,7 @@ export default class Init extends TmsCommand {
       { readCatalogue },
       { ensureConfig },
       { keysFolder, localUser },
+      { loadPolicies },
     ] = await Promise.all([
       import('../setup/init.ts'),
       import('../setup/views.ts'),
@@ -50,6 +51,7 @@ export default class Init extends TmsCommand {
       import('../flags/catalogue.ts'),
       import('../config/write.ts'),
       import('../config/folders.ts'),
+      import('../setup/policies.ts'),
     ])
     const { driver } = settings.connection
     const defaultEnvironment = driver === 'embedded' ? 'development' : 'production'
@@ -83,6 +85,7 @@ export default class Init extends TmsCommand {
       operator,
       keysFolder: flags.keys === undefined ? keysFolder(settings, process.env) : resolve(flags.keys),
     })
+    for (const problem of await loadPolicies(db, await this.policyFolders())) this.warn(problem)
     work.done()
     const { path, written } = await ensureConfig(settings, process.cwd(), flags.keys)
     return this.show(initView, { ...done, configFile: path, configWritten: written })

@@ -33,8 +33,9 @@ export default class Up extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(Up)
-    const [{ hold, loadPolicies }, views, { createLogger }, working] = await Promise.all([
+    const [{ hold }, { loadPolicies }, views, { createLogger }, working] = await Promise.all([
       import('../setup/up.ts'),
+      import('../setup/policies.ts'),
       import('../setup/views.ts'),
       import('../redaction/logger.ts'),
       import('../runtime/views.ts'),

@@ -12,10 +12,11 @@ export default class DbPush extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(DbPush)
-    const [{ push, schemaPresent }, { pushView }, { bringCatalogue }] = await Promise.all([
+    const [{ push, schemaPresent }, { pushView }, { bringCatalogue }, { loadPolicies }] = await Promise.all([
       import('../../db/schema.ts'),
       import('../../db/views.ts'),
       import('../../setup/catalogue.ts'),
+      import('../../setup/policies.ts'),
     ])
     const db = await this.database({ anyContract: true })
     if (db.target.shared && !(await schemaPresent(db))) {
@@ -24,6 +25,7 @@ export default class DbPush extends TmsCommand {
     const files = await this.sqlFiles()
     const report = await push(db, files)
     const catalogue = await bringCatalogue(db, await this.policyFolders())
+    for (const problem of await loadPolicies(db, await this.policyFolders())) this.warn(problem)
     return this.show(pushView, { target: db.target.name, ...report, catalogue })
   }
 }
