@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import * as z from 'zod'
 import { defineAgent } from '../../src/agents/define.ts'
+import { openQueue } from '../../src/agents/queue.ts'
 import { readSqlFiles } from '../../src/db/files.ts'
 import { push } from '../../src/db/schema.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
@@ -174,5 +175,10 @@ export async function sender(url: string, fn = 'bench.job') {
       }),
     )
   }
-  return { bulkEnqueue: enqueue, enqueueOne: (payload: unknown) => enqueue([payload]) }
+  const queue = openQueue(driver, 'bench')
+  return {
+    bulkEnqueue: enqueue,
+    // True: as above.
+    enqueueOne: (payload: unknown) => queue.enqueue({ function: fn, payload: payload as Record<string, number> }),
+  }
 }

@@ -56,6 +56,8 @@ export type Worker = {
 }
 
 const beatMs = 3000
+/** Between two small claims, and before a small batch is ended: what comes meanwhile goes along. */
+const breathMs = 2
 /** One call's worth: stays below the largest request of every driver. */
 const batchBytes = 700_000
 const batchItems = 1000
@@ -89,6 +91,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const running = new Map<string, Running>()
   const ended: Ended[] = []
   let lastPoll = 0
+  /** How much the last claim brought: a second one beside it, or one right after it, pays only when there is much. */
+  let brought = 0
+  let lastClaim = 0
+  let later: NodeJS.Timeout | null = null
+  let lastEnd = 0
+  let endLater: NodeJS.Timeout | null = null
   const count = { completed: 0, failed: 0, returned: 0 }
   const unlisten: Unlisten[] = []
   const timers: NodeJS.Timeout[] = []
@@ -226,7 +234,17 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     if (worker === null || stopped() || slots === 0 || !reachable) return
     const room = slots * 10 - waiting() - running.size - ended.length - endingTasks
     const low = waiting() < Math.max(slots * 3, 1)
-    if (!wanted || !low || room <= 0 || claiming >= 2) return
+    if (!wanted || !low || room <= 0) return
+    const much = brought >= 100
+    if (claiming >= (much ? 2 : 1)) return
+    const wait = much ? 0 : breathMs - (now() - lastClaim)
+    if (wait > 0) {
+      later ??= setTimeout(() => {
+        later = null
+        pump()
+      }, wait)
+      return
+    }
     void claim(Math.min(room, batchItems))
   }
 
@@ -236,10 +254,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     claiming++
     wanted = false
     lastPoll = now()
+    lastClaim = lastPoll
     await attempt('claim', async () => {
       const call = ++calls
       const { control: next, more, ...claimed } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
       obeyQuietly(next, call)
+      brought = claimed.tasks.length
       take(claimed)
       if (more) wanted = true
     })
@@ -385,6 +405,17 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     // While halted nothing may end; it is kept and handed back after.
     if (control?.halted === true) return maybeDrained()
     if (ending === 1 && ended.length < batchItems / 2) return
+    if (ended.length < 100 && !stopping) {
+      const wait = breathMs - (now() - lastEnd)
+      if (wait > 0) {
+        endLater ??= setTimeout(() => {
+          endLater = null
+          flush()
+        }, wait)
+        return
+      }
+    }
+    lastEnd = now()
     const batch = cut()
     ending++
     endingTasks += batch.length
