@@ -8,7 +8,7 @@ set local role tms_owner;
 create or replace function tms._bucket_of(ms integer) returns integer
 language sql immutable as $$
   -- four for each doubling: at most 19 % wide
-  select case when ms <= 1 then 1 else least(100, 1 + pg_catalog.ceil(4 * pg_catalog.log(2.0, ms::numeric))::integer) end
+  select case when ms <= 1 then 1 else least(100, 1 + pg_catalog.ceil(4 * pg_catalog.ln(ms::float8) / 0.6931471805599453)::integer) end
 $$;
 
 -- Folds runs into metrics: those of transactions that ended, between the last horizon and this one.
@@ -79,6 +79,9 @@ begin
   end if;
   rolled := tms._roll_up(200000);
   perform tms._make_partitions(clock_timestamp());
+  -- block ranges nobody has summed up yet are read as a whole
+  perform brin_summarize_new_values(x.oid) from pg_class x join pg_am a on a.oid = x.relam and a.amname = 'brin'
+    where x.relnamespace = 'tms'::regnamespace and x.relkind = 'i';
   -- finished tasks: out of the hot table, keys included, so never sooner than the day in which a key is remembered
   with gone as (
     delete from tms.agent_tasks t where t.id = any (array(

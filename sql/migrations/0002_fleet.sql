@@ -406,6 +406,7 @@ create table tms.edge_rate_limits (
 create table tms.latches (
   name text primary key
 );
+insert into tms.latches values ('slots'), ('policies'), ('roll-up'), ('upkeep');
 -- A secret that nobody outside of these functions can read: it seals what one function tells another within a transaction.
 create table tms.seal (
   one boolean primary key default true check (one),

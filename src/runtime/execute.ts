@@ -172,10 +172,12 @@ function contextOf(
     log: { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') },
     publish(topic, payload, options = {}) {
       alive()
+      checkName('topic', topic)
       effects.events.push({ topic, payload: plain(payload), ...options, traceparent: trace.traceparent })
     },
     enqueue(fn, payload, options = {}) {
       alive()
+      checkName('function', fn)
       effects.tasks.push({
         function: fn,
         payload: plain(payload),
@@ -187,6 +189,7 @@ function contextOf(
     },
     apply(fn, args) {
       alive()
+      checkName('SQL function', fn)
       effects.apply.push({ fn, args: plain(args) })
     },
     async spend(amount) {
@@ -214,6 +217,12 @@ function contextOf(
     },
     span: (name, work) => trace.span(name, {}, work),
   }
+}
+
+/** The database names what it refuses: a name that came from data must not carry that data into errors. */
+function checkName(what: string, name: string): void {
+  const safe = redactText(name)
+  if (safe !== name) throw new TaskFailure('validation', `"${safe}" is no name of a ${what}`)
 }
 
 /** A copy as JSON makes it: later changes by the handler change nothing, and what JSON can't hold fails here, in its task. */

@@ -2,7 +2,7 @@ import { ZodError } from 'zod'
 import { TaskFailure } from '../agents/define.ts'
 import type { ErrorClass } from '../drivers/contract/fleet.ts'
 import { TmsError } from '../errors.ts'
-import { redactError } from '../redaction/redact.ts'
+import { redactError, redactText } from '../redaction/redact.ts'
 
 export type Failure = { readonly class: ErrorClass; readonly error: string; readonly retry: boolean }
 
@@ -17,10 +17,10 @@ export function failureOf(thrown: unknown): Failure {
   }
 }
 
-/** Which paths of a value didn't fit; never the value. */
+/** Which paths of a value didn't fit; never the value. The keys of a record are values too. */
 export function mismatch(what: 'input' | 'output', error: ZodError): Failure {
   const places = error.issues.slice(0, 5).map(({ path, code }) => `${path.join('.') || 'the whole'}: ${code}`)
-  return { class: 'validation', error: `its ${what} doesn't fit: ${places.join('; ')}`, retry: false }
+  return { class: 'validation', error: redactText(`its ${what} doesn't fit: ${places.join('; ')}`), retry: false }
 }
 
 function classOf(thrown: unknown): ErrorClass {
