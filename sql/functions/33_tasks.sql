@@ -21,7 +21,8 @@ declare
   n integer;
   unknown text;
   ids jsonb;
-  keyed boolean;
+  drawn bigint[];
+  keys text[];
 begin
   if c.answer is not null then return c.answer; end if;
   if c.company_id is null then raise exception '"tenant" is missing' using errcode = 'TM400'; end if;
@@ -39,27 +40,32 @@ begin
     raise exception 'a payload is larger than 256 KB: put it into a table and its key here' using errcode = 'TM400';
   end if;
   with rows as materialized (
-    select x.ord, x.function, f.agent, p.max_attempts, x.key, coalesce(x.priority, 0)::smallint as priority, x.payload, x.traceparent,
+    -- the number is drawn here, so that the answer knows whose it is
+    select nextval('tms.agent_tasks_id_seq') as id, x.ord, x.function, f.agent, p.max_attempts, x.key, coalesce(x.priority, 0)::smallint as priority, x.payload, x.traceparent,
            case when x.delay_ms is null then null else clock_timestamp() + least(greatest(x.delay_ms, 0), 31536000000) * interval '1 millisecond' end as due
       from (select row_number() over () as ord, y.* from jsonb_to_recordset(args -> 'tasks')
               y (function text, payload jsonb, key text, delay_ms bigint, priority integer, traceparent text)) x
       join tms.agent_functions f on f.fn_name = x.function join tms.agent_policies p on p.agent = f.agent
+     order by x.ord
   ), queues as (
     select tms._touch_queues(c.company_id, array_agg(r.agent), array_agg(r.priority)) from rows r
   ), made as (
-    insert into tms.agent_tasks (company_id, agent, fn_name, payload, priority, max_attempts, next_run_at, idempotency_key, traceparent, created_by)
-      select c.company_id, r.agent, r.function, coalesce(r.payload, '{}'), r.priority, r.max_attempts, coalesce(r.due, clock_timestamp()), r.key, left(r.traceparent, 80), c.principal_id
+    insert into tms.agent_tasks (id, company_id, agent, fn_name, payload, priority, max_attempts, next_run_at, idempotency_key, traceparent, created_by)
+      overriding system value
+      select r.id, c.company_id, r.agent, r.function, coalesce(r.payload, '{}'), r.priority, r.max_attempts, coalesce(r.due, clock_timestamp()), r.key, left(r.traceparent, 80), c.principal_id
         from rows r order by r.ord
       on conflict (company_id, fn_name, idempotency_key) where idempotency_key is not null do nothing
-      returning id, fn_name, idempotency_key
   )
-  select jsonb_agg(m.id::text order by m.id), (select bool_or(r.key is not null) from rows r) into ids, keyed
-    from made m cross join (select count(*) from queues) q;
-  if keyed then
+  select array_agg(r.id order by r.ord), case when bool_or(r.key is not null) then array_agg(r.key order by r.ord) end into drawn, keys
+    from rows r cross join queues q;
+  if keys is null then
+    ids := (select jsonb_agg(d::text order by o) from unnest(drawn) with ordinality u (d, o));
+  else
     -- a key that was there already answers with the task it made; keys in the call's own list may repeat
-    select jsonb_agg(coalesce(t.id, 0)::text order by x.ord) into ids
-      from (select row_number() over () as ord, y.* from jsonb_to_recordset(args -> 'tasks') y (function text, key text)) x
-      left join lateral (select t.id from tms.agent_tasks t where t.company_id = c.company_id and t.fn_name = x.function and t.idempotency_key = x.key) t on x.key is not null;
+    select jsonb_agg(coalesce(t.id, u.drawn)::text order by x.ord) into ids
+      from (select row_number() over () as ord, y.* from jsonb_to_recordset(args -> 'tasks') y (function text)) x
+      join unnest(drawn, keys) with ordinality u (drawn, key, ord) on u.ord = x.ord
+      left join lateral (select t.id from tms.agent_tasks t where t.company_id = c.company_id and t.fn_name = x.function and t.idempotency_key = u.key) t on u.key is not null;
   end if;
   perform pg_notify('tms_tasks', '');
   return tms._finish(c, jsonb_build_object('ids', coalesce(ids, '[]')));
@@ -181,7 +187,7 @@ begin
     share := ceil(want::numeric / tenants);
     for round in 1 .. 2 loop
       with heads as materialized (
-        select h.id, q.agent, q.room, q.priority, h.place, h.next_run_at
+        select h.id, q.company_id, q.agent, q.room, q.priority, h.place, h.next_run_at
           from unnest(q_company, q_agent, q_priority, q_room) q (company_id, agent, priority, room)
          cross join lateral (
            select x.id, x.next_run_at, row_number() over () as place from (
@@ -191,14 +197,15 @@ begin
               order by t.next_run_at, t.id limit least(case when round = 1 then share else want - cardinality(ids) end, q.room)
               for update skip locked) x) h
       ), ranked as (
-        select h.id, h.room, h.priority, h.place, h.next_run_at,
+        -- priority is within a tenant: nobody's urgent backlog keeps others from their share
+        select h.id, h.room, h.priority, h.next_run_at,
+               row_number() over (partition by h.company_id order by h.priority desc, h.place, h.next_run_at, h.id) as of_tenant,
                row_number() over (partition by h.agent order by h.priority desc, h.place, h.next_run_at, h.id) as of_agent
           from heads h
       )
       select array_agg(r.id) into more from (
-        select r.id from ranked r
-         where r.room is null or r.of_agent <= r.room
-         order by r.priority desc, r.place, r.next_run_at, r.id limit want - coalesce(cardinality(ids), 0)) r;
+        select r.id from ranked r where r.room is null or r.of_agent <= r.room
+         order by r.of_tenant, r.priority desc, r.next_run_at, r.id limit want - coalesce(cardinality(ids), 0)) r;
       ids := coalesce(ids, '{}') || coalesce(more, '{}');
       -- a second look only where the first was full somewhere, and never for agents with a limit, which it filled exactly
       exit when cardinality(ids) >= want or coalesce(cardinality(more), 0) < share or share >= want;

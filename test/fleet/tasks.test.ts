@@ -62,6 +62,20 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     expect(first[0]).toBe(first[1])
     expect(second[0]).toBe(first[0])
     expect(second[1]).not.toBe(first[0])
+    expect((await status(second[1] ?? '')).task?.status).toBe('pending')
+    await drained()
+  })
+
+  test('one tenant, many waiting of every priority, does not keep another from its single task', async () => {
+    for (const priority of [1, 0, -1]) {
+      await fleet.enqueue('acme', Array.from({ length: 40 }, () => ({ function: 'demo.one', priority })))
+    }
+    const [single = ''] = await fleet.enqueue('globex', [{ function: 'demo.one', priority: -1 }])
+    const worker = await fleet.hello(['demo'])
+    const first = await claim(worker, 20)
+    expect(first).toHaveLength(20)
+    expect(first.map(([id]) => id)).toContain(single)
+    await fleet.worker.call('worker_bye', { worker })
     await drained()
   })
 
