@@ -183,7 +183,8 @@ begin
     mark := mark + 1;
   end if;
   settled := tms._settle(least(greatest(coalesce((args ->> 'grace_ms')::integer, 250), 0), 5000), true);
-  -- Nothing below may keep the halt from being answered.
+  -- Nothing below may keep the halt from being answered: neither an error nor somebody's lock.
+  perform set_config('lock_timeout', '200ms', true);
   begin
     perform tms._signal('control');
   exception when others then null;
@@ -289,6 +290,7 @@ begin
   mark := mark + (mark + 1) % 2;
   perform setval('tms.safe_mode_mark', mark);
   settled := tms._settle(250, true);
+  perform set_config('lock_timeout', '200ms', true);
   begin
     perform tms._signal('control');
     insert into tms.halts (kind, epoch, at, by_id, by_name, why, fenced, ms_to_fence, waited_for, terminated, survivors, in_flight)

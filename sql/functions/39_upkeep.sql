@@ -62,8 +62,9 @@ $$;
 create or replace function tms.upkeep(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  c tms.call := tms._begin_work('upkeep', args, '{history_after_hours,history_months,logs_days,limit}', 'task.work');
-  most integer := least(greatest(coalesce((args ->> 'limit')::integer, 5000), 1), 20000);
+  c tms.call := tms._begin_work('upkeep', args, '{}', 'task.work');
+  -- not the caller's to choose: a worker must not be able to make evidence expire early
+  most constant integer := 5000;
   rolled integer;
   moved integer;
   swept integer := 0;
@@ -87,7 +88,7 @@ begin
     delete from tms.agent_tasks t where t.id = any (array(
       select x.id from tms.agent_tasks x where x.status in ('completed', 'failed', 'quarantined')
          and x.created_at < clock_timestamp() - interval '24 hours'
-         and x.finished_at < clock_timestamp() - greatest(coalesce((args ->> 'history_after_hours')::integer, 24), 24) * interval '1 hour'
+         and x.finished_at < clock_timestamp() - interval '24 hours'
        limit most for update skip locked)) returning t.*
   ), kept as (
     insert into tms.agent_tasks_history select * from gone returning 1)
@@ -107,15 +108,15 @@ begin
   -- whole partitions: logs after 30 days, runs and tasks after a year; what runs were is in metrics and digests
   for name in select x.relname from pg_class x join pg_inherits i on i.inhrelid = x.oid where i.inhparent in ('tms.agent_logs'::regclass, 'tms.agent_runs'::regclass, 'tms.agent_tasks_history'::regclass) and x.relname ~ '_[0-9]{6}$' loop
     until := (to_date(right(name, 6), 'YYYYMM') + interval '1 month') at time zone 'UTC';
-    if (until < clock_timestamp() - case when name like 'agent\_logs\_%' then greatest(coalesce((args ->> 'logs_days')::integer, 30), 1) * interval '1 day'
-                                        else greatest(coalesce((args ->> 'history_months')::integer, 12), 1) * interval '1 month' end) then
+    if (until < clock_timestamp() - case when name like 'agent\_logs\_%' then interval '30 days'
+                                        else interval '12 months' end) then
       execute format('drop table tms.%I', name);
       dropped := dropped || to_jsonb(name);
     end if;
   end loop;
   -- a partition holds up to a month more than 30 days of logs: the rest goes row by row
-  delete from tms.agent_logs l where l.ctid = any (array(select x.ctid from tms.agent_logs x where x.at < clock_timestamp() - greatest(coalesce((args ->> 'logs_days')::integer, 30), 1) * interval '1 day' limit most))
-     and l.at < clock_timestamp() - greatest(coalesce((args ->> 'logs_days')::integer, 30), 1) * interval '1 day';
+  delete from tms.agent_logs l where l.ctid = any (array(select x.ctid from tms.agent_logs x where x.at < clock_timestamp() - interval '30 days' limit most))
+     and l.at < clock_timestamp() - interval '30 days';
   return jsonb_build_object('rolled', rolled, 'moved', moved, 'dropped', dropped, 'more', moved >= most or rolled >= 200000);
 end
 $$;

@@ -50,7 +50,6 @@ const halt = z.object({
 })
 
 /** Positions, not names: a claim of 500 is parsed thousands of times a second. */
-export type ClaimedTask = z.infer<typeof claimedTask>
 const claimedTask = z.tuple([
   /** id */ z.string(),
   /** claim: the newest one may end the task */ z.number(),
@@ -61,7 +60,6 @@ const claimedTask = z.tuple([
 ])
 
 /** What many tasks have in common. */
-export type TaskKind = z.infer<typeof taskKind>
 const taskKind = z.tuple([
   /** tenant's id */ z.string(),
   /** tenant's key */ z.string(),
@@ -373,12 +371,7 @@ export const fleetContract = {
   upkeep: {
     operation: 'task.work',
     reads: false,
-    args: z.strictObject({
-      history_after_hours: z.int().optional(),
-      history_months: z.int().optional(),
-      logs_days: z.int().optional(),
-      limit: z.int().optional(),
-    }),
+    args: z.strictObject({}),
     result: z.object({ rolled: z.number(), moved: z.number(), dropped: z.array(z.string()), more: z.boolean() }),
   },
 
