@@ -28,6 +28,7 @@ export type ResolveInput = SettingsRequest & {
 }
 
 type Found = { readonly value: string | number; readonly source: string }
+type Chosen = { readonly value: Connection['driver']; readonly source: string }
 
 /** Flag, then variable, then the profile, then the file, then the default; with where each value came from. */
 export async function resolveSettings(input: ResolveInput): Promise<Settings> {
@@ -161,12 +162,13 @@ function fromDefault(name: SettingName): Found | undefined {
  * `--driver` or the file, else DATABASE_URL, else SUPABASE_URL, else embedded. A part of the file that gives one URL
  * and no driver means that URL: a profile with its own databaseUrl must not end up on the embedded database of the base.
  */
-function chooseDriver(input: ResolveInput, layers: Layers, found: ReadonlyMap<SettingName, Found>): Found {
+function chooseDriver(input: ResolveInput, layers: Layers, found: ReadonlyMap<SettingName, Found>): Chosen {
+  const chosen = ({ value, source }: Found): Chosen => ({ value: settingsTable.driver.schema.parse(value), source })
   const named = fromFlag('driver', input) ?? fromVariable('driver', input)
-  if (named) return named
+  if (named) return chosen(named)
   for (const { layer, place } of layers) {
     const explicit = layer.get('driver')
-    if (explicit) return { value: explicit.value, source: place(explicit.line) }
+    if (explicit) return chosen({ value: explicit.value, source: place(explicit.line) })
     const postgres = layer.get('databaseUrl')
     const supabase = layer.get('supabaseUrl')
     if (postgres && !supabase) return { value: 'postgres', source: place(postgres.line) }
@@ -198,12 +200,12 @@ function valuesOf(found: ReadonlyMap<SettingName, Found>, root: string): Setting
   return Object.fromEntries(entries) as SettingValues
 }
 
-function connectionOf(values: SettingValues, driver: Found, create: boolean): Connection {
+function connectionOf(values: SettingValues, driver: Chosen, create: boolean): Connection {
   const callTimeoutMs = values.timeout * 1000
   const lacks = (setting: 'databaseUrl' | 'supabaseUrl' | 'supabaseAnonKey') =>
     new TmsError({
       code: 'CONFIG_MISSING',
-      what: `The ${String(driver.value)} driver needs ${setting}.`,
+      what: `The ${driver.value} driver needs ${setting}.`,
       why: `${driver.source} chose the driver, and neither ${settingsTable[setting].variable} nor the file gives ${setting}.`,
       next: [`export ${settingsTable[setting].variable}=...`, 'tms config show'],
     })
@@ -230,7 +232,7 @@ function connectionOf(values: SettingValues, driver: Found, create: boolean): Co
         pollMs: values.pollMs,
       }
     }
-    default:
+    case 'embedded':
       return { driver: 'embedded', directory: values.directory, create, callTimeoutMs }
   }
 }

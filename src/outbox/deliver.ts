@@ -1,6 +1,7 @@
 import type { Contract } from '../drivers/contract.ts'
 import type { Driver, Unlisten } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
+import { exit, TmsError } from '../errors.ts'
 import type { Logger } from '../redaction/logger.ts'
 import { redactError } from '../redaction/redact.ts'
 import { openTarget } from './targets/kinds.ts'
@@ -39,13 +40,15 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
   let recording: Promise<void> | null = null
   let reachable = true
 
-  async function attempt(what: string, work: () => Promise<void>): Promise<void> {
+  async function attempt(what: string, work: () => Promise<void>): Promise<'done' | 'refused' | 'unreachable'> {
     try {
       await work()
       reachable = true
+      return 'done'
     } catch (error) {
       if (reachable) log.warn(`the outbox cannot ${what}`, { error: redactError(error).message })
       reachable = false
+      return error instanceof TmsError && error.exit === exit.outside ? 'unreachable' : 'refused'
     }
   }
 
@@ -110,15 +113,18 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     const batch = results.splice(0, 200)
     recording = attempt('be written', async () => {
       granted(await driver.call('outbox_finish', { results: batch }))
-    }).finally(() => {
+    }).then((how) => {
       recording = null
-      // What could not be recorded is sent again when its lease is over, under the same id.
-      record()
+      // The next look tries again. What isn't recorded while its lease lasts is sent again, under the same id, and
+      // holds up its ordering key until then.
+      if (how === 'unreachable') results.unshift(...batch)
+      else record()
     })
   }
 
   function hear(): void {
     heard++
+    record()
     void claim()
   }
 

@@ -68,20 +68,18 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
         return trace.traceId
       })
     } else {
-      const output = await reach.tracer.task(infoOf(task), (trace) => {
+      outcome = await reach.tracer.task(infoOf(task), (trace) => {
         traceId = trace.traceId
-        const run = (inner: Trace) => {
+        const run = async (inner: Trace) => {
           const context = contextOf(task, abort.signal, inner, effects, logs, open, reach)
           // True: the schema that belongs to `run` has just made this value.
-          return fn.run(context, input.data as never)
+          const output = checkedOutput(fn, await fn.run(context, input.data as never))
+          // Ended all the same, and late: the span must not say that it went well.
+          if (abort.signal.reason === ('timeout' satisfies Stop)) throw new TaskFailure('timeout', tooLong(task))
+          return { output }
         }
         return trace.sampled ? trace.span(fnSpan(task.fn), {}, run) : run(trace)
       })
-      const checked = fn.output.safeParse(output)
-      outcome = checked.success
-        ? // True: what an output schema gives and JSON can't hold fails in `plain`, here, in its own task.
-          { output: checked.data === undefined ? undefined : plain(checked.data as Json) }
-        : { failure: mismatch('output', checked.error) }
     }
   } catch (thrown) {
     outcome = { failure: thrown instanceof ZodError ? mismatch('input', thrown) : failureOf(thrown) }
@@ -95,7 +93,7 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
       ...base,
       outcome: 'failed',
       class: 'timeout',
-      error: `it ran longer than ${task.timeoutMs} ms`,
+      error: tooLong(task),
       retry: true,
     })
   }
@@ -118,6 +116,18 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
   function ended(rest: EndedTask): Ended {
     return { task, ms, traceId, rest, logs }
   }
+}
+
+function tooLong({ timeoutMs }: Held): string {
+  return `it ran longer than ${timeoutMs} ms`
+}
+
+/** Inside the span, so that an output nobody can use is a failure there too. */
+function checkedOutput(fn: AgentFunction, output: unknown): Plain | undefined {
+  const checked = fn.output.safeParse(output)
+  if (!checked.success) throw new TaskFailure('validation', mismatch('output', checked.error).error)
+  // True: what an output schema gives and JSON can't hold fails in `plain`, here, in its own task.
+  return checked.data === undefined ? undefined : plain(checked.data as Json)
 }
 
 function infoOf(task: Held) {

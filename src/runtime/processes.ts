@@ -18,7 +18,13 @@ export function startProcesses(options: {
 
   const start = (delayMs: number) => {
     const began = Date.now()
-    const child = spawn(program, argv, { env: environment, stdio: ['ignore', 'ignore', 'inherit'] })
+    const child = spawn(program, argv, {
+      env: environment,
+      // Ctrl-C reaches a whole process group, and a second signal means "at once": these get theirs from `stop` alone.
+      detached: true,
+      // The channel carries nothing. That it closes tells them when this process was killed and can tell them nothing.
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    })
     children.add(child)
     child.once('error', (error) => log.error('a worker process cannot be started', { error: error.message }))
     child.once('close', (code, signal) => {
@@ -50,4 +56,9 @@ export function startProcesses(options: {
       clearTimeout(late)
     },
   }
+}
+
+/** The arguments without this option and its value: given twice it is a usage error. */
+export function withoutOption(argv: readonly string[], option: string): string[] {
+  return argv.filter((word, at) => word !== option && !word.startsWith(`${option}=`) && argv[at - 1] !== option)
 }

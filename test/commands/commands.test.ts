@@ -1,7 +1,8 @@
-import { readdirSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { Config } from '@oclif/core'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { TmsCommand } from '../../src/ui/command.ts'
@@ -10,7 +11,8 @@ import { root } from '../ui/process.ts'
 
 /**
  * Every command in this process, as one story on one embedded database: what it prints for people, what it prints for
- * programs, and its exit code. The built program is tried as a child process elsewhere (test/ui, test/attacks).
+ * programs, and its exit code. The fleet's commands have stories of their own. The built program is tried as a child
+ * process elsewhere (test/ui, test/door, test/attacks).
  */
 type CommandClass = { id: string } & (new (argv: string[], config: Config) => TmsCommand)
 
@@ -19,6 +21,8 @@ const ids = readdirSync(sources, { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.ts'))
   .map((file) => file.replace(/\.ts$/, '').replaceAll('/', ' '))
 const ran = new Set<string>()
+/** What the command that runs now has printed. */
+let printed = ''
 
 let folder: string
 let config: Config
@@ -46,6 +50,7 @@ async function tms(id: string, ...argv: string[]): Promise<{ code: number; out: 
   Class.id = id.replaceAll(' ', ':')
   let out = ''
   let err = ''
+  printed = ''
   const collect =
     (add: (text: string) => void) =>
     (chunk: unknown, ...rest: unknown[]) => {
@@ -56,7 +61,7 @@ async function tms(id: string, ...argv: string[]): Promise<{ code: number; out: 
       return true
     }
   const spies = [
-    vi.spyOn(process.stdout, 'write').mockImplementation(collect((text) => (out += text))),
+    vi.spyOn(process.stdout, 'write').mockImplementation(collect((text) => (printed = out += text))),
     vi.spyOn(process.stderr, 'write').mockImplementation(collect((text) => (err += text))),
   ]
   try {
@@ -155,7 +160,8 @@ describe('in order', () => {
     expect((await tms('portals check', 'broker', '--tenant', 'nosuch')).code).toBe(2)
   })
 
-  test('flags are set, rolled out with consent, taken back, and verified', async () => {
+  // Two dozen commands, each of which opens the database.
+  test('flags are set, rolled out with consent, taken back, and verified', { timeout: 120_000 }, async () => {
     const flag = 'ops.notificationsEnabled'
     expect((await tms('flags list', '--match', 'budget.')).out).toContain('budget.agents.maxConcurrent')
     expect((await tms('flags set', 'budget.agents.maxConcurrent', '100', '--why', 'x')).out).toContain('not set -> 100')
@@ -217,10 +223,34 @@ describe('in order', () => {
 
   test('up serves until it is told to end', async () => {
     const running = tms('up')
-    await vi.waitFor(() => expect(process.listenerCount('SIGTERM')).toBeGreaterThan(0), { timeout: 10_000 })
-    setTimeout(() => process.emit('SIGTERM'), 1_500)
+    await vi.waitFor(() => expect(printed).toContain('Serving embedded'), { timeout: 20_000 })
+    process.emit('SIGTERM')
+    expect((await running).code).toBe(143)
+  })
+
+  test('agents start works until it is told to end', async () => {
+    const done = join(folder, 'done')
+    await mkdir(join(folder, 'agents'))
+    await mkdir(join(folder, 'policies/agents'), { recursive: true })
+    await writeFile(
+      join(folder, 'policies/agents/story.yaml'),
+      'agent: story\ndescription: writes a file\nowner: tests\nfunctions: [story.write]\n',
+    )
+    await writeFile(
+      join(folder, 'agents/story.mjs'),
+      `import { writeFileSync } from 'node:fs'
+       import { defineAgent, z } from '${pathToFileURL(join(root, 'dist/agent.js')).href}'
+       const run = async () => { writeFileSync(${JSON.stringify(done)}, '') }
+       export default defineAgent({ name: 'story', functions: { 'story.write': { input: z.object({}), output: z.void(), run } } })`,
+    )
+    expect((await tms('agents policy load')).code).toBe(0)
+    expect((await tms('agents enqueue', 'story.write', '--tenant', 'acme')).code).toBe(0)
+    const running = tms('agents start')
+    await vi.waitFor(() => expect(existsSync(done)).toBe(true), { timeout: 20_000 })
+    process.emit('SIGTERM')
     const { code, out } = await running
-    expect([code, out]).toEqual([143, expect.stringContaining('Serving embedded')])
+    expect([code, out]).toEqual([143, expect.stringMatching(/story/)])
+    expect((await tms('agents runs', '--tenant', 'acme')).out).toMatch(/story\.write +.*completed/)
   })
 
   test('db reset removes everything, with consent', async () => {
@@ -231,6 +261,11 @@ describe('in order', () => {
   })
 
   test('every command was tried', () => {
-    expect([...ran].sort()).toEqual([...ids].sort())
+    const elsewhere = ['fleet-commands', 'agents-policy', 'door']
+      .flatMap((area) => readdirSync(join(root, 'test', area)).map((name) => join(root, 'test', area, name)))
+      .map((path) => readFileSync(path, 'utf8'))
+      .join('')
+    const tried = (id: string) => ran.has(id) || elsewhere.includes(`'${id}'`)
+    expect(ids.filter((id) => !tried(id))).toEqual([])
   })
 })

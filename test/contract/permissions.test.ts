@@ -5,6 +5,7 @@ import type { Driver, Refused } from '../../src/drivers/driver.ts'
 import { granted as orThrow } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import { loadCatalogue, parseCatalogue } from '../../src/flags/catalogue.ts'
+import { policy } from '../fleet/fleet.ts'
 import { granted, humanRoles, isTenantRole, portalAccess, portals, serviceAccounts, type Reach } from './roles.ts'
 import { subjects, type Subject } from './subjects.ts'
 
@@ -19,11 +20,28 @@ ${portals.map((key) => `  portal.${key}.enabled: { type: boolean, default: true,
 `,
 )
 
+/** Rows of tenant acme that the fleet's functions are tried on. */
+type Work = {
+  /** Parked, of walk.careful and of finance.pay. */
+  readonly careful: string
+  readonly payment: string
+  readonly letter: string
+  readonly delivery: string
+}
+
 type Attempt = {
   readonly fn: ContractFunction
   readonly subject?: string
-  readonly args: () => Record<string, unknown>
+  readonly args: (work: Work) => Record<string, unknown>
+  /** What a super_admin does after a walk in which it was granted, so that the next one finds the fleet running. */
+  readonly undo?: (operator: Driver) => Promise<unknown>
 }
+
+const policies = [
+  policy('walk'),
+  policy('finance', { functions: ['finance.pay'], approval: ['finance.pay'], publish: [], enqueue: [] }),
+]
+const targets = [{ name: 'walk', kind: 'webhook' as const, topics: ['walk.*'], config: {} }]
 
 /** Valid arguments for every function of the contract that needs a grant; a function without a line here fails the test. */
 const attempts: readonly Attempt[] = [
@@ -62,14 +80,103 @@ const attempts: readonly Attempt[] = [
     args: () => ({ environment: 'development', override_token_sha256: 'a'.repeat(64), signing_key_fingerprint: null }),
   },
   { fn: 'doctor', args: () => ({}) },
+
+  { fn: 'fence_state', args: () => ({}) },
+  { fn: 'guard_check', args: () => ({}) },
+  { fn: 'worker_hello', args: () => ({ name: 'walk', host: 'walk', pid: 1, agents: ['walk'], slots: 0 }) },
+  { fn: 'worker_beat', args: () => ({ worker: '0' }) },
+  { fn: 'worker_settings', args: () => ({}) },
+  { fn: 'worker_bye', args: () => ({ worker: '0' }) },
+  { fn: 'tasks_enqueue', args: () => ({ tasks: [{ function: 'walk.one' }] }) },
+  { fn: 'tasks_claim', args: () => ({ worker: '0', limit: 1 }) },
+  { fn: 'tasks_finish', args: () => ({ worker: '0' }) },
+  { fn: 'tasks_spend', args: ({ careful }) => ({ worker: '0', id: careful, claim: 0, calls: 1 }) },
+  { fn: 'tasks_step', args: ({ careful }) => ({ worker: '0', id: careful, claim: 0, name: 'walk', result: 1 }) },
+  { fn: 'tasks_reap', args: () => ({}) },
+  {
+    fn: 'tasks_approve',
+    subject: 'walk.careful',
+    args: ({ careful }) => ({ id: careful, approve: false, why: 'the walk' }),
+  },
+  {
+    fn: 'tasks_approve',
+    subject: 'finance.pay',
+    args: ({ payment }) => ({ id: payment, approve: false, why: 'the walk' }),
+  },
+  { fn: 'tasks_waiting', args: () => ({ limit: 5 }) },
+  { fn: 'upkeep', args: () => ({}) },
+  { fn: 'agents_policies_load', args: () => ({ policies }) },
+  { fn: 'agents_list', args: () => ({}) },
+  { fn: 'agents_control', args: () => ({ state: 'draining', why: 'the walk' }), undo: (by) => running(by, 'tenant') },
+  {
+    fn: 'agents_control',
+    args: () => ({ agent: 'walk', state: 'paused', why: 'the walk' }),
+    undo: (by) => running(by, 'agent'),
+  },
+  { fn: 'agents_settle', args: () => ({ grace_ms: 0 }) },
+  { fn: 'agents_runs', args: () => ({ limit: 5 }) },
+  { fn: 'agents_logs', args: () => ({ limit: 5 }) },
+  { fn: 'agents_metrics', args: () => ({}) },
+  { fn: 'outbox_claim', args: () => ({ limit: 1, targets: ['none'] }) },
+  { fn: 'outbox_finish', args: () => ({ results: [] }) },
+  { fn: 'outbox_targets_set', args: () => ({ targets }) },
+  { fn: 'outbox_list', args: () => ({ limit: 5 }) },
+  { fn: 'outbox_retry', args: ({ delivery }) => ({ ids: [delivery], why: 'the walk' }) },
+  { fn: 'outbox_lag', args: () => ({}) },
+  { fn: 'dlq_list', args: () => ({ limit: 5 }) },
+  { fn: 'dlq_stats', args: () => ({}) },
+  { fn: 'dlq_plan', args: () => ({ limit: 5 }) },
+  { fn: 'dlq_replay', args: ({ letter }) => ({ ids: [letter], plan: 'none', why: 'the walk' }) },
+  { fn: 'dlq_dispose', args: ({ letter }) => ({ ids: [letter], action: 'discard', why: 'the walk' }) },
+  {
+    fn: 'door_admit',
+    args: () => ({
+      key_id: 'x',
+      key_sha256: 'a'.repeat(64),
+      nonce: 'a'.repeat(24),
+      timestamp: 0,
+      address: '127.0.0.1',
+      operation: 'task.enqueue',
+    }),
+  },
+  { fn: 'door_knock', args: () => ({ address: '127.0.0.1' }) },
+
+  { fn: 'fence_halt', args: () => ({ why: 'the walk', grace_ms: 0 }), undo: resumed },
+  { fn: 'fence_certificate', args: () => ({ halt: '1' }) },
+  { fn: 'fence_resume', args: () => ({ step: 'prepare', why: 'the walk' }) },
+  { fn: 'safe_mode_on', args: () => ({ why: 'the walk' }), undo: safeModeLeft },
+  { fn: 'safe_mode_off', args: () => ({ override_token_sha256: 'b'.repeat(64), why: 'the walk' }) },
 ]
+
+async function resumed(operator: Driver): Promise<void> {
+  for (const step of ['prepare', 'lift'] as const)
+    orThrow(await operator.call('fence_resume', { request_id: randomUUID(), step, why: 'the walk goes on' }))
+}
+
+async function safeModeLeft(operator: Driver): Promise<void> {
+  const override_token_sha256 = 'a'.repeat(64)
+  orThrow(
+    await operator.call('safe_mode_off', { request_id: randomUUID(), override_token_sha256, why: 'the walk goes on' }),
+  )
+}
+
+async function running(operator: Driver, what: 'agent' | 'tenant'): Promise<void> {
+  const names = what === 'agent' ? [{ agent: 'walk' }] : [{ tenant: 'acme' }, { tenant: 'globex' }]
+  for (const name of names)
+    orThrow(
+      await operator.call('agents_control', { request_id: randomUUID(), ...name, state: 'running', why: 'goes on' }),
+    )
+}
 
 const reaches: readonly Reach[] = ['own tenant', 'other tenant', 'no tenant']
 
+type Walked = { readonly wrong: readonly string[]; readonly undo: ReadonlySet<NonNullable<Attempt['undo']>> }
+
 /** Everything the list says of one actor, tried through one driver; the lines where the database says otherwise. */
-async function walk(driver: Driver, role: string): Promise<string[]> {
+async function walk(driver: Driver, role: string, work: Work): Promise<Walked> {
   const wrong: string[] = []
-  for (const { fn, subject, args } of attempts) {
+  const undo = new Set<NonNullable<Attempt['undo']>>()
+  for (const { fn, subject, args, undo: afterwards } of attempts) {
     const { operation, args: shape, reads } = contract[fn]
     if (operation === null) throw new Error(`${fn} needs no grant`)
     const takesTenant = 'tenant' in shape.shape
@@ -77,18 +184,19 @@ async function walk(driver: Driver, role: string): Promise<string[]> {
       const writes = reads === false
       const tenant = reach === 'own tenant' ? 'acme' : reach === 'other tenant' ? 'globex' : undefined
       const input = {
-        ...args(),
-        ...(writes ? { request_id: randomUUID() } : {}),
+        ...args(work),
+        ...('request_id' in shape.shape ? { request_id: randomUUID() } : {}),
         ...(tenant === undefined ? {} : { tenant }),
         ...(fn === 'flags_set' ? { level: tenant === undefined ? 'global' : 'tenant' } : {}),
       }
       const said = await outcome(driver, fn, input)
+      if (said === 'granted' && afterwards) undo.add(afterwards)
       const listed = granted(role, operation, reach, writes, subject) ? 'granted' : 'refused'
       if (said !== listed)
         wrong.push(`${role} ${fn} ${subject ?? ''} ${reach}: the list says ${listed}, the database ${said}`)
     }
   }
-  return wrong
+  return { wrong, undo }
 }
 
 /** A call that gets past the permission check and fails later was granted. */
@@ -110,12 +218,44 @@ async function outcome(
   }
 }
 
+const fleetTables = [
+  'fence',
+  'halts',
+  'agent_policies',
+  'agent_functions',
+  'agent_state',
+  'agent_pulse',
+  'tenant_state',
+  'spend',
+  'task_spend',
+  'workers',
+  'agent_tasks',
+  'agent_tasks_history',
+  'queues',
+  'agent_runs',
+  'task_steps',
+  'task_effects',
+  'agent_logs',
+  'agent_metrics',
+  'run_digests',
+  'dead_letter_queue',
+  'replay_runs',
+  'outbox_targets',
+  'outbox_events',
+  'outbox_keys',
+  'outbox_deliveries',
+  'edge_nonces',
+  'edge_rate_limits',
+]
+
 /** What a refused call must leave as it was; the records of refusals themselves aside. */
 const state = `select md5(string_agg(t, '|' order by t)) as sum from (
   select 'c' || x::text from tms.companies x union all select 'p' || x::text from tms.principals x
   union all select 'm' || x::text from tms.memberships x union all select 'l' || x::text from tms.logins x
   union all select 'f' || x::text from tms.feature_flags_v2 x union all select 'h' || x::text from tms.feature_flags_history x
-  union all select 'k' || x::text from tms.flag_catalogue x union all select 'e' || x::text from tms.environment x) s (t)`
+  union all select 'k' || x::text from tms.flag_catalogue x union all select 'e' || x::text from tms.environment x
+  union all select 'mark' || last_value from tms.fence_mark union all select 'safe' || last_value from tms.safe_mode_mark
+  ${fleetTables.map((table) => `union all select '${table}' || x::text from tms.${table} x`).join(' ')}) s (t)`
 
 test('the walk tries every function that needs a grant', () => {
   const functions = Object.keys(contract) as ContractFunction[]
@@ -125,6 +265,7 @@ test('the walk tries every function that needs a grant', () => {
 
 describe.each(Object.entries(subjects))('through the %s driver', (_name, start) => {
   let subject: Subject
+  let work: Work
   const credentials = new Map<string, string>()
 
   beforeAll(async () => {
@@ -146,6 +287,8 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
     await loadCatalogue(operator, catalogue)
     await call('tenants_add', { key: 'acme', name: 'Acme' })
     await call('tenants_add', { key: 'globex', name: 'Globex' })
+    await call('agents_policies_load', { policies })
+    await call('outbox_targets_set', { targets })
     for (const [role, credential] of made) {
       await call('users_grant', {
         principal: `${role}@acme`,
@@ -156,6 +299,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
       credentials.set(role, credential.name)
     }
     await operator.close()
+    work = await makeWork(subject)
     for (const account of serviceAccounts) credentials.set(account, await subject.account(account))
   }, 120_000)
   afterAll(() => subject.stop())
@@ -169,20 +313,61 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
     }
   }
 
+  const walkAs = async (role: string): Promise<Walked> => {
+    const walked = await as(role, (driver) => walk(driver, role, work))
+    await as('super_admin', async (operator) => {
+      for (const undo of walked.undo) await undo(operator)
+    })
+    return walked
+  }
+
   test.each([...humanRoles, ...serviceAccounts])('%s may do what roles.yaml grants and nothing else', async (role) => {
-    expect(await as(role, (driver) => walk(driver, role))).toEqual([])
+    const { wrong } = await walkAs(role)
+    expect(wrong).toEqual([])
   })
 
   test('a refused call changes nothing', async () => {
+    // Of the viewer's own tenant, and open to every change that is tried.
+    const open = await makeWork(subject)
     const before = await subject.sql(state)
     await as('viewer', async (driver) => {
       for (const { fn, args } of attempts) {
-        if (contract[fn].reads !== false) continue
-        const input = { ...args(), request_id: randomUUID(), ...(fn === 'flags_set' ? { level: 'global' } : {}) }
+        const { reads, args: shape } = contract[fn]
+        if (reads !== false) continue
+        const input = {
+          ...args(open),
+          ...('request_id' in shape.shape ? { request_id: randomUUID() } : {}),
+          ...('tenant' in shape.shape && fn !== 'flags_set' ? { tenant: 'acme' } : {}),
+          ...(fn === 'flags_set' ? { level: 'global' } : {}),
+        }
         expect(await outcome(driver, fn, input), fn).toBe('refused')
       }
     })
     expect(await subject.sql(state)).toEqual(before)
+  })
+
+  test('the break-glass account stops everything, says what it stopped, and does nothing else', async () => {
+    const [task] = await subject.sql(
+      `insert into tms.agent_tasks (company_id, agent, fn_name, status, max_attempts, next_run_at, payload)
+         select id, 'walk', 'walk.one', 'running', 3, now(), '{}' from tms.companies where key = 'acme' returning id::text`,
+    )
+    try {
+      await as('system', async (driver) => {
+        const halted = orThrow(await driver.call('fence_halt', { why: 'break glass' }))
+        const certificate = await driver.call('fence_certificate', {
+          request_id: randomUUID(),
+          halt: halted.halt ?? '',
+        })
+        expect([halted.fenced, halted.in_flight, orThrow(certificate).in_flight]).toEqual([true, 1, 1])
+        expect(await driver.call('fence_state', {})).toHaveProperty('refused.code', 'ROLE_DENIED')
+        expect(
+          await driver.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'x' }),
+        ).toHaveProperty('refused.code', 'ROLE_DENIED')
+      })
+      await as('super_admin', resumed)
+    } finally {
+      await subject.sql(`delete from tms.agent_tasks where id = $1::bigint`, [task?.['id']])
+    }
   })
 
   test('every refusal is on record with who, what and why', async () => {
@@ -233,6 +418,38 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
         expect(seen).toContain('other.try')
         expect(seen).not.toMatch(/ann@acme|operator/)
       })
+    }
+  })
+
+  test('a developer sees the work of the fleet, and no personal data in it', async () => {
+    const why = 'for ann@acme.example'
+    const { careful, delivery } = await makeWork(subject)
+    await as('super_admin', async (operator) => {
+      orThrow(await operator.call('fence_halt', { why, grace_ms: 0 }))
+      await resumed(operator)
+      for (const what of [{ agent: 'walk' }, { tenant: 'acme' }])
+        orThrow(await operator.call('agents_control', { request_id: randomUUID(), ...what, state: 'draining', why }))
+    })
+    const look = (driver: Driver) =>
+      Promise.all([
+        driver.call('fence_state', {}),
+        driver.call('agents_list', {}),
+        driver.call('tasks_waiting', { tenant: 'acme', limit: 50 }),
+        driver.call('agents_runs', { limit: 50 }),
+        driver.call('agents_runs', { task: careful, limit: 50 }),
+        driver.call('agents_logs', { limit: 50 }),
+        driver.call('outbox_list', { limit: 50 }),
+        driver.call('outbox_list', { id: delivery, limit: 50 }),
+      ])
+    const whole = await as('super_admin', look)
+    const seen = await as('developer', look)
+    await as('super_admin', async (operator) => {
+      for (const what of ['agent', 'tenant'] as const) await running(operator, what)
+    })
+    for (const [index, answer] of seen.entries()) {
+      // What a super_admin sees in it is there to be hidden.
+      expect(JSON.stringify(whole[index])).toMatch(/ann@acme|operator/)
+      expect(JSON.stringify(answer)).not.toMatch(/ann@acme|operator|refused/)
     }
   })
 
@@ -298,10 +515,52 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
       returns table (role text, company_id uuid, everywhere boolean, redacted boolean, patterns text[])
       language sql stable security definer as $$ select 'super_admin'::text, null::uuid, true, false, null::text[] $$; select 1`)
     try {
-      const wrong = await as('viewer', (driver) => walk(driver, 'viewer'))
+      const { wrong } = await walkAs('viewer')
       expect(wrong.length).toBeGreaterThan(10)
     } finally {
       await subject.sql(String(before?.['text']))
     }
   })
 })
+
+/** Work of tenant acme as it would lie about; the personal data in it is Ann's. */
+async function makeWork(subject: Subject): Promise<Work> {
+  const [made] = await subject.sql(`
+    with acme as (
+      select id from tms.companies where key = 'acme'
+    ), tasks as (
+      insert into tms.agent_tasks (company_id, agent, fn_name, status, max_attempts, next_run_at, payload, error)
+        select acme.id, x.agent, x.fn, x.status, 3, now(), '{"mail": "ann@acme.example"}', 'ann@acme.example'
+          from acme, (values ('walk', 'walk.careful', 'awaiting_approval'), ('finance', 'finance.pay', 'awaiting_approval'),
+                             ('walk', 'walk.one', 'quarantined')) x (agent, fn, status)
+        returning id, company_id, agent, fn_name
+    ), effects as (
+      insert into tms.task_effects (task_id, company_id, claim, effects)
+        select t.id, t.company_id, 0, '{"effects": {}, "output": "ann@acme.example"}' from tasks t where t.fn_name <> 'walk.one'
+    ), runs as (
+      insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, outcome, error_class, error, started_at, finished_at, ms, epoch)
+        select t.id, 0, 1, t.company_id, t.agent, t.fn_name, 'failed', 'bug', 'ann@acme.example', now(), now(), 1, 0 from tasks t
+    ), logs as (
+      insert into tms.agent_logs (at, company_id, agent, task_id, level, message, fields)
+        select now(), t.company_id, t.agent, t.id, 'info', 'ann@acme.example', '{"mail": "ann@acme.example"}' from tasks t
+    ), letters as (
+      insert into tms.dead_letter_queue (task_id, company_id, agent, fn_name, payload, bytes, error_class, error, attempts)
+        select t.id, t.company_id, t.agent, t.fn_name, '{"mail": "ann@acme.example"}', 30, 'bug', 'ann@acme.example', 3
+          from tasks t where t.fn_name = 'walk.one'
+        returning id
+    ), events as (
+      insert into tms.outbox_events (company_id, topic, payload) select id, 'walk.x', '{"mail": "ann@acme.example"}' from acme
+        returning id, company_id
+    ), deliveries as (
+      insert into tms.outbox_deliveries (event_id, target, company_id, status, created_at, last_error)
+        select e.id, 'walk', e.company_id, 'dead', now(), 'ann@acme.example' from events e returning id
+    )
+    select (select id::text from tasks where fn_name = 'walk.careful') as careful, (select id::text from tasks where fn_name = 'finance.pay') as payment,
+           (select id::text from letters) as letter, (select id::text from deliveries) as delivery`)
+  return {
+    careful: String(made?.['careful']),
+    payment: String(made?.['payment']),
+    letter: String(made?.['letter']),
+    delivery: String(made?.['delivery']),
+  }
+}

@@ -31,14 +31,15 @@ export function granted(role: string, operation: string, reach: Reach, writes: b
   if (!(operation in source.operations)) return role === 'super_admin'
   const line = source.operations[operation]?.find((entry) => entry.split(/[\s:]/)[0] === role)
   if (line === undefined) return false
-  const patterns =
-    line
-      .split(': ')[1]
-      ?.split(' ')
-      .filter((word) => word.includes('*')) ?? []
+  const condition = line.split(': ')[1] ?? ''
+  // "finance functions": those whose name begins with finance.
+  const patterns = condition.endsWith(' functions')
+    ? [`${condition.split(' ')[0]}.*`]
+    : condition.split(' ').filter((word) => word.includes('*'))
   if (patterns.length > 0 && !patterns.some((pattern) => subject.startsWith(pattern.slice(0, -1)))) return false
-  // Workers act for the tenant of the task they hold, and hold none before there are tasks.
-  if (role === 'agents') return reach === 'no tenant' && !writes
+  // Workers act for the tenant of the task they hold, and here they hold none. What they do with work is of no tenant.
+  if (role === 'agents')
+    return reach === 'no tenant' && (!writes || ['task.work', 'outbox.deliver'].includes(operation))
   if (!isTenantRole(role)) return true
   if (reach === 'no tenant') return !writes
   return reach === 'own tenant'

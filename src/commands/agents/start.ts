@@ -3,6 +3,9 @@ import { join, resolve } from 'node:path'
 import { Flags } from '@oclif/core'
 import { TmsCommand } from '../../ui/command.ts'
 
+/** Set for the processes of --workers: they end with the one that started them, also when that was killed. */
+const childOf = 'TMS_STARTED_BY'
+
 export default class AgentsStart extends TmsCommand {
   static override summary = 'work: claim tasks, run agents, deliver the outbox'
   static override description =
@@ -32,7 +35,7 @@ export default class AgentsStart extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(AgentsStart)
-    const [{ openFleet }, { startProcesses }, { createLogger }, views, { checkContract }] = await Promise.all([
+    const [{ openFleet }, { startProcesses, withoutOption }, { createLogger }, views, { checkContract }] = await Promise.all([
       import('../../runtime/fleet.ts'),
       import('../../runtime/processes.ts'),
       import('../../redaction/logger.ts'),
@@ -67,10 +70,11 @@ export default class AgentsStart extends TmsCommand {
     const others = startProcesses({
       count: flags.workers - 1,
       program: process.execPath,
-      argv: [...process.argv.slice(1), '--workers', '1'],
-      environment: process.env,
+      argv: [...withoutOption(process.argv.slice(1), '--workers'), '--workers', '1'],
+      environment: { ...process.env, [childOf]: String(process.pid) },
       log,
     })
+    if (process.env[childOf] === String(process.ppid)) process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
     const { worker, halted, slots } = fleet.stats()
     await this.line(views.startedView, {
       target: driver.target.name,

@@ -1,0 +1,392 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as pause } from 'node:timers/promises'
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { granted } from '../../src/drivers/refusal.ts'
+import { ask, halt, percentile, resume, startArena, without, type Arena, type Edit } from './fleet/arena.ts'
+import { until } from '../servers/process.ts'
+import { attacks, everything, startStorm, type Attack } from './fleet/storm.ts'
+
+/** Whatever a machine does: after a halt has returned, nothing of it commits until the resume. */
+const full = process.env['TMS_TEST_FULL'] === '1'
+const clients = full ? 150 : 40
+const halts = full ? 100 : 12
+
+describe('a storm of writers', () => {
+  let arena: Arena
+  beforeAll(async () => {
+    arena = await startArena({ settings: { synchronous_commit: 'off' } })
+    granted(
+      await arena.fleet.operator.call('outbox_targets_set', {
+        request_id: randomUUID(),
+        targets: [{ name: 'all', kind: 'file', topics: ['demo.*'], config: {} }],
+      }),
+    )
+    await arena.sql(`insert into app.loads (who) select 'seed' from generate_series(1, 200)`)
+  }, 60_000)
+  afterAll(() => arena.stop())
+
+  /** Halts and resumes under fire; answers how many rows appeared although the halt had returned. */
+  async function rounds(
+    times: number,
+    list: readonly Attack[] = attacks(),
+  ): Promise<{ leaked: number; unfenced: number; ms: number[] }> {
+    const operator = await arena.connect(arena.database.url)
+    const storm = startStorm(arena, list, clients)
+    const ms: number[] = []
+    let leaked = 0
+    let unfenced = 0
+    try {
+      for (let round = 0; round < times; round++) {
+        for (let i = 0; i < 2; i++) {
+          await arena.fleet.enqueue(
+            'acme',
+            Array.from({ length: 500 }, () => ({ function: 'demo.one' })),
+          )
+        }
+        await pause(150)
+        const began = performance.now()
+        // One message: nothing comes between the halt's commit and the first look.
+        const answers = (await operator.query(
+          `begin; select tms.fence_halt('{"why":"storm"}') as answer; commit; select clock_timestamp()::text as t`,
+        )) as unknown as pg.QueryResult<{ answer?: { fenced: boolean; ms: number }; t?: string }>[]
+        ms.push(performance.now() - began)
+        const answer = answers[1]?.rows[0]?.answer
+        const t = answers[3]?.rows[0]?.t ?? ''
+        if (answer?.fenced !== true) unfenced++
+        const look = async () =>
+          (await operator.query<{ state: unknown; late: number }>(everything(`'${t}'::timestamptz`))).rows[0]
+        const first = await look()
+        await pause(300)
+        const second = await look()
+        leaked += (first?.late ?? 1) + (second?.late ?? 1)
+        if (JSON.stringify(first?.state) !== JSON.stringify(second?.state)) leaked++
+        await resume(arena.fleet)
+      }
+    } finally {
+      await storm.stop()
+    }
+    tally = storm.tally()
+    return { leaked, unfenced, ms }
+  }
+  let tally: ReturnType<ReturnType<typeof startStorm>['tally']> = {}
+
+  test(`${clients} clients, ${halts} halts: no commit after a return`, { timeout: halts * 10_000 }, async () => {
+    const { leaked, unfenced, ms } = await rounds(halts)
+    report(`halt under fire, ${clients} clients`, ms)
+    expect({ leaked, unfenced }).toEqual({ leaked: 0, unfenced: 0 })
+    // An attack that never gets through an open fence proves nothing about a closed one.
+    const all = Object.entries(tally)
+    expect(all.filter(([, { accepted }]) => accepted === 0).map(([name]) => name)).toEqual([])
+    expect(all.filter(([, { refused, cut }]) => refused + cut === 0).map(([name]) => name)).toEqual([])
+    expect(all.flatMap(([, { odd }]) => odd)).toEqual([])
+  })
+
+  test(
+    'how long a halt takes: among short transactions, and with some that hold out for 10 s',
+    { timeout: 120_000 },
+    async () => {
+      const short = attacks().filter(({ name }) => !/held|snapshot|swallowed/.test(name))
+      const holding: Attack = {
+        name: 'ten seconds',
+        as: 'worker',
+        run: async (client) => {
+          await client.query(`do $$ begin insert into app.loads (who) values ('long'); perform pg_sleep(10); end $$`)
+        },
+      }
+      for (const [what, list] of [
+        ['short transactions', short],
+        ['some of 10 s', [...short, holding]],
+      ] as const) {
+        const { leaked, unfenced, ms } = await rounds(full ? 30 : 4, list)
+        report(`halt, ${clients} clients, ${what}`, ms)
+        expect({ leaked, unfenced }).toEqual({ leaked: 0, unfenced: 0 })
+        // Sanity only: a machine may be busy.
+        expect(percentile(ms, 0.5)).toBeLessThan(2000)
+      }
+    },
+  )
+
+  test.each<[string, readonly Edit[]]>([
+    ['the check', [['_pass', /\bbegin\b/, 'begin return null;']]],
+    [
+      'the wait',
+      [
+        [
+          '_settle',
+          /\bbegin\b/,
+          `begin return '{"fenced": true, "ms": 0, "waited_for": 0, "terminated": [], "survivors": []}'::jsonb;`,
+        ],
+      ],
+    ],
+  ])('with %s taken out, commits are seen after the return', { timeout: 60_000 }, async (_, edits) => {
+    await without(arena, edits, async () => {
+      expect((await rounds(3)).leaked).toBeGreaterThan(0)
+    })
+  })
+
+  test('with a trigger that does not always fire, commits are seen after the return', { timeout: 60_000 }, async () => {
+    await arena.sql('alter table app.loads enable trigger tms_fence')
+    try {
+      expect((await rounds(3)).leaked).toBeGreaterThan(0)
+    } finally {
+      await arena.sql('alter table app.loads enable always trigger tms_fence')
+    }
+  })
+})
+
+function report(what: string, ms: readonly number[]): void {
+  const [median, p95, most] = [percentile(ms, 0.5), percentile(ms, 0.95), Math.max(...ms)].map((n) => n.toFixed(0))
+  process.stdout.write(`${what}: median ${median} ms, p95 ${p95} ms, max ${most} ms\n`)
+}
+
+describe('traps', () => {
+  let arena: Arena
+  let worker: pg.Client
+  let stranger: pg.Client
+  let person: pg.Client
+  let operator: pg.Client
+  beforeAll(async () => {
+    arena = await startArena({ settings: { max_prepared_transactions: '5' }, connections: 20 })
+    worker = await arena.connect(arena.workerUrl)
+    stranger = await arena.connect(arena.unknownUrl)
+    person = await arena.connect(arena.personUrl)
+    operator = await arena.connect(arena.database.url)
+  }, 60_000)
+  afterAll(() => arena.stop())
+
+  const codeOf = (work: Promise<unknown>) =>
+    work.then(
+      () => 'done',
+      (error: unknown) => (error instanceof Error && 'code' in error ? error.code : String(error)),
+    )
+  const insert = `insert into app.loads (who) values ('trap')`
+
+  test.each(['repeatable read', 'serializable'])(
+    'a %s snapshot from before a halt writes nothing after the resume',
+    async (level) => {
+      for (const client of [worker, stranger]) {
+        await client.query(`begin isolation level ${level}`)
+        await client.query('select count(*) from app.loads')
+        expect((await halt(arena.fleet)).fenced).toBe(true)
+        await resume(arena.fleet)
+        expect(await codeOf(client.query(insert))).toBe('40001')
+        await client.query('rollback')
+        expect(await codeOf(client.query(insert))).toBe('done')
+      }
+    },
+  )
+
+  test('who holds out longer than the grace is ended and named', async () => {
+    await worker.query('begin')
+    await worker.query(insert)
+    const answer = await halt(arena.fleet, 100)
+    expect(answer).toMatchObject({ fenced: true, waited_for: 1 })
+    expect(answer.terminated).toHaveLength(1)
+    expect(answer.terminated[0]?.login).toMatch(/^agents_/)
+    expect(await codeOf(worker.query('commit'))).not.toBe('done')
+    worker = await arena.connect(arena.workerUrl)
+    await resume(arena.fleet)
+  })
+
+  test('a prepared transaction cannot be ended: the halt says that it is not fenced, and by whom', async () => {
+    await stranger.query('begin')
+    await stranger.query(insert)
+    await stranger.query(`prepare transaction 'parked'`)
+    const answer = await halt(arena.fleet, 50)
+    expect(answer).toMatchObject({ fenced: false, terminated: [] })
+    expect(answer.survivors).toHaveLength(1)
+    await stranger.query(`rollback prepared 'parked'`)
+    expect(await halt(arena.fleet, 50)).toMatchObject({ fenced: true, already: true })
+    await resume(arena.fleet)
+  })
+
+  test('a person writes through a halt, and their open transaction is not ended by it', async () => {
+    await person.query('begin')
+    await person.query(insert)
+    const answer = await halt(arena.fleet, 50)
+    const then = [await codeOf(person.query(insert)), await codeOf(person.query('commit'))]
+    const machine = await codeOf(worker.query(insert))
+    await resume(arena.fleet)
+    person = await arena.connect(arena.personUrl)
+    expect(answer).toMatchObject({ fenced: true, terminated: [], survivors: [] })
+    expect([...then, machine]).toEqual(['done', 'done', 'TM423'])
+  })
+
+  test('in safe mode nobody writes; leaving it needs the token', async () => {
+    granted(await arena.fleet.operator.call('safe_mode_on', { why: 'grade F' }))
+    for (const client of [worker, stranger, person]) expect(await codeOf(client.query(insert))).toBe('TM423')
+    const off = (token: string) =>
+      arena.fleet.operator.call('safe_mode_off', {
+        request_id: randomUUID(),
+        override_token_sha256: token,
+        why: 'over',
+      })
+    expect(await off('cd'.repeat(32))).toMatchObject({ refused: { code: 'TOKEN_WRONG' } })
+    expect(await codeOf(person.query(insert))).toBe('TM423')
+    granted(await off('ab'.repeat(32)))
+    for (const client of [worker, stranger, person]) expect(await codeOf(client.query(insert))).toBe('done')
+  })
+
+  test('an end of safe mode that is rolled back leaves nobody writing, and can be asked for again', async () => {
+    const leave = () => ({ request_id: randomUUID(), override_token_sha256: 'ab'.repeat(32), why: 'over' })
+    granted(await arena.fleet.operator.call('safe_mode_on', { why: 'grade F' }))
+    await operator.query('begin')
+    await ask(operator, 'safe_mode_off', leave())
+    await operator.query('rollback')
+    expect(await codeOf(person.query(insert))).toMatch(/TM423|40001/)
+    const again = await arena.fleet.operator.call('safe_mode_off', leave())
+    if ('refused' in again) {
+      // From whatever state that left, this is a way out.
+      granted(await arena.fleet.operator.call('safe_mode_on', { why: 'again' }))
+      granted(await arena.fleet.operator.call('safe_mode_off', leave()))
+    }
+    expect(again).not.toHaveProperty('refused')
+    expect(await codeOf(person.query(insert))).toBe('done')
+  })
+
+  test('prepared but not lifted, it is still halted', async () => {
+    await halt(arena.fleet)
+    granted(await arena.fleet.operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'over' }))
+    for (const client of [worker, stranger]) expect(await codeOf(client.query(insert))).toBe('TM423')
+    granted(await arena.fleet.operator.call('fence_resume', { request_id: randomUUID(), step: 'lift', why: 'over' }))
+    expect(await codeOf(worker.query(insert))).toBe('done')
+  })
+
+  test('two halts at once are both fenced, and one resume ends them', async () => {
+    for (let round = 0; round < 5; round++) {
+      const both = await Promise.all([halt(arena.fleet), halt(arena.fleet)])
+      expect(both.map((answer) => answer.fenced)).toEqual([true, true])
+      expect(await codeOf(worker.query(insert))).toBe('TM423')
+      await resume(arena.fleet)
+      expect(await codeOf(worker.query(insert))).toBe('done')
+    }
+  })
+
+  test('a halt that returns while a lift is under way is not undone by it', async () => {
+    const [task = ''] = await arena.fleet.enqueue('acme', [{ function: 'demo.one' }])
+    const hello = await arena.fleet.hello(['demo'])
+    granted(await arena.fleet.worker.call('tasks_claim', { worker: hello, limit: 1 }))
+    await halt(arena.fleet)
+    granted(await arena.fleet.operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'over' }))
+    // The lift gives running tasks their time back, and waits for this one's row.
+    await worker.query('begin')
+    await ask(worker, 'worker_bye', { worker: hello })
+    const lift = arena.fleet.operator.call('fence_resume', { request_id: randomUUID(), step: 'lift', why: 'over' })
+    await waitingOrEnded(async () => {
+      const [row] = await arena.sql(
+        `select count(*)::int as n from pg_stat_activity where wait_event_type = 'Lock' and query like '%fence_resume%'`,
+      )
+      return row?.['n'] === 1
+    }, lift)
+    const second = await halt(arena.fleet)
+    expect(second.fenced).toBe(true)
+    await worker.query('commit')
+    await lift.catch(() => undefined)
+    expect(await codeOf(stranger.query(insert)), 'after the second halt').toBe('TM423')
+    await resume(arena.fleet).catch(() => undefined)
+    expect(task).not.toBe('')
+  })
+
+  test.each(['ledger_inbox', 'requests', 'signals', 'halts', 'agent_tasks', 'refusals'])(
+    'a lock that somebody else holds on tms.%s keeps no halt from being answered',
+    async (table) => {
+      const other = await arena.connect(arena.database.superuserUrl)
+      await other.query('begin')
+      await other.query(`lock table tms.${table} in access exclusive mode`)
+      try {
+        const began = performance.now()
+        const limited = await arena.connect(arena.database.url)
+        await limited.query(`set statement_timeout = '2s'`)
+        const answer = await ask(limited, 'fence_halt', { why: 'locked' }).catch((error: unknown) => String(error))
+        process.stdout.write(`halt beside a lock on tms.${table}: ${(performance.now() - began).toFixed(0)} ms\n`)
+        expect(answer).toMatchObject({ fenced: true })
+      } finally {
+        await other.query('rollback')
+        await halt(arena.fleet)
+        await resume(arena.fleet)
+      }
+    },
+  )
+
+  test('a schema change that holds the gate itself is no writer: it is not ended, and the halt is answered', async () => {
+    const pushing = await arena.connect(arena.database.url)
+    await pushing.query('begin')
+    await pushing.query('set local role tms_owner')
+    await pushing.query('drop policy shared on tms.fence_gate')
+    await pushing.query('create policy shared on tms.fence_gate to tms_owner using (true) with check (true)')
+    const answer = await halt(arena.fleet, 100)
+    const after = await codeOf(pushing.query('commit'))
+    await resume(arena.fleet)
+    expect(answer).toMatchObject({ fenced: true, terminated: [] })
+    expect(after).toBe('done')
+  })
+
+  test('a backend that hangs in the kernel is named, and the halt is not called fenced', async () => {
+    const { rows } = await worker.query<{ pid: number }>('select pg_backend_pid() as pid')
+    const pid = rows[0]?.pid ?? 0
+    await worker.query('begin')
+    await worker.query(insert)
+    process.kill(pid, 'SIGSTOP')
+    let answer
+    try {
+      answer = await halt(arena.fleet, 50)
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    expect(answer).toMatchObject({ fenced: false })
+    expect(answer.survivors).toHaveLength(1)
+    worker = await arena.connect(arena.workerUrl)
+    expect(await halt(arena.fleet)).toMatchObject({ fenced: true })
+    await resume(arena.fleet)
+  })
+
+  test('with every connection of the worker login used up, the operator still gets in and halts', async () => {
+    const crowd: pg.Client[] = []
+    try {
+      for (let i = 0; i < 30; i++) {
+        const client = new pg.Client({ connectionString: arena.workerUrl })
+        client.on('error', () => undefined)
+        const code = await codeOf(client.connect())
+        if (code !== 'done') {
+          expect(code).toBe('53300')
+          break
+        }
+        crowd.push(client)
+      }
+      expect(crowd.length).toBeLessThan(30)
+      const fresh = await arena.connect(arena.database.url)
+      expect(await ask(fresh, 'fence_halt', { why: 'crowded' })).toMatchObject({ fenced: true })
+    } finally {
+      for (const client of crowd) await client.end()
+    }
+    await resume(arena.fleet)
+  })
+
+  test(`still halted after a crash right after the return, ${full ? 10 : 2} times`, { timeout: 120_000 }, async () => {
+    for (let round = 0; round < (full ? 10 : 2); round++) {
+      const fresh = await arena.connect(arena.database.url)
+      await fresh.query('set synchronous_commit = off')
+      expect(await ask(fresh, 'fence_halt', { why: 'crash' })).toMatchObject({ fenced: true })
+      await arena.crash(round % 2 === 0 ? 'SIGKILL' : 'SIGQUIT')
+      stranger = await arena.connect(arena.unknownUrl)
+      expect(await codeOf(stranger.query(insert))).toBe('TM423')
+      const again = await arena.connect(arena.database.url)
+      for (const step of ['prepare', 'lift']) {
+        expect(await ask(again, 'fence_resume', { request_id: randomUUID(), step, why: 'over' })).not.toHaveProperty(
+          'refused',
+        )
+      }
+      expect(await codeOf(stranger.query(insert))).toBe('done')
+    }
+  })
+
+  async function waitingOrEnded(check: () => Promise<boolean>, other: Promise<unknown>): Promise<void> {
+    const state = { over: false }
+    const ended = () => {
+      state.over = true
+    }
+    void other.then(ended, ended)
+    await until('it waits or has ended', async () => state.over || (await check()))
+  }
+})

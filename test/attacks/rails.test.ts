@@ -1,0 +1,800 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as pause } from 'node:timers/promises'
+import type pg from 'pg'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { AgentPolicy, EndedTask } from '../../src/drivers/contract/fleet.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { policy } from '../fleet/fleet.ts'
+import { until } from '../servers/process.ts'
+import { ask, halt, resume, startArena, without, type Arena, type Edit } from './fleet/arena.ts'
+
+/** Each rail holds; and with the rail taken out of the SQL, the same test sees it. */
+const full = process.env['TMS_TEST_FULL'] === '1'
+
+let arena: Arena
+let raw: pg.Client
+let other: pg.Client
+let n8n: Driver
+const rails = (change: Partial<AgentPolicy> = {}) => policy('demo', { apply: ['app.effect', 'app.member'], ...change })
+
+beforeAll(async () => {
+  arena = await startArena()
+  raw = await arena.connect(arena.workerUrl)
+  other = await arena.connect(arena.workerUrl)
+  n8n = await arena.fleet.subject.as(await arena.fleet.subject.account('n8n'))
+}, 60_000)
+afterAll(async () => {
+  await n8n.close()
+  await arena.stop()
+})
+beforeEach(async () => {
+  for (const client of [raw, other]) await client.query('rollback')
+  await clean()
+  await arena.fleet.load(rails())
+})
+
+const clean = () =>
+  arena.sql(`truncate app.effects, tms.agent_tasks, tms.agent_runs, tms.dead_letter_queue, tms.workers, tms.agent_state, tms.tenant_state, tms.agent_pulse,
+    tms.spend, tms.task_spend, tms.task_steps, tms.task_effects, tms.queues, tms.replay_runs, tms.outbox_events, tms.outbox_deliveries, tms.outbox_keys,
+    tms.run_digests, tms.agent_metrics, tms.agent_logs`)
+
+/** The rail as it is, and then with a piece of its SQL replaced. */
+function rail(name: string, holds: () => Promise<void>, ...edits: Edit[]): void {
+  test(name, holds)
+  test(`… and without the rail this is seen: ${name}`, async () => {
+    await without(arena, edits, async () => {
+      await expect(holds()).rejects.toThrow(/expected/)
+      for (const client of [raw, other]) await client.query('rollback')
+    })
+  })
+}
+
+const hello = (slots = 10) => arena.fleet.hello(['demo', 'side'], slots)
+const claim = async (worker: string, limit = 100) =>
+  granted(await arena.fleet.worker.call('tasks_claim', { worker, limit })).tasks
+const finish = async (worker: string, ...rest: EndedTask[]) =>
+  granted(await arena.fleet.worker.call('tasks_finish', { worker, rest })).outcomes
+const done = async (worker: string, tasks: readonly (readonly unknown[])[]) =>
+  granted(
+    await arena.fleet.worker.call('tasks_finish', {
+      worker,
+      done: { ids: tasks.map(([id]) => String(id)), claims: tasks.map((t) => Number(t[1])), ms: tasks.map(() => 1) },
+    }),
+  ).outcomes
+const one = async (fn = 'demo.one', tenant = 'acme') => (await arena.fleet.enqueue(tenant, [{ function: fn }]))[0] ?? ''
+const many = async (n: number, tenant = 'acme', fn = 'demo.one', priority = 0) => {
+  for (let left = n; left > 0; left -= 1000) {
+    await arena.fleet.enqueue(
+      tenant,
+      Array.from({ length: Math.min(left, 1000) }, () => ({ function: fn, priority })),
+    )
+  }
+}
+const number = async (sql: string, parameters: unknown[] = []) =>
+  Number((await arena.sql(`select (${sql}) as n`, parameters))[0]?.['n'])
+const companyOf = async (tenant: string) =>
+  String((await arena.sql(`select id from tms.companies where key = $1`, [tenant]))[0]?.['id'])
+const statusOf = async (id: string) =>
+  String((await arena.sql(`select status from tms.agent_tasks where id = $1`, [id]))[0]?.['status'])
+
+/** Waits until a call has been answered or stands before somebody else's lock. */
+async function answeredOrWaiting(call: Promise<unknown>): Promise<void> {
+  let answered = false
+  void call.then(
+    () => (answered = true),
+    () => (answered = true),
+  )
+  await until('it is answered or waits', async () => {
+    if (answered) return true
+    return (await number(`select count(*) from pg_stat_activity where wait_event_type = 'Lock'`)) > 0
+  })
+}
+
+const helloArgs = (slots: number) => ({
+  request_id: randomUUID(),
+  name: 'w',
+  host: 'h',
+  pid: 1,
+  agents: ['demo', 'side'],
+  slots,
+})
+
+describe('slots', () => {
+  const sum = () => number(`select coalesce(sum(slots), 0) from tms.workers where stopped_at is null`)
+
+  rail(
+    'all workers together have at most 150 slots, whatever they ask for',
+    async () => {
+      for (const slots of [100, 100, 1000]) await hello(slots)
+      expect(await sum()).toBe(150)
+    },
+    ['_lease_slots', 'least(wanted, tms._fleet_limit() - taken)', 'wanted'],
+  )
+
+  rail(
+    'two that sign in at once do not both get the rest',
+    async () => {
+      await raw.query('begin')
+      await ask(raw, 'worker_hello', helloArgs(100))
+      const second = ask(other, 'worker_hello', helloArgs(100))
+      await answeredOrWaiting(second)
+      await raw.query('commit')
+      expect((await second)['slots']).toBe(50)
+    },
+    ['_lease_slots', /perform pg_advisory_xact_lock[^;]*;|perform tms._latch[^;]*;/, ''],
+  )
+
+  test('a limit that is lowered is kept after a beat of each worker', async () => {
+    const two = [await hello(75), await hello(75)]
+    await arena.fleet.set('budget.agents.maxConcurrent', 100)
+    try {
+      for (const worker of two) granted(await arena.fleet.worker.call('worker_beat', { worker, slots: 75 }))
+      expect(await sum()).toBeLessThanOrEqual(100)
+    } finally {
+      await arena.fleet.set('budget.agents.maxConcurrent', 150)
+    }
+  })
+
+  test('a login that nobody knows cannot keep workers from signing in', async () => {
+    const stranger = await arena.connect(arena.unknownUrl)
+    await stranger.query(
+      `select pg_advisory_lock(hashtext('tms slots'), 0), pg_advisory_lock(hashtext('tms policies'), 0)`,
+    )
+    await other.query(`set statement_timeout = '1s'`)
+    try {
+      expect(await ask(other, 'worker_hello', helloArgs(1))).toHaveProperty('worker')
+    } finally {
+      await other.query('reset statement_timeout')
+      await stranger.query('select pg_advisory_unlock_all()')
+    }
+  })
+
+  test('two claims at once give one worker no more than its slots and their buffer', async () => {
+    await many(100)
+    const worker = await hello(1)
+    await raw.query('begin')
+    await ask(raw, 'tasks_claim', { worker, limit: 10 })
+    const second = ask(other, 'tasks_claim', { worker, limit: 10 })
+    await answeredOrWaiting(second)
+    await raw.query('commit')
+    await second
+    expect(await number(`select count(*) from tms.agent_tasks where status = 'running'`)).toBeLessThanOrEqual(10)
+  })
+})
+
+describe("an agent's limits", () => {
+  rail(
+    'no more of its tasks run than its concurrency, two claims at once included',
+    async () => {
+      await clean()
+      await arena.fleet.load(rails({ concurrency: 3 }))
+      await arena.sql(`insert into tms.agent_state (agent) values ('demo')`)
+      await many(20)
+      const [worker, another] = [await hello(70), await hello(70)]
+      await raw.query('begin')
+      await ask(raw, 'tasks_claim', { worker, limit: 2 })
+      const second = ask(other, 'tasks_claim', { worker: another, limit: 10 })
+      await answeredOrWaiting(second)
+      await raw.query('commit')
+      await second
+      expect(await number(`select count(*) from tms.agent_tasks where status = 'running'`)).toBe(3)
+    },
+    ['_open_queues', 'where x.agent = p.agent for update;', 'where x.agent = p.agent;'],
+  )
+
+  rail(
+    'no more of its tasks begin in a minute than its requests per minute',
+    async () => {
+      await clean()
+      await arena.fleet.load(rails({ requests_per_minute: 3 }))
+      await many(20)
+      const worker = await hello(100)
+      await until('the minute is young', async () => (await number(`extract(second from clock_timestamp())`)) < 55)
+      expect([(await claim(worker, 2)).length, (await claim(worker)).length, (await claim(worker)).length]).toEqual([
+        2, 1, 0,
+      ])
+    },
+    ['_open_queues', /p\.requests_per_minute - case.*?end/s, '1000'],
+  )
+
+  const budgets = [
+    ['tokens_per_task', 'tokens', 'spent.tokens + d_tokens > p.tokens_per_task'],
+    ['calls_per_task', 'calls', 'spent.calls + d_calls > p.calls_per_task'],
+    ['cost_per_task', 'cost', 'spent.cost + d_cost > p.cost_per_task'],
+    ['tokens_per_day', 'tokens', 'daily.tokens + d_tokens > p.tokens_per_day'],
+    ['calls_per_day', 'calls', 'daily.calls + d_calls > p.calls_per_day'],
+    ['cost_per_day', 'cost', 'daily.cost + d_cost > p.cost_per_day'],
+  ] as const
+  for (const [limit, what, condition] of budgets) {
+    rail(
+      `${limit}: two at once that only fit one by one are not both let through`,
+      async () => {
+        await clean()
+        await arena.fleet.load(rails({ [limit]: limit.startsWith('cost') ? '100' : 100 }))
+        await many(2)
+        const worker = await hello()
+        const [a, b] = await claim(worker)
+        const target = limit.endsWith('task') ? a : b
+        const spend = (client: pg.Client, task: typeof a) =>
+          ask(client, 'tasks_spend', { worker, id: task?.[0], claim: task?.[1], [what]: what === 'cost' ? '60' : 60 })
+        await raw.query('begin')
+        expect(await spend(raw, a)).not.toHaveProperty('refused')
+        const second = spend(other, target)
+        await answeredOrWaiting(second)
+        await raw.query('commit')
+        expect(await second).toHaveProperty('refused.code', 'BUDGET_EXCEEDED')
+      },
+      ['tasks_spend', condition, 'false'],
+    )
+  }
+
+  test.each([
+    ['cost', 'NaN'],
+    ['cost', 'Infinity'],
+    ['tokens', 9_000_000_000_000_000],
+  ])('%s of %s is no amount that can be spent', async (what, amount) => {
+    await one()
+    const worker = await hello()
+    const [task] = await claim(worker)
+    const answer = await ask(raw, 'tasks_spend', { worker, id: task?.[0], claim: task?.[1], [what]: amount }).catch(
+      (error: unknown) => ({ refused: { code: error instanceof Error && 'code' in error ? error.code : '' } }),
+    )
+    expect(answer).toHaveProperty('refused')
+    expect(
+      String(
+        (await arena.sql(`select coalesce(sum(cost), 0) + coalesce(sum(tokens), 0) as n from tms.spend`))[0]?.['n'],
+      ),
+    ).toBe('0')
+  })
+
+  test('what a task has spent is in its runs once: after a retry, and when it ends with nothing to say', async () => {
+    const [first, quiet] = [await one(), await one()]
+    const worker = await hello()
+    for (const [id, taken] of await claim(worker)) {
+      granted(await arena.fleet.worker.call('tasks_spend', { worker, id, claim: taken, tokens: 100 }))
+      granted(await arena.fleet.worker.call('tasks_step', { worker, id, claim: taken, name: 's', result: 1 }))
+      if (id === first) await finish(worker, { id, claim: taken, outcome: 'failed', class: 'external_api', error: 'x' })
+      else await done(worker, [[id, taken]])
+    }
+    let again: Awaited<ReturnType<typeof claim>> = []
+    await until('it is tried again', async () => (again = await claim(worker)).length > 0)
+    const [id = '', taken = 0] = again[0] ?? []
+    granted(await arena.fleet.worker.call('tasks_spend', { worker, id, claim: taken, tokens: 11 }))
+    await done(worker, again)
+    const rows = await arena.sql(
+      `select task_id::text as id, sum(tokens)::int as n from tms.agent_runs group by 1 order by 1`,
+    )
+    expect(rows).toEqual([
+      { id: first, n: 111 },
+      { id: quiet, n: 100 },
+    ])
+    expect(await number(`(select count(*) from tms.task_spend) + (select count(*) from tms.task_steps)`)).toBe(0)
+  })
+})
+
+describe('the breaker', () => {
+  const strict = rails({ breaker_percent: 5, breaker_samples: 20, breaker_seconds: 1, max_attempts: 100 })
+  const breaker = async () =>
+    String(
+      (await arena.sql(`select coalesce(max(breaker), 'closed') as is from tms.agent_state where agent = 'demo'`))[0]?.[
+        'is'
+      ],
+    )
+  const fail = (worker: string, task: readonly unknown[] | undefined) =>
+    finish(worker, {
+      id: String(task?.[0]),
+      claim: Number(task?.[1]),
+      outcome: 'failed',
+      class: 'external_api',
+      error: 'x',
+    })
+  /** 19 good, `bad` failed. */
+  async function after(bad: number): Promise<string> {
+    await clean()
+    await arena.fleet.load(strict)
+    await many(30)
+    const worker = await hello()
+    const tasks = await claim(worker, 19 + bad)
+    await done(worker, tasks.slice(0, 19))
+    for (const task of tasks.slice(19)) await fail(worker, task)
+    return worker
+  }
+
+  rail(
+    'one of twenty is still well, two of twenty-one open it, and nothing of the agent is claimed',
+    async () => {
+      await after(1)
+      expect(await breaker()).toBe('closed')
+      const worker = await after(2)
+      expect(await breaker()).toBe('open')
+      expect(await claim(worker)).toEqual([])
+    },
+    ['_breaker', 'p.breaker_percent', '1000000'],
+  )
+
+  rail(
+    'half open it lets one task through',
+    async () => {
+      const worker = await after(2)
+      let probe: Awaited<ReturnType<typeof claim>> = []
+      await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+      expect(probe).toHaveLength(1)
+      expect(await claim(worker)).toEqual([])
+      await done(worker, probe)
+      expect(await breaker()).toBe('closed')
+    },
+    ['_open_queues', /here := 1;/g, 'here := null;'],
+  )
+
+  test('a look at an empty queue does not use the probe up', async () => {
+    const worker = await after(2)
+    await arena.sql(`update tms.agent_tasks set status = 'completed' where status = 'pending'`)
+    await pause(1100)
+    await claim(worker)
+    await one()
+    expect(await claim(worker)).toHaveLength(1)
+  })
+
+  test('what failed before it closed does not open it again', async () => {
+    const worker = await after(3)
+    let probe: Awaited<ReturnType<typeof claim>> = []
+    await until('the minute is young', async () => (await number(`extract(second from clock_timestamp())`)) < 55)
+    await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+    await done(worker, probe)
+    const [next] = await claim(worker)
+    await fail(worker, next)
+    expect(await breaker()).toBe('closed')
+  })
+})
+
+describe('what a policy allows', () => {
+  rail(
+    'a function that no policy names is not taken in',
+    async () => {
+      const answer = await arena.fleet.operator.call('tasks_enqueue', {
+        request_id: randomUUID(),
+        tenant: 'acme',
+        tasks: [{ function: 'other.thing' }],
+      })
+      expect(answer).toHaveProperty('refused.code', 'POLICY_DENIED')
+    },
+    ['tasks_enqueue', 'if found then', 'if false then'],
+  )
+
+  for (const [name, effects] of [
+    ['publish', { events: [{ topic: 'billing.pay', payload: {} }] }],
+    ['enqueue', { tasks: [{ function: 'side.one', payload: {} }] }],
+    ['apply', { apply: [{ fn: 'app.other', args: {} }] }],
+  ] as const) {
+    rail(
+      `${name} of what it does not name fails that task, and nothing of it is done`,
+      async () => {
+        await clean()
+        await arena.sql(
+          `create or replace function app.other(args jsonb) returns void language sql security definer as $$ insert into app.effects values (1) $$;
+           alter function app.other owner to app_owner`,
+        )
+        await arena.fleet.load(rails(), policy('side', { functions: ['side.one'], approval: [] }))
+        await one()
+        const worker = await hello()
+        const [task] = await claim(worker)
+        const [id = '', taken = 0] = task ?? []
+        const said = await finish(worker, {
+          id,
+          claim: taken,
+          outcome: 'completed',
+          effects: structuredClone(effects) as never,
+        })
+        expect(said).toEqual({ [id]: 'failed' })
+        expect(
+          await number(
+            `(select count(*) from tms.outbox_events where topic <> 'agent.dead_letter') + (select count(*) from tms.agent_tasks) + (select count(*) from app.effects)`,
+          ),
+        ).toBe(1)
+      },
+      ['_effects_problem', 'begin', 'begin return null;'],
+    )
+  }
+
+  rail(
+    'a worker that calls a task done, or done with effects, does not skip its approval',
+    async () => {
+      await clean()
+      const [a, b] = [await one('demo.careful'), await one('demo.careful')]
+      const worker = await hello()
+      const tasks = await claim(worker)
+      const outcomes = {
+        ...(await done(worker, tasks.slice(0, 1))),
+        ...(await finish(worker, {
+          id: tasks[1]?.[0] ?? '',
+          claim: tasks[1]?.[1] ?? 0,
+          outcome: 'completed',
+          effects: { apply: [{ fn: 'app.effect', args: { task: 1 } }] },
+        })),
+      }
+      expect(outcomes).toEqual({ [a]: 'awaiting_approval', [b]: 'awaiting_approval' })
+      expect(await number(`select count(*) from app.effects`)).toBe(0)
+    },
+    ['_end_tasks', /careful text\[\] := array\(.*?\);/, `careful text[] := '{}';`],
+  )
+})
+
+describe('whose task it is', () => {
+  const endTasks = '_end_tasks'
+  rail(
+    'a claim that was followed by another ends nothing',
+    async () => {
+      await clean()
+      const id = await one()
+      const worker = await hello()
+      await claim(worker)
+      await finish(worker, { id, claim: 1, outcome: 'returned' })
+      await claim(worker)
+      expect(await done(worker, [[id, 1]])).toEqual({ [id]: 'stale' })
+      expect(await finish(worker, { id, claim: 1, outcome: 'completed', output: 1 })).toEqual({ [id]: 'stale' })
+      expect(await statusOf(id)).toBe('running')
+    },
+    [endTasks, 't.claim = g.claim and', ''],
+  )
+
+  rail(
+    "another worker's claim is not this worker's to end",
+    async () => {
+      await clean()
+      const id = await one()
+      const [mine, theirs] = [await hello(), await hello()]
+      await claim(theirs)
+      expect(await done(mine, [[id, 1]])).toEqual({ [id]: 'stale' })
+      expect(await finish(mine, { id, claim: 1, outcome: 'completed', output: 1 })).toEqual({ [id]: 'stale' })
+      expect(await statusOf(id)).toBe('running')
+    },
+    [endTasks, 't.worker_id = worker, false', 'true, false'],
+  )
+
+  rail(
+    "another account's worker number works for nobody else",
+    async () => {
+      await clean()
+      const worker = await hello()
+      await arena.sql(
+        `insert into tms.role_operations (role, operation, redacted) values ('n8n', 'task.work', false) on conflict do nothing`,
+      )
+      try {
+        expect(await n8n.call('tasks_claim', { worker, limit: 1 })).toHaveProperty('refused.code', 'LEASE_LOST')
+      } finally {
+        await arena.sql(`delete from tms.role_operations where role = 'n8n' and operation = 'task.work'`)
+      }
+      expect(await n8n.call('tasks_claim', { worker, limit: 1 })).toHaveProperty('refused.code', 'ROLE_DENIED')
+    },
+    ['_worker', 'w.principal_id = c.principal_id and', ''],
+  )
+
+  test("a delivery that one account holds is not another's to end", async () => {
+    granted(
+      await arena.fleet.operator.call('outbox_targets_set', {
+        request_id: randomUUID(),
+        targets: [{ name: 'all', kind: 'file', topics: ['demo.*'], config: {} }],
+      }),
+    )
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    await finish(worker, {
+      id,
+      claim: 1,
+      outcome: 'completed',
+      effects: { events: [{ topic: 'demo.x', payload: {} }] },
+    })
+    const { deliveries } = granted(await arena.fleet.worker.call('outbox_claim', { limit: 1 }))
+    const results = deliveries.map((d) => ({ id: d.id, claim: d.claim, outcome: 'delivered' as const }))
+    expect(results).toHaveLength(1)
+    expect(granted(await n8n.call('outbox_finish', { results })).recorded).toBe(0)
+  })
+
+  test("nobody writes into the log of a task that they don't hold", async () => {
+    const id = await one('demo.one', 'globex')
+    const worker = await hello()
+    granted(
+      await arena.fleet.worker.call('tasks_finish', {
+        worker,
+        rest: [],
+        logs: [
+          {
+            at: new Date(0).toISOString(),
+            task: id,
+            claim: 1,
+            agent: 'demo',
+            level: 'info',
+            message: 'forged',
+            trace: null,
+          },
+        ],
+      } as never),
+    )
+    expect(await number(`select count(*) from tms.agent_logs where company_id is not null`)).toBe(0)
+  })
+})
+
+describe('apply', () => {
+  const applied = async (fn: string) => {
+    await clean()
+    await arena.fleet.load(rails({ apply: [fn], max_attempts: 1 }))
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    const said = await finish(worker, { id, claim: 1, outcome: 'completed', effects: { apply: [{ fn, args: {} }] } })
+    expect([said[id], await number(`select count(*) from app.effects`)]).toEqual(['quarantined', 0])
+  }
+
+  rail(
+    "a function with its caller's rights is not called",
+    async () => {
+      await arena.sql('grant insert on app.effects to tms_owner')
+      await applied('app.invoker')
+    },
+    ['_apply', 'p.prosecdef and', ''],
+  )
+
+  rail(
+    'a function of tms itself is not called',
+    async () => {
+      await arena.sql(`create or replace function app.ours(args jsonb) returns void language sql security definer as $$ insert into app.effects values (1) $$;
+        alter function app.ours(jsonb) owner to tms_owner; grant insert on app.effects to tms_owner`)
+      await applied('app.ours')
+    },
+    ['_apply', /and p\.proowner not in \([^)]*\)/, ''],
+  )
+
+  /** What app.member saw for a task of each tenant, while the worker holds both. */
+  async function seen(before: (client: pg.Client) => Promise<unknown>): Promise<void> {
+    await clean()
+    const [acme, globex] = [await companyOf('acme'), await companyOf('globex')]
+    const [a, b] = [await one('demo.one', 'acme'), await one('demo.one', 'globex')]
+    const worker = await hello()
+    const tasks = await claim(worker)
+    const rest = tasks.map(([id, taken]) => ({
+      id,
+      claim: taken,
+      outcome: 'completed',
+      effects: { apply: [acme, globex].map((company) => ({ fn: 'app.member', args: { task: Number(id), company } })) },
+    }))
+    await before(raw)
+    const { outcomes } = await ask(raw, 'tasks_finish', { worker, rest })
+    await raw.query('reset tms.acting')
+    expect(outcomes).toEqual({ [a]: 'completed', [b]: 'completed' })
+    const rows = await arena.sql(`select task_id::text as id, note from app.effects`)
+    expect(rows.map((row) => `${String(row['id'])} ${String(row['note'])}`)).toEqual([
+      `${a} true`,
+      `${a} false`,
+      `${b} false`,
+      `${b} true`,
+    ])
+  }
+
+  rail("inside, the caller is a member of the task's tenant and of no other", () => seen(async () => undefined), [
+    '_act_for',
+    'perform set_config',
+    'return; perform set_config',
+  ])
+
+  rail(
+    'a setting that claims to act for a tenant makes nobody a member of it',
+    async () => {
+      const globex = await companyOf('globex')
+      const forge = (client: pg.Client) =>
+        client.query(`select set_config('tms.acting', $1, false)`, [`${globex}.${'0'.repeat(64)}`])
+      await seen(forge)
+      await raw.query('begin')
+      await forge(raw)
+      await raw.query('select pg_current_xact_id()')
+      const { rows } = await raw.query<{ yes: boolean }>('select tms.is_company_member($1) as yes', [globex])
+      await raw.query('rollback')
+      await raw.query('reset tms.acting')
+      expect(rows[0]?.yes).toBe(false)
+    },
+    ['_held_companies', /and acting = tms\._sealed\(split_part\(acting, '\.', 1\)\)/, ''],
+  )
+
+  test("an approval by somebody who sees every tenant applies for the task's tenant and for no other", async () => {
+    await arena.fleet.load(rails({ approval: ['demo.one'] }))
+    const id = await one('demo.one', 'acme')
+    const worker = await hello()
+    await claim(worker)
+    const companies = [await companyOf('acme'), await companyOf('globex')]
+    await finish(worker, {
+      id,
+      claim: 1,
+      outcome: 'completed',
+      effects: { apply: companies.map((company) => ({ fn: 'app.member', args: { task: Number(id), company } })) },
+    })
+    const approval = { request_id: randomUUID(), tenant: 'acme', id, approve: true, why: 'fine' }
+    expect(granted(await arena.fleet.operator.call('tasks_approve', approval)).outcome).toBe('completed')
+    expect((await arena.sql(`select note from app.effects`)).map((row) => row['note'])).toEqual(['true', 'false'])
+  })
+})
+
+describe('replay', () => {
+  const letters = (n: number, more: { bytes?: number; replays?: number } = {}) =>
+    arena.sql(
+      `insert into tms.dead_letter_queue (task_id, company_id, agent, fn_name, payload, bytes, error_class, error, attempts, replays)
+       select -nextval(pg_get_serial_sequence('tms.dead_letter_queue', 'id')), (select id from tms.companies where key = 'acme'), 'demo', 'demo.one', '{}', $2, 'bug', 'x', 1, $3 from generate_series(1, $1::int)`,
+      [n, more.bytes ?? 10, more.replays ?? 0],
+    )
+  const planned = async () => granted(await arena.fleet.operator.call('dlq_plan', { tenant: 'acme' }))
+  const replay = async () => {
+    const plan = await planned()
+    return arena.fleet.operator.call('dlq_replay', {
+      request_id: randomUUID(),
+      tenant: 'acme',
+      ids: plan.items.map((i) => i.id),
+      plan: plan.plan,
+      why: 'fixed',
+    })
+  }
+  const replayed = () => number(`select count(*) from tms.agent_tasks where replay_run_id is not null`)
+
+  rail(
+    'at most 50 items',
+    async () => {
+      await clean()
+      await letters(60)
+      await replay()
+      expect(await replayed()).toBe(50)
+    },
+    ['_replay_plan', `least(50, tms._budget('budget.replay.batchItems', company, 50), n)`, '1000'],
+  )
+  rail(
+    'at most 2 MB',
+    async () => {
+      await clean()
+      await letters(3, { bytes: 1_000_000 })
+      await letters(1, { bytes: 3_000_000 })
+      await replay()
+      expect(await replayed()).toBe(2)
+    },
+    ['_replay_plan', `least(2097152, tms._budget('budget.replay.batchBytes', company, 2097152))`, '10000000'],
+  )
+  rail(
+    'three times in five minutes',
+    async () => {
+      await clean()
+      for (let i = 0; i < 3; i++) {
+        await letters(1)
+        expect(await replay()).not.toHaveProperty('refused')
+      }
+      await letters(1)
+      expect(await replay()).toHaveProperty('refused.code', 'REPLAY_LIMIT')
+    },
+    ['_replay_barred', 'recent >= runs', 'false'],
+  )
+  rail(
+    'a budget of items a day',
+    async () => {
+      await clean()
+      await arena.sql(
+        `insert into tms.replay_runs (company_id, by_name, plan, items, bytes, at)
+         select id, 'x', 'x', 149, 1, greatest(clock_timestamp() - interval '6 minutes', date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC') from tms.companies where key = 'acme'`,
+      )
+      await letters(2)
+      expect(await replay()).toHaveProperty('refused.code', 'REPLAY_LIMIT')
+    },
+    ['_replay_barred', 'today + items > a_day', 'false'],
+  )
+  rail(
+    'an item at most three times',
+    async () => {
+      await clean()
+      await letters(1, { replays: 3 })
+      await letters(1, { replays: 2 })
+      await replay()
+      expect(await replayed()).toBe(1)
+    },
+    ['_replay_plan', 'd.replays >= 3', 'false'],
+  )
+  rail(
+    'when more than a fifth fails, the rest is withdrawn and stays in the queue of dead letters',
+    async () => {
+      await clean()
+      await letters(10)
+      await replay()
+      const worker = await hello()
+      for (const [id, taken] of await claim(worker, 3)) {
+        await finish(worker, { id, claim: taken, outcome: 'failed', class: 'external_api', error: 'x' })
+      }
+      expect(await number(`select count(*) from tms.dead_letter_queue where status = 'open'`)).toBe(10)
+      expect(await claim(worker)).toEqual([])
+    },
+    ['_replay_counted', 'run.stopped_why is null and', 'false and'],
+  )
+})
+
+describe('fairness and control', () => {
+  const backlog = full ? 100_000 : 5_000
+  rail(
+    `${backlog} waiting tasks of one tenant delay another tenant's by one batch at most`,
+    async () => {
+      await clean()
+      await many(1)
+      await arena.sql(
+        `insert into tms.agent_tasks (company_id, agent, fn_name, max_attempts, next_run_at, payload)
+         select company_id, agent, fn_name, 3, next_run_at - interval '1 hour', '{}' from tms.agent_tasks cross join generate_series(1, $1::int)`,
+        [backlog],
+      )
+      const theirs = await one('demo.one', 'globex')
+      const worker = await hello(150)
+      const batches = [await claim(worker, 10), await claim(worker, 10)]
+      expect(batches.flat().map(([id]) => id)).toContain(theirs)
+    },
+    ['tasks_claim', 'share := ceil(want::numeric / tenants)', 'share := want'],
+    ['tasks_claim', 'order by r.of_tenant, ', 'order by '],
+  )
+
+  test("a backlog of high priority in two queues does not keep another tenant's task waiting for ever", async () => {
+    await arena.fleet.load(rails(), policy('side', { functions: ['side.one'], approval: [] }))
+    await many(200, 'acme', 'demo.one', 1)
+    await many(200, 'acme', 'side.one', 1)
+    const theirs = await one('demo.one', 'globex')
+    const worker = await hello(150)
+    const seen: string[] = []
+    for (let i = 0; i < 10; i++) seen.push(...(await claim(worker, 10)).map(([id]) => id))
+    expect(seen).toContain(theirs)
+  })
+
+  rail(
+    "nothing of a paused tenant's backlog is claimed",
+    async () => {
+      await clean()
+      await many(20)
+      const control = (state: 'paused' | 'running') =>
+        arena.fleet.operator.call('agents_control', { request_id: randomUUID(), tenant: 'acme', state, why: 'x' })
+      granted(await control('paused'))
+      const worker = await hello()
+      expect(await claim(worker)).toEqual([])
+    },
+    ['_open_queues', `s.state <> 'running')`, 'false)'],
+  )
+
+  rail(
+    'while halted the reaper keeps still',
+    async () => {
+      await clean()
+      const id = await one()
+      await claim(await hello())
+      await arena.sql(`update tms.workers set lease_until = clock_timestamp() - interval '1 minute'`)
+      await halt(arena.fleet)
+      try {
+        await arena.fleet.worker.call('tasks_reap', {})
+        expect(await statusOf(id)).toBe('running')
+      } finally {
+        await resume(arena.fleet)
+      }
+    },
+    ['tasks_reap', 'if tms._pass() is not null then', 'if false then'],
+  )
+
+  test('a queue is not swept away under a task that runs and comes back', async () => {
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    await arena.sql(`update tms.queues set touched_on = current_date - 3`)
+    granted(await arena.fleet.worker.call('upkeep', {}))
+    await finish(worker, { id, claim: 1, outcome: 'failed', class: 'external_api', error: 'x' })
+    await until(
+      'its backoff is over',
+      async () =>
+        (await number(
+          `select count(*) from tms.agent_tasks where status = 'pending' and next_run_at < clock_timestamp()`,
+        )) === 1,
+    )
+    expect((await claim(worker)).map((task) => task[0])).toEqual([id])
+  })
+
+  test('the same request is answered anew after the resume: a halt is no answer for a day', async () => {
+    const hook = { request_id: randomUUID(), tenant: 'acme', tasks: [{ function: 'demo.one' }] }
+    await halt(arena.fleet)
+    expect(await n8n.call('tasks_enqueue', hook)).toHaveProperty('refused.code', 'FENCED')
+    await resume(arena.fleet)
+    expect(await n8n.call('tasks_enqueue', hook)).toHaveProperty('ids')
+  })
+})
