@@ -66,7 +66,10 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp s
 #variable_conflict use_column
 declare
   me uuid := tms._principal();
+  holds uuid[];
 begin
+  -- not in the query below: a planner that estimates it calls it, for everybody, and a halt must not wait for who has locked the tasks
+  if exists (select from tms.memberships m where m.principal_id = me and m.role = 'agents') then holds := tms._held_companies(); end if;
   return query
   -- what the list does not name is super_admin's; what it names is super_admin's only where it says so
   select m.role, null::uuid, true, false, null::text[]
@@ -79,7 +82,7 @@ begin
          m.scope in ('all', 'fleet', 'none') and m.role <> 'agents', o.redacted, o.patterns
     from tms._live_memberships(me) m
     join tms.role_operations o on o.role = m.role and o.operation = _grants.operation
-    left join lateral (select unnest(tms._held_companies()) union all select null) held (id) on m.role = 'agents';
+    left join lateral (select unnest(holds) union all select null) held (id) on m.role = 'agents';
 end
 $$;
 
@@ -152,9 +155,11 @@ $$;
 
 create or replace function tms.is_company_member(company_id uuid) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select (select tms._sees_all())
+  -- while a task's own SQL runs, whoever lets it: that task's tenant and no other. What an approver may see is not the agent's to use.
+  select coalesce(is_company_member.company_id = (select tms._acting()),
+         (select tms._sees_all())
       or is_company_member.company_id = any ((select tms._my_companies())::uuid[])
-      or is_company_member.company_id = any ((select tms._held_companies())::uuid[])
+      or is_company_member.company_id = any ((select tms._held_companies())::uuid[]))
 $$;
 grant execute on function tms.is_company_member(uuid) to tms_caller;
 

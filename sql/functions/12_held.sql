@@ -18,6 +18,21 @@ begin
 end
 $$;
 
+-- The tenant whose task's own SQL runs now; null: none does.
+create or replace function tms._acting() returns uuid
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  acting text := current_setting('tms.acting', true);
+begin
+  if acting is not null and acting <> '' and pg_current_xact_id_if_assigned() is not null
+     and acting = tms._sealed(split_part(acting, '.', 1)) then
+    return split_part(acting, '.', 1)::uuid;
+  end if;
+  return null;
+end
+$$;
+grant execute on function tms._acting() to tms_identity;
+
 create or replace function tms._held_companies() returns uuid[]
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare

@@ -27,7 +27,12 @@ begin
     end if;
   end if;
   if c.request_id is not null and c.principal_id is not null then
-    update tms.requests set answer = refusal where principal_id = c.principal_id and request_id = c.request_id;
+    if code = 'FENCED' then
+      -- asked again after the resume it shall be done, not told about a halt that is over
+      delete from tms.requests where principal_id = c.principal_id and request_id = c.request_id;
+    else
+      update tms.requests set answer = refusal where principal_id = c.principal_id and request_id = c.request_id;
+    end if;
   end if;
   return refusal;
 end
@@ -69,7 +74,8 @@ declare
   company tms.companies;
   stray text;
   writes boolean := 'request_id' = any (allowed);
-  earlier tms.requests;
+  -- no row type of the table: looking that up waits for whoever has locked the table, and a halt must not
+  earlier record;
   grant_row record;
   held text;
   barred boolean := false;

@@ -44,7 +44,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   mark bigint;
 begin
-  lock table tms.fence_gate in row share mode;
+  lock table tms.safe_gate in row share mode;
   select last_value into mark from tms.safe_mode_mark;
   if mark % 2 = 1 then return true; end if;
   if (select f.safe_epoch from tms.fence f) <> mark / 2 then
@@ -67,7 +67,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 begin
   return (
   select jsonb_build_object('halted', m.last_value % 2 = 1, 'epoch', m.last_value / 2,
-    'safe_mode', (select s.last_value % 2 = 1 from tms.safe_mode_mark s)) from tms.fence_mark m);
+    'safe_mode', (select s.last_value % 2 = 1 or f.safe_epoch <> s.last_value / 2 from tms.safe_mode_mark s, tms.fence f)) from tms.fence_mark m);
 end
 $$;
 
@@ -95,19 +95,20 @@ begin
 end
 $$;
 
--- Who holds the gate now, apart from this session. pg_locks is no snapshot: it is looked at anew each time.
-create or replace function tms._gate_holders() returns table (holder text, pid integer)
+-- Who passed a gate and hasn't ended, apart from this session. pg_locks is no snapshot: it is looked at anew each time. Only the
+-- lock that passing takes: a schema change holds another one, and writes nothing a halt is about.
+create or replace function tms._gate_holders(gate regclass) returns table (holder text, pid integer)
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select distinct l.virtualtransaction || '/' || coalesce(l.pid, 0), l.pid
     from pg_locks l
-   where l.locktype = 'relation' and l.relation = 'tms.fence_gate'::regclass and l.granted
+   where l.locktype = 'relation' and l.relation = gate and l.mode = 'RowShareLock' and l.granted
      and l.database = (select d.oid from pg_database d where d.datname = current_database())
      and l.pid is distinct from pg_backend_pid()
 $$;
 
 -- Waits until everybody who holds the gate now has let go; ends the sessions of those who don't within the grace, when told
 -- to. Answers who was waited for, who was ended, and who could not be.
-create or replace function tms._settle(grace_ms integer, terminate boolean) returns jsonb
+create or replace function tms._settle(grace_ms integer, terminate boolean, gate regclass default 'tms.fence_gate') returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   began timestamptz := clock_timestamp();
@@ -119,14 +120,14 @@ declare
   done boolean;
   pause double precision := 0.001;
 begin
-  select array_agg(h.holder), coalesce(array_agg(h.pid) filter (where h.pid is not null), '{}') into waiting, pids from tms._gate_holders() h;
+  select array_agg(h.holder), coalesce(array_agg(h.pid) filter (where h.pid is not null), '{}') into waiting, pids from tms._gate_holders(gate) h;
   if waiting is null then
     return jsonb_build_object('fenced', true, 'ms', round(extract(epoch from clock_timestamp() - began) * 1000, 3),
       'waited_for', 0, 'terminated', '[]'::jsonb, 'survivors', '[]'::jsonb);
   end if;
   waited := to_jsonb(cardinality(waiting));
   loop
-    waiting := array(select h.holder from tms._gate_holders() h where h.holder = any (waiting));
+    waiting := array(select h.holder from tms._gate_holders(gate) h where h.holder = any (waiting));
     exit when waiting = '{}' or clock_timestamp() - began > grace_ms * interval '1 millisecond';
     perform pg_sleep(pause);
     pause := least(pause * 1.5, 0.005);
@@ -134,7 +135,7 @@ begin
   if waiting <> '{}' and terminate then
     for victim in
       select h.holder, h.pid, a.usename, a.application_name, a.xact_start
-        from tms._gate_holders() h left join pg_stat_activity a on a.pid = h.pid where h.holder = any (waiting) loop
+        from tms._gate_holders(gate) h left join pg_stat_activity a on a.pid = h.pid where h.holder = any (waiting) loop
       begin
         done := victim.pid is not null and pg_terminate_backend(victim.pid);
       exception when others then done := false; -- a superuser's, or pg_signal_backend is not ours
@@ -146,13 +147,51 @@ begin
     end loop;
     -- a session ends in a millisecond; one that hangs in the kernel may not
     for attempt in 1 .. 200 loop
-      waiting := array(select h.holder from tms._gate_holders() h where h.holder = any (waiting));
+      waiting := array(select h.holder from tms._gate_holders(gate) h where h.holder = any (waiting));
       exit when waiting = '{}' or (attempt > 20 and ended = '[]');
       perform pg_sleep(0.005);
     end loop;
   end if;
   return jsonb_build_object('fenced', waiting = '{}', 'ms', round(extract(epoch from clock_timestamp() - began) * 1000, 3),
     'waited_for', waited, 'terminated', ended, 'survivors', to_jsonb(waiting));
+end
+$$;
+
+-- Moves the mark, one at a time: a halt to the next odd value, a lift from the halt that its record names to the next even one.
+-- Answers where the mark was, or null to a lift that names another halt. The lock lives in a subtransaction that is undone, so
+-- nobody holds it longer than this takes; the sequence isn't undone with it.
+create or replace function tms._move_mark(lifts_to bigint) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  was bigint;
+  patient boolean := true;
+begin
+  for attempt in 1 .. 2 loop
+    begin
+      if patient then
+        perform set_config('lock_timeout', '50ms', true);
+        lock table tms.fence_turn in access exclusive mode;
+      end if;
+      select last_value into was from tms.fence_mark;
+      if lifts_to is not null then
+        if was % 2 = 1 and was / 2 + 1 = lifts_to then perform setval('tms.fence_mark', was + 1); else was := null; end if;
+      elsif was % 2 = 0 then
+        perform setval('tms.fence_mark', was + 1);
+      else
+        -- Halted already. Written again, because the other halt's transaction may not have reached the disk yet; and as a new
+        -- halt, when the end of that one has its record: its lift may be under way.
+        perform setval('tms.fence_mark', was + case when (select f.epoch from tms.fence f) = was / 2 + 1 then 2 else 0 end);
+      end if;
+      raise exception 'let go' using errcode = 'TM000';
+    exception
+      when sqlstate 'TM000' then return was;
+      when lock_not_available then
+        -- a halt waits for nobody
+        if lifts_to is not null then raise; end if;
+        patient := false;
+    end;
+  end loop;
+  return was;
 end
 $$;
 
@@ -173,15 +212,8 @@ begin
   began := clock_timestamp();
   -- without it the mark could be lost in a crash right after the answer: seen in 5 of 8
   perform set_config('synchronous_commit', 'on', true);
+  already := tms._move_mark(null) % 2 = 1;
   select last_value into mark from tms.fence_mark;
-  already := mark % 2 = 1;
-  if already then
-    -- another halt's transaction may not have reached the disk yet; setting it again makes it this one's too
-    perform setval('tms.fence_mark', mark);
-  else
-    perform setval('tms.fence_mark', mark + 1);
-    mark := mark + 1;
-  end if;
   settled := tms._settle(least(greatest(coalesce((args ->> 'grace_ms')::integer, 250), 0), 5000), true);
   -- Nothing below may keep the halt from being answered: neither an error nor somebody's lock.
   perform set_config('lock_timeout', '200ms', true);
@@ -264,11 +296,17 @@ begin
   if (select f.epoch from tms.fence f) <> mark / 2 + 1 then
     return tms._refuse(c, 'CONFLICT', 'this halt has no record of its end yet', 'prepare comes before lift', array['tms incident resume <id>']);
   end if;
+  if (select f.xmin = pg_current_xact_id()::xid from tms.fence f) then
+    return tms._refuse(c, 'CONFLICT', 'the record of this halt''s end has not committed yet', 'prepare and lift are two transactions', array['tms incident resume <id>']);
+  end if;
   perform set_config('synchronous_commit', 'on', true);
   -- the halt's time is nobody's: what was held through it gets a while to go on or to be handed back
-  update tms.agent_tasks t set run_until = greatest(t.run_until, clock_timestamp() + interval '30 seconds') where t.status = 'running';
+  update tms.agent_tasks t set run_until = greatest(t.run_until, clock_timestamp() + interval '30 seconds')
+   where t.id = any (array(select x.id from tms.agent_tasks x where x.status = 'running' order by x.id for update skip locked));
   perform tms._signal('control');
-  perform setval('tms.fence_mark', mark + 1);
+  if tms._move_mark(mark / 2 + 1) is null then
+    return tms._refuse(c, 'CONFLICT', 'the fleet was halted again', 'that halt needs its own resume', array['tms agents status']);
+  end if;
   return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1, 'lifted', true));
 end
 $$;
@@ -289,7 +327,7 @@ begin
   select last_value into mark from tms.safe_mode_mark;
   mark := mark + (mark + 1) % 2;
   perform setval('tms.safe_mode_mark', mark);
-  settled := tms._settle(250, true);
+  settled := tms._settle(250, true, 'tms.safe_gate');
   perform set_config('lock_timeout', '200ms', true);
   begin
     perform tms._signal('control');
@@ -321,10 +359,12 @@ begin
   end if;
   perform from tms.fence for update;
   select last_value into mark from tms.safe_mode_mark;
-  if mark % 2 = 0 then
+  -- even and yet not recorded: an earlier end was undone after it had moved the mark
+  if mark % 2 = 0 and (select f.safe_epoch from tms.fence f) = mark / 2 then
     return tms._refuse(c, 'CONFLICT', 'safe mode is not on', 'there is nothing to leave', array['tms agents status']);
   end if;
   -- Not in two steps: a person who cannot write for a moment longer than the record says loses nothing.
+  mark := mark - (mark + 1) % 2;
   update tms.fence set safe_epoch = mark / 2 + 1;
   update tms.halts set resumed_at = clock_timestamp(), resumed_by = c.who, resumed_why = reason where kind = 'safe_mode' and resumed_at is null;
   perform tms._record(c, 'safe_mode.off', 'done', 'safe mode ' || (mark / 2), reason, '{}');

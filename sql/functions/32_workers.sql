@@ -138,7 +138,9 @@ begin
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
   given := w.slots;
-  if coalesce((args ->> 'slots')::integer, w.wanted) <> w.slots or w.slots > tms._fleet_limit() then
+  if coalesce((args ->> 'slots')::integer, w.wanted) <> w.slots
+     -- the limit was lowered: whoever beats next gives back what is too much
+     or (select sum(x.slots) from tms.workers x where x.stopped_at is null and x.lease_until > clock_timestamp()) > tms._fleet_limit() then
     given := tms._lease_slots(w.id, greatest(coalesce((args ->> 'slots')::integer, w.wanted), 0));
   else
     update tms.workers x set lease_until = clock_timestamp() + tms._lease() where x.id = w.id;

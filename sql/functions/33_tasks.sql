@@ -117,12 +117,10 @@ begin
       continue when st.state <> 'running';
       if st.breaker = 'open' then
         continue when st.breaker_until > clock_timestamp();
-        update tms.agent_state x set breaker = 'half_open', breaker_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond' where x.agent = p.agent;
         here := 1;
       elsif st.breaker = 'half_open' then
         -- one probe at a time; one that never came back is given up
         continue when st.breaker_until > clock_timestamp();
-        update tms.agent_state x set breaker_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond' where x.agent = p.agent;
         here := 1;
       end if;
       if p.concurrency is not null then
@@ -176,6 +174,8 @@ begin
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
   if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'kinds', '[]'::jsonb, 'steps', '{}'::jsonb, 'tasks', '[]'::jsonb, 'more', false); end if;
+  -- one claim of a worker at a time, or each would fill the whole buffer
+  perform from tms.workers x where x.id = w.id for no key update;
   want := least(greatest((args ->> 'limit')::integer, 0), 1000,
     w.slots * tms._buffer_factor() - (select count(*)::integer from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running'));
   if want > 0 then
@@ -233,6 +233,10 @@ begin
                where p.task_id = any (array(select y.id from claimed y where y.claim > 1)) group by 1) z)
       into taken, kinds, steps
       from claimed x join kinds k on k.company_id = x.company_id and k.fn_name = x.fn_name and k.max_attempts = x.max_attempts and k.timeout_ms = x.timeout_ms;
+    -- a probe is under way only once there is a task to probe with
+    update tms.agent_state s set breaker = 'half_open', breaker_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond'
+      from tms.agent_policies p
+     where s.breaker <> 'closed' and p.agent = s.agent and s.agent in (select t.agent from tms.agent_tasks t where t.id = any (ids));
     if exists (select from unnest(q_agent) a join tms.agent_policies p on p.agent = a where p.requests_per_minute is not null) then
       update tms.agent_state s set minute = date_trunc('minute', clock_timestamp()),
              minute_used = k.n + case when s.minute = date_trunc('minute', clock_timestamp()) then s.minute_used else 0 end
@@ -264,6 +268,10 @@ declare
   over text;
 begin
   if c.answer is not null then return c.answer; end if;
+  -- NaN and infinity are numerics, and sums of what is too large would end every roll-up
+  if d_tokens > 1000000000000 or d_calls > 1000000000 or not (d_cost between 0 and 1000000000) then
+    raise exception 'nobody spends that much at once' using errcode = 'TM400';
+  end if;
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
   if tms._pass() is not null then return tms._fenced(tms._name(c)); end if;

@@ -123,6 +123,12 @@ begin
 end
 $$;
 
+-- What earlier attempts' runs already say was spent: each run has its own.
+create or replace function tms._booked(task bigint) returns table (tokens bigint, calls bigint, cost numeric)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(sum(r.tokens), 0)::bigint, coalesce(sum(r.calls), 0)::bigint, coalesce(sum(r.cost), 0) from tms.agent_runs r where r.task_id = task
+$$;
+
 -- Ends a batch. `state` is what the tasks must be in: running, or awaiting_approval when somebody approves. Answers what became of
 -- each of `rest`, and the done ones that were not this worker's to end.
 create or replace function tms._end_tasks(c tms.call, worker bigint, state text,
@@ -146,6 +152,8 @@ declare
   broken boolean;
   acting uuid;
   pulses integer := 0;
+  -- these have more to end than a status
+  busy bigint[] := array(select s.task_id from tms.task_spend s where s.task_id = any (ids) union select s.task_id from tms.task_steps s where s.task_id = any (ids));
   replays boolean := false;
   -- below FULL every completion is looked at for its tenant's mode
   assisted boolean := coalesce(tms._flag_value('autonomy.mode', null) <> '"FULL"', true)
@@ -159,7 +167,7 @@ begin
       update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null
         from given g
        -- coalesce: by the primary key, please. The index of what runs would be walked once for each id: 265 ms instead of 5.
-       where t.id = g.id and t.claim = g.claim and coalesce(t.status = 'running' and t.worker_id = worker, false) and t.run_until > stamp and not assisted
+       where t.id = g.id and t.claim = g.claim and coalesce(t.status = 'running' and t.worker_id = worker, false) and t.run_until > stamp and not assisted and t.id <> all (busy)
          and t.fn_name <> all (careful) and t.agent <> all (stopped_agents) and t.company_id <> all (stopped_tenants) and t.replay_run_id is null
        returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, g.ms, g.trace
     ), runs as (
@@ -314,8 +322,8 @@ begin
   ), runs as (
     insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
       select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch,
-             coalesce(s.tokens, 0), coalesce(s.calls, 0), coalesce(s.cost, 0)
-        from ended n left join spent s on s.task_id = n.id
+             coalesce(s.tokens - b.tokens, 0), coalesce(s.calls - b.calls, 0), coalesce(s.cost - b.cost, 0)
+        from ended n left join spent s on s.task_id = n.id left join lateral tms._booked(n.id) b on s.task_id is not null
   ), pulse as (
     select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
   )
@@ -350,8 +358,11 @@ language sql security definer set search_path = pg_catalog, pg_temp set jit = of
     select u.agent, date_trunc('minute', clock_timestamp()), pg_backend_pid() % 8, u.ok, u.fail from unnest(agents, oks, fails) u (agent, ok, fail) order by 1
     on conflict on constraint agent_pulse_pkey do update set ok = p.ok + excluded.ok, errors = p.errors + excluded.errors;
   -- a probe that came back well closes the breaker
-  update tms.agent_state s set breaker = 'closed', breaker_until = null, breaker_opened = 0, breaker_since = clock_timestamp(), breaker_why = ''
-    from unnest(agents, oks) u (agent, ok) where s.agent = u.agent and u.ok > 0 and s.breaker = 'half_open'
+  with closed as (
+    update tms.agent_state s set breaker = 'closed', breaker_until = null, breaker_opened = 0, breaker_since = clock_timestamp(), breaker_why = ''
+      from unnest(agents, oks) u (agent, ok) where s.agent = u.agent and u.ok > 0 and s.breaker = 'half_open' returning s.agent)
+  -- minutes are too coarse to tell before from after
+  delete from tms.agent_pulse p using closed k where p.agent = k.agent
 $$;
 
 create or replace function tms._breaker(failed_agent text) returns void
@@ -403,7 +414,8 @@ begin
          finished_at = case when final then clock_timestamp() end,
          next_run_at = case when final then x.next_run_at else clock_timestamp() + tms._backoff(t.attempts, p.backoff_ms, p.backoff_cap_ms) end
    where x.id = task;
-  select * into spent from tms.task_spend s where s.task_id = task;
+  select s.task_id, s.company_id, s.tokens - b.tokens, s.calls - b.calls, s.cost - b.cost into spent
+    from tms.task_spend s cross join tms._booked(task) b where s.task_id = task;
   insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, error_class, error, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
     values (t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.worker_id, case when as_outcome = 'lost' then 'lost' when final then 'failed' else 'retried' end,
             class, left(error, 2000), t.claimed_at, clock_timestamp(),
@@ -461,23 +473,25 @@ begin
   if jsonb_array_length(coalesce(d -> 'ids', '[]')) > 2000 or jsonb_array_length(coalesce(args -> 'rest', '[]')) > 1000 then
     raise exception 'a call ends at most 2,000 tasks, 1,000 of them with effects' using errcode = 'TM400';
   end if;
+  -- before the end, while it can be seen whose tasks they are
+  if jsonb_typeof(args -> 'logs') = 'array' then perform tms._log(args -> 'logs', w.id); end if;
   -- arrays first: joined as jsonb, row security's plan fell to a sequential scan
   answers := tms._end_tasks(c, w.id, 'running',
     translate((d -> 'ids')::text, '[]"', '{}')::bigint[], translate((d -> 'claims')::text, '[]', '{}')::integer[],
     translate((d -> 'ms')::text, '[]', '{}')::integer[], coalesce(translate((d -> 'traces')::text, '[]', '{}')::text[], '{}'), args -> 'rest');
-  if jsonb_typeof(args -> 'logs') = 'array' then perform tms._log(args -> 'logs'); end if;
   return jsonb_build_object('control', tms._control(), 'outcomes', answers);
 end
 $$;
 grant execute on function tms.tasks_finish(jsonb) to tms_caller;
 
-create or replace function tms._log(entries jsonb) returns void
+create or replace function tms._log(entries jsonb, worker bigint) returns void
 language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   insert into tms.agent_logs (at, company_id, agent, task_id, claim, level, message, fields, trace_id)
-    select least(coalesce(x.at, clock_timestamp()), clock_timestamp()), t.company_id, coalesce(t.agent, x.agent, ''), x.task, x.claim,
+    select least(coalesce(x.at, clock_timestamp()), clock_timestamp()), t.company_id, coalesce(t.agent, x.agent, ''), t.id, t.claim,
            case when x.level in ('debug', 'info', 'warn', 'error') then x.level else 'info' end, left(x.message, 4000), x.fields, x.trace
       from jsonb_to_recordset(entries) x (at timestamptz, agent text, task bigint, claim integer, level text, message text, fields jsonb, trace text)
-      left join tms.agent_tasks t on t.id = x.task
+      -- a task that isn't this worker's gets no entry: the entry stays, and says of none
+      left join tms.agent_tasks t on t.id = x.task and t.claim = x.claim and t.worker_id = worker
      limit 2000
 $$;
 

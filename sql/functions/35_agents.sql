@@ -123,6 +123,7 @@ begin
            breaker = case when wanted = 'running' then 'closed' else s.breaker end, breaker_opened = case when wanted = 'running' then 0 else s.breaker_opened end,
            breaker_since = case when wanted = 'running' then clock_timestamp() else s.breaker_since end
      where s.agent = args ->> 'agent';
+    if wanted = 'running' then delete from tms.agent_pulse p where p.agent = args ->> 'agent'; end if;
   else
     insert into tms.tenant_state (company_id) values (c.company_id) on conflict do nothing;
     select s.state into was from tms.tenant_state s where s.company_id = c.company_id for update;

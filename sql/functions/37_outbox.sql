@@ -35,7 +35,7 @@ begin
        order by d.next_at, d.id limit greatest(want / greatest(cardinality(names), 1), 1) for update skip locked) h
      limit want
   ), claimed as (
-    update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, lease_until = clock_timestamp() + interval '60 seconds'
+    update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, holder = c.principal_id, lease_until = clock_timestamp() + interval '60 seconds'
      where d.id = any (array(select h.id from heads h)) returning d.*
   )
   select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'kind', t.kind, 'config', t.config,
@@ -70,7 +70,7 @@ begin
            last_error = case when r.outcome = 'delivered' then null else left(coalesce(r.error, d.last_error), 500) end,
            next_at = case when r.outcome = 'retry' then clock_timestamp() + greatest(least(coalesce(r.after_ms, 0), 3600000) * interval '1 millisecond', tms._backoff(d.attempts, 1000, 600000)) else d.next_at end
       from results r, tms.outbox_targets t
-     where d.id = r.id and d.claim = r.claim and d.status = 'sending' and t.name = d.target
+     where d.id = r.id and d.claim = r.claim and d.holder = c.principal_id and d.status = 'sending' and t.name = d.target
        -- while halted nothing is recorded but the halt's own: what was sent is sent again later, under the same id
        and (not halted or d.lane = 'halt' or r.outcome = 'returned')
      returning 1

@@ -9,6 +9,10 @@ set local role tms_owner;
 -- Who commits something autonomous holds ROW SHARE on this empty table until its transaction ends; a halt looks in
 -- pg_locks who held it when the mark was set.
 create table tms.fence_gate ();
+-- The same for safe mode: people hold this one too, and a halt doesn't wait for people.
+create table tms.safe_gate ();
+-- Held for the microseconds in which the mark is read and moved, so that a lift never undoes a halt that came meanwhile.
+create table tms.fence_turn ();
 -- last_value is twice the epoch, plus one while halted. A sequence, because its value is read and written outside of
 -- snapshots: a transaction that began before the halt sees it all the same.
 create sequence tms.fence_mark minvalue 0 start 0;
@@ -372,6 +376,8 @@ create table tms.outbox_deliveries (
   status text not null default 'pending' check (status in ('pending', 'sending', 'delivered', 'dead')),
   attempts integer not null default 0,
   claim integer not null default 0,
+  -- whose claim it is
+  holder uuid,
   next_at timestamptz not null default clock_timestamp(),
   lease_until timestamptz,
   created_at timestamptz not null,
@@ -418,7 +424,7 @@ do $$
 declare
   t text;
 begin
-  foreach t in array '{fence_gate,fence,halts,agent_policies,agent_functions,agent_state,tenant_state,agent_pulse,spend,task_spend,workers,agent_tasks,queues,agent_tasks_history,agent_runs,task_steps,task_effects,agent_logs,agent_metrics,run_digests,dead_letter_queue,replay_runs,outbox_targets,outbox_events,outbox_keys,outbox_deliveries,edge_nonces,edge_rate_limits,latches,seal}'::text[] loop
+  foreach t in array '{fence_gate,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,tenant_state,agent_pulse,spend,task_spend,workers,agent_tasks,queues,agent_tasks_history,agent_runs,task_steps,task_effects,agent_logs,agent_metrics,run_digests,dead_letter_queue,replay_runs,outbox_targets,outbox_events,outbox_keys,outbox_deliveries,edge_nonces,edge_rate_limits,latches,seal}'::text[] loop
     execute format('alter table tms.%I enable row level security', t);
     execute format('alter table tms.%I force row level security', t);
   end loop;

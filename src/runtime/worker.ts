@@ -236,7 +236,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     const low = waiting() < Math.max(slots * 3, 1)
     if (!wanted || !low || room <= 0) return
     const much = brought >= 100
-    if (claiming >= (much ? 2 : 1)) return
+    // The database takes the claims of one worker one after the other.
+    if (claiming >= 1) return
     const wait = much ? 0 : breathMs - (now() - lastClaim)
     if (wait > 0) {
       later ??= setTimeout(() => {

@@ -137,7 +137,11 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
         return response.writeHead(202).end()
       })
     }
-    const of = (key: string) => numbered('orders', 5, key).map((event) => ({ ...event, payload: { n: Number((event.payload as { n: number }).n), of: key } }))
+    const of = (key: string) =>
+      numbered('orders', 5, key).map((event) => ({
+        ...event,
+        payload: { n: Number((event.payload as { n: number }).n), of: key },
+      }))
     await publish([...of('a'), ...of('b')])
     await deliver()
     const seen = (key: string) =>

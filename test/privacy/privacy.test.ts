@@ -62,11 +62,7 @@ async function run(fleet: Fleet, all: readonly Hidden[]): Promise<Place[]> {
   await until('all tasks have ended', ends, 60_000)
   await until('their dead letters are delivered', async () => working.stats().delivered > 0, 10_000)
   const files = placesInFiles(working.folder)
-  const places = [
-    ...(await files),
-    ...(await placesInTables(sqlOf(fleet))),
-    ...(await answers(fleet)),
-  ]
+  const places = [...(await files), ...(await placesInTables(sqlOf(fleet))), ...(await answers(fleet))]
   await working.stop(0)
   expect(receiver.refusals).toEqual([])
   return [

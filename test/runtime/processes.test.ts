@@ -289,7 +289,9 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     await held(id)
     running.child.kill('SIGKILL')
     await running.ended
-    await world.sql(`update tms.workers set lease_until = clock_timestamp() - interval '1 second' where stopped_at is null`)
+    await world.sql(
+      `update tms.workers set lease_until = clock_timestamp() - interval '1 second' where stopped_at is null`,
+    )
     const next = await working(world, startWords)
     await held(id, 2)
     next.child.kill('SIGINT')
@@ -325,7 +327,8 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
   test('Ctrl-C, which reaches all its processes, is one signal for each: all hand back', async () => {
     const running = await working(world, [...startWords, '--workers', '2'])
     await until('two workers are there', async () => (await workers()).length === 2, 20_000)
-    const ids = await enqueue('hold', 30)
+    const ids: string[] = []
+    for (let n = 0; n < 12; n++) ids.push(...(await enqueue('hold')))
     for (const id of ids) await held(id)
     // As a terminal does it.
     const { pid = 0 } = running.child
@@ -374,7 +377,8 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const before = await enqueue('quick', 3)
       await completed(before)
       await world.wire?.refuse()
-      await until('it says so', () => /cannot (beat|claim|reap)/.test(running.out()), 20_000)
+      onTestFinished(() => world.wire?.resume().catch(() => undefined))
+      await until('it says so', () => /cannot (beat|claim|reap)/.test(running.out()), 40_000).catch((e) => { console.log(running.out(), running.err()); throw e })
       await world.wire?.resume()
       await completed(await enqueue('quick', 3))
       running.child.kill('SIGTERM')
@@ -409,11 +413,15 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const [sent] = await world.sql(`select id::text, status from tms.outbox_deliveries where target = 'hook'`)
       expect(sent?.['status']).toBe('sending')
       hook.misbehave = null
-      await world.sql(`update tms.outbox_deliveries set lease_until = clock_timestamp() - interval '1 second' where target = 'hook'`)
+      await world.sql(
+        `update tms.outbox_deliveries set lease_until = clock_timestamp() - interval '1 second' where target = 'hook'`,
+      )
       const next = await working(world, startWords, env)
       await until('it comes again', () => hook.received.length === 1, 20_000)
       expect(hook.received[0]?.headers['idempotency-key']).toBe(sent?.['id'])
-      expect((await run([bin, 'outbox', 'list', '--json'], { cwd: world.cwd, env: { ...world.env } })).stdout).not.toContain(signingSecret)
+      expect(
+        (await run([bin, 'outbox', 'list', '--json'], { cwd: world.cwd, env: { ...world.env } })).stdout,
+      ).not.toContain(signingSecret)
       next.child.kill('SIGTERM')
       await next.ended
     }, 60_000)
@@ -442,11 +450,18 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       })
       const door = /http:\/\/127\.0\.0\.1:\d+/.exec(running.out())?.[0] ?? ''
       const client = createSigningClient({ baseUrl: door, keyId: 'n8n-1', secret: key })
-      const answer = await client.request('POST', '/v1/tasks', { tenant: 'acme', tasks: [{ function: 'demo.publish' }] })
+      const answer = await client.request('POST', '/v1/tasks', {
+        tenant: 'acme',
+        tasks: [{ function: 'demo.publish' }],
+      })
       expect(answer.status).toBe(202)
       const events = join(world.cwd, 'artifacts/outbox/events.jsonl')
-      await until('its event is in the file', async () => (await readFile(events, 'utf8').catch(() => '')).includes('\n'))
-      expect(linesOf(await readFile(events, 'utf8'))).toMatchObject([{ topic: 'demo.done', tenant: 'acme', payload: { ok: true } }])
+      await until('its event is in the file', async () =>
+        (await readFile(events, 'utf8').catch(() => '')).includes('\n'),
+      )
+      expect(linesOf(await readFile(events, 'utf8'))).toMatchObject([
+        { topic: 'demo.done', tenant: 'acme', payload: { ok: true } },
+      ])
       running.child.kill('SIGTERM')
       const { code, stdout } = await running.ended
       expect(code).toBe(143)

@@ -49,7 +49,9 @@ const agent = defineAgent({
 let fleet: Fleet
 
 beforeAll(async () => {
-  fleet = await readyFleet(await postgresSubject(), [policy('demo', { approval: [], timeout_ms: 300, max_attempts: 1 })])
+  fleet = await readyFleet(await postgresSubject(), [
+    policy('demo', { approval: [], timeout_ms: 300, max_attempts: 1 }),
+  ])
   await fleet.set('obs.otelEnabled', true)
   await fleet.set('obs.otelSampling', '100')
 }, 60_000)

@@ -35,13 +35,17 @@ export default class AgentsStart extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(AgentsStart)
-    const [{ openFleet }, { startProcesses, withoutOption }, { createLogger }, views, { checkContract }] = await Promise.all([
-      import('../../runtime/fleet.ts'),
-      import('../../runtime/processes.ts'),
-      import('../../redaction/logger.ts'),
-      import('../../runtime/views.ts'),
-      import('../../db/schema.ts'),
-    ])
+    if (process.env[childOf] === String(process.ppid)) {
+      process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
+    }
+    const [{ openFleet }, { startProcesses, withoutOption }, { createLogger }, views, { checkContract }] =
+      await Promise.all([
+        import('../../runtime/fleet.ts'),
+        import('../../runtime/processes.ts'),
+        import('../../redaction/logger.ts'),
+        import('../../runtime/views.ts'),
+        import('../../db/schema.ts'),
+      ])
     const { connection, values } = await this.settings()
     const driver = await this.openDatabase(
       connection.driver === 'embedded' ? { ...connection, account: 'agents' } : connection,
@@ -74,7 +78,6 @@ export default class AgentsStart extends TmsCommand {
       environment: { ...process.env, [childOf]: String(process.pid) },
       log,
     })
-    if (process.env[childOf] === String(process.ppid)) process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
     const { worker, halted, slots } = fleet.stats()
     await this.line(views.startedView, {
       target: driver.target.name,
