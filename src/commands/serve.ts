@@ -61,6 +61,7 @@ export default class Serve extends TmsCommand {
       { readKeys },
       { createLogger },
       { redactError },
+      { logLine, logView },
       views,
     ] = await Promise.all([
       import('../door/server.ts'),
@@ -69,6 +70,7 @@ export default class Serve extends TmsCommand {
       import('../door/keys.ts'),
       import('../redaction/logger.ts'),
       import('../redaction/redact.ts'),
+      import('../redaction/views.ts'),
       import('../door/views.ts'),
     ])
     if (!isLoopbackHost(flags.host) && !flags['behind-proxy']) {
@@ -94,7 +96,7 @@ export default class Serve extends TmsCommand {
 
     const logger = createLogger({
       clock: () => new Date(),
-      write: (entry) => (flags.json ? this.line(views.logLineView, entry) : this.note(views.logLine(entry))),
+      write: (entry) => (flags.json ? this.line(logView, entry) : this.note(logLine(entry))),
     })
     const metricsToken = process.env['TMS_DOOR_METRICS_TOKEN']
     const door = await openDoor({

@@ -33,12 +33,13 @@ export default class Up extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(Up)
-    const [{ hold }, { loadPolicies }, views, { createLogger }, working] = await Promise.all([
+    const [{ hold }, { loadPolicies }, views, { createLogger }, working, { logLine, logView }] = await Promise.all([
       import('../setup/up.ts'),
       import('../setup/policies.ts'),
       import('../setup/views.ts'),
       import('../redaction/logger.ts'),
       import('../runtime/views.ts'),
+      import('../redaction/views.ts'),
     ])
     const { connection, values } = await this.settings()
     const held = await hold(await this.database())
@@ -46,7 +47,7 @@ export default class Up extends TmsCommand {
     if (!held.held) return
     const log = createLogger({
       clock: () => new Date(),
-      write: (entry) => (flags.json ? this.line(working.logView, entry) : this.note(working.logLine(entry))),
+      write: (entry) => (flags.json ? this.line(logView, entry) : this.note(logLine(entry))),
     })
     if (connection.driver !== 'embedded' || !flags.workers) return this.untilSignal()
 

@@ -1,4 +1,3 @@
-import type { LogEntry } from '../redaction/logger.ts'
 import type { Block } from '../ui/blocks.ts'
 
 export type Served = {
@@ -24,15 +23,4 @@ export function servedView(served: Served): readonly Block[] {
       ],
     },
   ]
-}
-
-export function logLineView(entry: LogEntry): readonly Block[] {
-  return [{ kind: 'text', text: logLine(entry) }]
-}
-
-export function logLine({ at, level, message, fields }: LogEntry): string {
-  const rest = Object.entries(fields).map(
-    ([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
-  )
-  return [at, level, message, ...rest].join(' ')
 }

@@ -1,6 +1,5 @@
 import { ZodError } from 'zod'
-import { TaskFailure } from '../agents/define.ts'
-import type { ErrorClass } from '../drivers/contract/fleet.ts'
+import { errorClasses, type ErrorClass } from '../drivers/contract/fleet.ts'
 import { TmsError } from '../errors.ts'
 import { redactError, redactText } from '../redaction/redact.ts'
 
@@ -13,7 +12,7 @@ export function failureOf(thrown: unknown): Failure {
   return {
     class: kind,
     error: `${name === 'Error' || name === 'TaskFailure' ? '' : `${name}: `}${message}${code === undefined ? '' : ` (${code})`}`,
-    retry: thrown instanceof TaskFailure ? thrown.retry : kind !== 'validation' && kind !== 'policy',
+    retry: taskFailure(thrown)?.retry ?? (kind !== 'validation' && kind !== 'policy'),
   }
 }
 
@@ -23,8 +22,18 @@ export function mismatch(what: 'input' | 'output', error: ZodError): Failure {
   return { class: 'validation', error: redactText(`its ${what} doesn't fit: ${places.join('; ')}`), retry: false }
 }
 
+/** By its shape: an agent may have its own copy of this package, whose class is another one. */
+function taskFailure(thrown: unknown): { readonly class: ErrorClass; readonly retry: boolean } | null {
+  if (!(thrown instanceof Error) || thrown.name !== 'TaskFailure' || !('class' in thrown) || !('retry' in thrown))
+    return null
+  const { retry } = thrown
+  const kind = errorClasses.find((known) => known === thrown.class)
+  return kind === undefined || typeof retry !== 'boolean' ? null : { class: kind, retry }
+}
+
 function classOf(thrown: unknown): ErrorClass {
-  if (thrown instanceof TaskFailure) return thrown.class
+  const said = taskFailure(thrown)
+  if (said !== null) return said.class
   if (thrown instanceof ZodError) return 'validation'
   if (thrown instanceof TmsError) return thrown.code === 'BUDGET_EXCEEDED' ? 'quota_exceeded' : 'external_api'
   if (!(thrown instanceof Error)) return 'bug'

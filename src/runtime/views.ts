@@ -1,4 +1,3 @@
-import type { LogEntry } from '../redaction/logger.ts'
 import type { Block } from '../ui/blocks.ts'
 import type { FleetStats } from './fleet.ts'
 
@@ -46,15 +45,4 @@ export function endedView(stats: FleetStats): readonly Block[] {
 export function pulse(stats: FleetStats): string {
   const state = stats.halted ? 'HALTED' : stats.reachable ? 'working' : 'DATABASE AWAY'
   return `${state}: ${stats.running} running of ${stats.slots}, ${stats.waiting} waiting here, ${stats.completed} completed, ${stats.failed} failed, ${stats.delivered} delivered`
-}
-
-export function logView(entry: LogEntry): readonly Block[] {
-  return [{ kind: 'text', text: logLine(entry) }]
-}
-
-export function logLine({ at, level, message, fields }: LogEntry): string {
-  const more = Object.entries(fields).map(
-    ([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
-  )
-  return [at, level, message, ...more].join(' ')
 }

@@ -20,7 +20,10 @@ export async function loadPolicies(driver: Driver, folders: readonly string[]): 
     if (targets.problems.length > 0 || targets.path === null) return problems
     const removed = await targetsToRemove(driver, targets)
     if (removed.length > 0) {
-      return [...problems, `outbox targets that the file no longer names stay: ${removed.map(({ name }) => name).join(', ')}`]
+      return [
+        ...problems,
+        `outbox targets that the file no longer names stay: ${removed.map(({ name }) => name).join(', ')}`,
+      ]
     }
     await loadTargets(driver, targets)
     return problems

@@ -68,7 +68,10 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
 
   test('one tenant, many waiting of every priority, does not keep another from its single task', async () => {
     for (const priority of [1, 0, -1]) {
-      await fleet.enqueue('acme', Array.from({ length: 40 }, () => ({ function: 'demo.one', priority })))
+      await fleet.enqueue(
+        'acme',
+        Array.from({ length: 40 }, () => ({ function: 'demo.one', priority })),
+      )
     }
     const [single = ''] = await fleet.enqueue('globex', [{ function: 'demo.one', priority: -1 }])
     const worker = await fleet.hello(['demo'])

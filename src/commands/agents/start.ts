@@ -38,14 +38,21 @@ export default class AgentsStart extends TmsCommand {
     if (process.env[childOf] === String(process.ppid)) {
       process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
     }
-    const [{ openFleet }, { startProcesses, withoutOption }, { createLogger }, views, { checkContract }] =
-      await Promise.all([
-        import('../../runtime/fleet.ts'),
-        import('../../runtime/processes.ts'),
-        import('../../redaction/logger.ts'),
-        import('../../runtime/views.ts'),
-        import('../../db/schema.ts'),
-      ])
+    const [
+      { openFleet },
+      { startProcesses, withoutOption },
+      { createLogger },
+      views,
+      { checkContract },
+      { logLine, logView },
+    ] = await Promise.all([
+      import('../../runtime/fleet.ts'),
+      import('../../runtime/processes.ts'),
+      import('../../redaction/logger.ts'),
+      import('../../runtime/views.ts'),
+      import('../../db/schema.ts'),
+      import('../../redaction/views.ts'),
+    ])
     const { connection, values } = await this.settings()
     const driver = await this.openDatabase(
       connection.driver === 'embedded' ? { ...connection, account: 'agents' } : connection,
@@ -54,7 +61,7 @@ export default class AgentsStart extends TmsCommand {
     if (differs !== null) this.warn(differs)
     const log = createLogger({
       clock: () => new Date(),
-      write: (entry) => (flags.json ? this.line(views.logView, entry) : this.note(views.logLine(entry))),
+      write: (entry) => (flags.json ? this.line(logView, entry) : this.note(logLine(entry))),
     })
     const fleet = await openFleet({
       driver,
