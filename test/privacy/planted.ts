@@ -92,7 +92,7 @@ export function carelessAgent(all: readonly Hidden[]): Agent {
         run: async (context, { way, n }) => {
           const { text = '', secret = '' } = all[n] ?? {}
           const result = await ways[way]?.(context, text, secret)
-          return result as Record<string, number> | undefined
+          return result
         },
       },
       'leak.two': {

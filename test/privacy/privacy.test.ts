@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
+import type * as redactionModule from '../../src/redaction/redact.ts'
 import { subjects } from '../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
 import { until } from '../servers/process.ts'
@@ -14,9 +15,11 @@ import { sqlOf, started } from './started.ts'
  * their work is searched for them, all of it.
  */
 
+type Redaction = typeof redactionModule
+
 const redaction = vi.hoisted(() => ({ off: false }))
 vi.mock('../../src/redaction/redact.ts', async (original) => {
-  const real = await original<typeof import('../../src/redaction/redact.ts')>()
+  const real = await original<Redaction>()
   const asIs = (value: unknown): never => JSON.parse(JSON.stringify(value ?? null)) as never
   return {
     redactText: (text: string) => (redaction.off ? text : real.redactText(text)),
@@ -24,10 +27,12 @@ vi.mock('../../src/redaction/redact.ts', async (original) => {
       redaction.off ? asIs(value) : real.redact(value, options),
     redactError: (error: unknown) => {
       if (!redaction.off) return real.redactError(error)
-      const { name = 'Error', message = JSON.stringify(error), code } = error as NodeJS.ErrnoException
-      return { name, message, ...(code === undefined ? {} : { code }) }
+      // What the real one makes of an error, word for word; anything else as JSON.
+      if (!(error instanceof Error)) return { name: 'Error', message: JSON.stringify(error) }
+      const { name, message } = error
+      return { name, message, ...('code' in error ? { code: String(error.code) } : {}) }
     },
-  } satisfies typeof import('../../src/redaction/redact.ts')
+  } satisfies Redaction
 })
 afterEach(() => {
   redaction.off = false

@@ -31,7 +31,8 @@ export async function placesInTables(sql: Sql): Promise<Place[]> {
     for (const { row } of await sql(`select to_jsonb(x) as row from tms."${String(name)}" x`)) {
       // True: to_jsonb of a row is an object.
       const columns = row as Readonly<Record<string, unknown>>
-      const own = String(columns['topic'] ?? '').startsWith('agent.')
+      const { topic } = columns
+      const own = typeof topic === 'string' && topic.startsWith('agent.')
       for (const [column, value] of Object.entries(columns)) {
         const where = `${String(name)}.${column}`
         if (!own && tenantsOwn.some((pattern) => pattern.test(where))) continue
@@ -45,7 +46,7 @@ export async function placesInTables(sql: Sql): Promise<Place[]> {
 /** Strings and names in a value, as they are and not as JSON escapes them. */
 export function texts(value: unknown): string[] {
   if (typeof value === 'string') return [value]
-  if (typeof value !== 'object' || value === null) return value === null ? [] : [JSON.stringify(value) ?? '']
+  if (typeof value !== 'object' || value === null) return ['number', 'boolean', 'bigint'].includes(typeof value) ? [String(value)] : []
   if (Array.isArray(value)) return value.flatMap(texts)
   return Object.entries(value).flatMap(([key, item]) => [key, ...texts(item)])
 }

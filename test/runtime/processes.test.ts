@@ -359,18 +359,6 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(await workers()).toEqual([])
   }, 60_000)
 
-  test('an error that an agent lets fall is a line of the log without secrets, and the work goes on', async () => {
-    const running = await working(world, ['agents', 'start', '--grace', '0'])
-    const ids = await enqueue('float')
-    await completed(ids)
-    await completed(await enqueue('quick'))
-    running.child.kill('SIGTERM')
-    const { code, stdout, stderr } = await running.ended
-    expect(stdout + stderr).not.toMatch(/sk_live|jane/)
-    expect(stderr).toContain('the carrier refused')
-    expect(code).toBe(143)
-  }, 60_000)
-
   if (name === 'postgres') {
     test('goes on when the database was away', async () => {
       // A call that finds nobody is tried again until its time is up; the worker hears of it then.
@@ -379,10 +367,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       await completed(before)
       await world.wire?.refuse()
       onTestFinished(() => world.wire?.resume().catch(() => undefined))
-      await until('it says so', () => /cannot (beat|claim|reap)/.test(running.out()), 40_000).catch((e) => {
-        console.log(running.out(), running.err())
-        throw e
-      })
+      await until('it says so', () => /cannot (beat|claim|reap)/.test(running.out()), 40_000)
       await world.wire?.resume()
       await completed(await enqueue('quick', 3))
       running.child.kill('SIGTERM')

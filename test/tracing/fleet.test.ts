@@ -37,8 +37,8 @@ const agent = defineAgent({
       output: z.looseObject({ n: z.number() }),
       run: async (context, { how }) => {
         if (how === 'badly') throw new TaskFailure('external_api', `no answer for ${secret}`)
-        if (how === 'wrong output') return { n: `${secret}` } as unknown as { n: number }
-        if (how === 'not JSON') return { n: 1, twice: 2n } as { n: number }
+        if (how === 'wrong output') return { n: secret }
+        if (how === 'not JSON') return { n: 1, twice: 2n }
         if (how === 'too long') await new Promise((resolve) => context.signal.addEventListener('abort', resolve))
         return { n: 1 }
       },

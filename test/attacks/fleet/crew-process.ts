@@ -153,6 +153,7 @@ const fleet = await startFleet({
   clock: () => new Date(),
   now: () => performance.now(),
 })
+process.stdout.write('ready\n')
 process.once('SIGTERM', () => {
   void fleet
     .stop(1000)

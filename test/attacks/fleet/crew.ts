@@ -58,7 +58,7 @@ export async function startCrew(options: {
     const log = await member.process.log()
     complaints.push(...log.split('\n').filter((line) => line.includes('"level":"error"')))
     if (!member.struck) {
-      if (/DB_UNREACHABLE|DB_TIMEOUT|DB_BUSY/.test(log)) counts.turnedAway++
+      if (!/^ready$/m.test(log) && /DB_UNREACHABLE|DB_TIMEOUT|DB_BUSY/.test(log)) counts.turnedAway++
       else fell.push(log.slice(-2000))
     }
     await member.process.stop()

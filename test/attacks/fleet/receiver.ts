@@ -6,7 +6,7 @@ import * as z from 'zod'
 /** Knows a delivery again by its id, refuses some, and loses some of its answers. */
 export type Receiver = {
   readonly url: string
-  /** What came, once per delivery id, in the order of arrival. */
+  /** What came, once per delivery id, in the order of arrival. Ordering keys are a tenant's own. */
   readonly deliveries: ReadonlyMap<
     string,
     { readonly event: number; readonly task: string; readonly order: string | null }
@@ -19,6 +19,7 @@ export type Receiver = {
 const told = z.object({
   id: z.string(),
   deliveryId: z.string(),
+  tenant: z.string(),
   orderingKey: z.string().nullable(),
   payload: z.object({ task: z.string() }),
 })
@@ -32,9 +33,14 @@ export async function startReceiver(): Promise<Receiver> {
     request.on('end', () => {
       const luck = Math.random() * 100
       if (luck < 3) return response.writeHead(503).end()
-      const { id, deliveryId, orderingKey, payload } = told.parse(JSON.parse(Buffer.concat(parts).toString()))
+      const { id, deliveryId, tenant, orderingKey, payload } = told.parse(JSON.parse(Buffer.concat(parts).toString()))
       if (deliveries.has(deliveryId)) repeated++
-      else deliveries.set(deliveryId, { event: Number(id), task: payload.task, order: orderingKey })
+      else
+        deliveries.set(deliveryId, {
+          event: Number(id),
+          task: payload.task,
+          order: orderingKey === null ? null : `${tenant} ${orderingKey}`,
+        })
       if (luck > 97) return request.socket.resetAndDestroy()
       return response.writeHead(200).end()
     })
