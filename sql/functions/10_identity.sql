@@ -122,11 +122,12 @@ begin
 end
 $$;
 
--- For the row security of the fleet's own tables: machines that span tenants, and who sees all.
+-- For the row security of the fleet's own tables: machines that span tenants, and who sees all. The break-glass account too:
+-- a halt counts what runs, and a zero that only means "not seen" must not get into its certificate.
 create or replace function tms._fleet() returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  return (select coalesce(bool_or(m.scope in ('all', 'fleet')), false) from tms._live_memberships(tms._principal()) m);
+  return (select coalesce(bool_or(m.scope in ('all', 'fleet', 'none')), false) from tms._live_memberships(tms._principal()) m);
 end
 $$;
 

@@ -250,19 +250,20 @@ begin
   if h.id is null then
     return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms agents status']);
   end if;
-  answer := tms._halt_json(h);
+  answer := tms._halt_json(h, true);
   perform tms._record(c, 'fence.halt', 'done', 'halt ' || h.id, h.why, answer);
   return tms._finish(c, answer);
 end
 $$;
 grant execute on function tms.fence_certificate(jsonb) to tms_caller;
 
-create or replace function tms._halt_json(h tms.halts) returns jsonb
+create or replace function tms._halt_json(h tms.halts, clear boolean) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select jsonb_build_object(
-    'halt', h.id::text, 'kind', h.kind, 'epoch', h.epoch, 'at', tms._utc(h.at), 'by', h.by_name, 'why', h.why, 'fenced', h.fenced,
+    'halt', h.id::text, 'kind', h.kind, 'epoch', h.epoch, 'at', tms._utc(h.at), 'by', case when clear then h.by_name else 'redacted' end,
+    'why', case when clear then h.why else 'redacted' end, 'fenced', h.fenced,
     'ms_to_fence', h.ms_to_fence::text, 'waited_for', h.waited_for, 'terminated', h.terminated, 'survivors', h.survivors,
-    'in_flight', h.in_flight, 'resumed_at', tms._utc(h.resumed_at), 'resumed_by', h.resumed_by,
+    'in_flight', h.in_flight, 'resumed_at', tms._utc(h.resumed_at), 'resumed_by', case when clear or h.resumed_by is null then h.resumed_by else 'redacted' end,
     'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(w.acknowledged_at)) order by w.id), '[]')
                        from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at),
     'silent', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
@@ -384,7 +385,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   return tms._fence_json() || jsonb_build_object(
     'since', (select tms._utc(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null order by h.id desc limit 1),
-    'halts', (select coalesce(jsonb_agg(tms._halt_json(x.h) order by (x.h).id desc), '[]') from (select h from tms.halts h order by h.id desc limit 10) x (h)));
+    'halts', (select coalesce(jsonb_agg(tms._halt_json(x.h, tms._clear(c, null)) order by (x.h).id desc), '[]') from (select h from tms.halts h order by h.id desc limit 10) x (h)));
 end
 $$;
 grant execute on function tms.fence_state(jsonb) to tms_caller;

@@ -44,54 +44,37 @@ create or replace function tms._publish(
   companies uuid[], topics text[], payloads jsonb[], orders text[], keys text[], tasks bigint[], claims integer[], traces text[], lane text) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
+  e record;
+  fresh bigint[] := array(select u.ord from unnest(keys) with ordinality u (key, ord) where u.key is null);
   n integer;
 begin
-  with wanted as materialized (
-    select * from unnest(companies, topics, payloads, orders, keys, tasks, claims, traces) with ordinality
-      u (company_id, topic, payload, ordering_key, key, task_id, claim, traceparent, ord)
-  ), events as (
-    insert into tms.outbox_events (company_id, topic, payload, ordering_key, idempotency_key, task_id, claim, traceparent)
-      select w.company_id, w.topic, coalesce(w.payload, '{}'), w.ordering_key, w.key, w.task_id, w.claim, w.traceparent from wanted w
-       where w.key is null order by w.ord
-      returning id, company_id, topic, ordering_key, created_at
-  ), deliveries as (
-    insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
-      select e.id, t.name, e.company_id, lane, e.ordering_key, e.created_at
-        from events e join tms.outbox_targets t on tms._matches(e.topic, t.topics) and (t.company_id is null or t.company_id = e.company_id)
-       order by e.id
-  )
-  select count(*) into n from events;
-  if exists (select from unnest(keys) k where k is not null) then n := n + tms._publish_once(companies, topics, payloads, orders, keys, tasks, claims, traces, lane); end if;
-  if n > 0 then perform pg_notify('tms_outbox', ''); end if;
-  return n;
-end
-$$;
-
--- The same for events with an idempotency key: within its window a key makes one event.
-create or replace function tms._publish_once(
-  companies uuid[], topics text[], payloads jsonb[], orders text[], keys text[], tasks bigint[], claims integer[], traces text[], lane text) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-declare
-  e record;
-  made tms.outbox_events;
-  n integer := 0;
-begin
-  -- in the order of the keys, so that two batches with the same ones wait for each other and don't deadlock
-  for e in select * from unnest(companies, topics, payloads, orders, keys, tasks, claims, traces) with ordinality
-             u (company_id, topic, payload, ordering_key, key, task_id, claim, traceparent, ord) where u.key is not null
+  -- Within its window a key makes one event. In the order of the keys, so that two batches with the same ones wait for each
+  -- other and don't deadlock; the events themselves are written in the order in which they were published.
+  for e in select * from unnest(companies, topics, keys) with ordinality u (company_id, topic, key, ord) where u.key is not null
             order by u.company_id, u.topic, u.key, u.ord loop
     insert into tms.outbox_keys as k (company_id, topic, key, event_id, until)
       values (e.company_id, e.topic, e.key, 0, clock_timestamp() + interval '24 hours')
       on conflict on constraint outbox_keys_pkey do update set until = excluded.until where k.until < clock_timestamp();
-    continue when not found;
-    insert into tms.outbox_events (company_id, topic, payload, ordering_key, idempotency_key, task_id, claim, traceparent)
-      values (e.company_id, e.topic, coalesce(e.payload, '{}'), e.ordering_key, e.key, e.task_id, e.claim, e.traceparent) returning * into made;
-    update tms.outbox_keys k set event_id = made.id where k.company_id = e.company_id and k.topic = e.topic and k.key = e.key;
-    insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
-      select made.id, t.name, made.company_id, lane, made.ordering_key, made.created_at from tms.outbox_targets t
-       where tms._matches(made.topic, t.topics) and (t.company_id is null or t.company_id = made.company_id);
-    n := n + 1;
+    if found then fresh := fresh || e.ord; end if;
   end loop;
+  with events as (
+    insert into tms.outbox_events (company_id, topic, payload, ordering_key, idempotency_key, task_id, claim, traceparent)
+      select w.company_id, w.topic, coalesce(w.payload, '{}'), w.ordering_key, w.key, w.task_id, w.claim, w.traceparent
+        from unnest(companies, topics, payloads, orders, keys, tasks, claims, traces) with ordinality
+          w (company_id, topic, payload, ordering_key, key, task_id, claim, traceparent, ord)
+       where w.ord = any (fresh) order by w.ord
+      returning id, company_id, topic, ordering_key, idempotency_key, created_at
+  ), deliveries as (
+    insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
+      select v.id, t.name, v.company_id, lane, v.ordering_key, v.created_at
+        from events v join tms.outbox_targets t on tms._matches(v.topic, t.topics) and (t.company_id is null or t.company_id = v.company_id)
+       order by v.id
+  ), remembered as (
+    update tms.outbox_keys k set event_id = v.id from events v
+     where v.idempotency_key is not null and k.company_id = v.company_id and k.topic = v.topic and k.key = v.idempotency_key
+  )
+  select count(*) into n from events;
+  if n > 0 then perform pg_notify('tms_outbox', ''); end if;
   return n;
 end
 $$;
@@ -535,6 +518,7 @@ begin
   select * into t from tms.agent_tasks x where x.id = (args ->> 'id')::bigint;
   c := tms._begin('tasks_approve', args, '{request_id,tenant,id,approve,why}', 'agents.approve', t.fn_name);
   if c.answer is not null then return c.answer; end if;
+  if c.company_id is null then raise exception '"tenant" is missing' using errcode = 'TM400'; end if;
   if t.id is null or t.company_id is distinct from c.company_id then
     return tms._refuse(c, 'NOT_FOUND', format('tenant "%s" has no task %s', c.tenant, left(args ->> 'id', 20)), 'it is not there, or another tenant''s', array['tms agents runs --tenant ' || c.tenant]);
   end if;

@@ -72,13 +72,13 @@ begin
   if c.answer is not null then return c.answer; end if;
   if args ? 'tenant' then visible := array[c.company_id]; end if;
   return jsonb_build_object('fence', tms._fence_json(), 'limit', tms._fleet_limit(),
-    'agents', (select coalesce(jsonb_agg(jsonb_build_object('agent', p.agent, 'functions', to_jsonb(p.functions), 'state', coalesce(s.state, 'running'), 'why', coalesce(s.why, ''), 'since', tms._utc(s.since),
+    'agents', (select coalesce(jsonb_agg(jsonb_build_object('agent', p.agent, 'functions', to_jsonb(p.functions), 'state', coalesce(s.state, 'running'), 'why', case when coalesce(s.why, '') = '' or tms._clear(c, null) then coalesce(s.why, '') else 'redacted' end, 'since', tms._utc(s.since),
         'breaker', coalesce(s.breaker, 'closed'), 'breaker_until', tms._utc(s.breaker_until), 'breaker_why', coalesce(s.breaker_why, ''), 'policy', p.policy, 'policy_sha256', p.sha256,
         'running', (select count(*) from tms.agent_tasks t where t.status = 'running' and t.agent = p.agent and (visible is null or t.company_id = any (visible))),
         'waiting', tms._waiting(p.agent, visible),
         'awaiting_approval', (select count(*) from tms.agent_tasks t where t.status = 'awaiting_approval' and t.agent = p.agent and (visible is null or t.company_id = any (visible)))) order by p.agent), '[]')
         from tms.agent_policies p left join tms.agent_state s on s.agent = p.agent),
-    'tenants', (select coalesce(jsonb_agg(jsonb_build_object('tenant', tms._tenant_key(s.company_id), 'state', s.state, 'why', s.why, 'since', tms._utc(s.since)) order by s.company_id), '[]')
+    'tenants', (select coalesce(jsonb_agg(jsonb_build_object('tenant', tms._tenant_key(s.company_id), 'state', s.state, 'why', case when s.why = '' or tms._clear(c, s.company_id) then s.why else 'redacted' end, 'since', tms._utc(s.since)) order by s.company_id), '[]')
         from tms.tenant_state s where s.state <> 'running' and (visible is null or s.company_id = any (visible))),
     'workers', case when visible is not null then '[]'::jsonb else (select coalesce(jsonb_agg(jsonb_build_object('worker', w.id::text, 'name', w.name, 'host', w.host, 'pid', w.pid, 'slots', w.slots, 'wanted', w.wanted,
         'agents', to_jsonb(w.agents), 'lease_until', tms._utc(w.lease_until), 'started_at', tms._utc(w.started_at), 'acknowledged_epoch', w.acknowledged_epoch,

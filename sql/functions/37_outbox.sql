@@ -22,7 +22,9 @@ begin
          next_at = clock_timestamp() + tms._backoff(greatest(d.attempts, 1), 1000, 600000)
    where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'sending' and x.lease_until < clock_timestamp()
                             and (not halted or x.lane = 'halt') order by x.id limit 500 for update skip locked));
-  names := array(select t.name from tms.outbox_targets t where not t.paused and (not args ? 'targets' or t.name = any (tms._texts(args -> 'targets'))));
+  -- twenty under way to one target, over all hosts: one that hangs must not take every place there is
+  names := array(select t.name from tms.outbox_targets t where not t.paused
+    and (select count(*) from tms.outbox_deliveries d where d.status = 'sending' and d.target = t.name) < 20 and (not args ? 'targets' or t.name = any (tms._texts(args -> 'targets'))));
   with heads as materialized (
     select h.id from unnest(names) n (name) cross join lateral (
       select d.id from tms.outbox_deliveries d
@@ -32,7 +34,7 @@ begin
          and (d.ordering_key is null or not exists (
            select from tms.outbox_deliveries e where e.target = d.target and e.ordering_key = d.ordering_key and e.company_id = d.company_id
               and e.status in ('pending', 'sending') and e.id < d.id))
-       order by d.next_at, d.id limit greatest(want / greatest(cardinality(names), 1), 1) for update skip locked) h
+       order by d.next_at, d.id limit least(greatest(want / greatest(cardinality(names), 1), 1), 20) for update skip locked) h
      limit want
   ), claimed as (
     update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, holder = c.principal_id, lease_until = clock_timestamp() + interval '60 seconds'

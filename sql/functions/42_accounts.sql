@@ -27,7 +27,9 @@ begin
       join tms.roles r on r.role = p.name
       left join lateral (
         select jsonb_agg(tms._credential_json(x) order by x.created_at) as list, max(x.expires_at) filter (where x.revoked_at is null) as live
-          from tms.logins x where x.principal_id = p.id) l on true
+          from tms.logins x
+         -- the embedded database's own ways to be a machine are no credentials: nobody holds them, and they have no end
+         where x.principal_id = p.id and x.kind <> 'local') l on true
      where p.kind = 'service'));
 end
 $$;

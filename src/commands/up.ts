@@ -8,9 +8,9 @@ export default class Up extends TmsCommand {
   static override summary = 'the whole of it in one process: the embedded database, workers, outbox and door'
   static override description =
     'Runs until Ctrl-C or SIGTERM. Loads policies and outbox targets first. Other commands go through its socket and start faster. The door opens when TMS_DOOR_KEYS has keys. With Postgres or Supabase each part is a command of its own: tms agents start, tms serve.'
-  static override examples = ['<%= config.bin %> up', '<%= config.bin %> up --no-workers --json']
+  static override examples = ['<%= config.bin %> up', '<%= config.bin %> up --no-work --json']
   static override flags = {
-    workers: Flags.boolean({
+    work: Flags.boolean({
       description: 'run agents and deliver the outbox',
       default: true,
       allowNo: true,
@@ -49,7 +49,7 @@ export default class Up extends TmsCommand {
       clock: () => new Date(),
       write: (entry) => (flags.json ? this.line(logView, entry) : this.note(logLine(entry))),
     })
-    if (connection.driver !== 'embedded' || !flags.workers) return this.untilSignal()
+    if (connection.driver !== 'embedded' || !flags.work) return this.untilSignal()
 
     for (const problem of await loadPolicies(await this.database(), await this.policyFolders())) this.warn(problem)
     const as = (account: ServiceAccount) => this.openDatabase({ ...connection, account })

@@ -23,7 +23,7 @@ export type Deliverer = {
 }
 
 /** Deliveries under way at once. A slow target fills these; the next claim takes the others' share first. */
-const mostAtOnce = 50
+const mostAtOnce = 100
 
 /**
  * Takes deliveries out of the outbox and sends them, at least once each. The database says whose turn it is: here nothing

@@ -181,6 +181,34 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     expect(lag).toMatchObject({ samples: '2', waiting: '0' })
   })
 
+  test('events of one task are written in the order in which they were published, with a key or without', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
+    const worker = await fleet.hello(['demo'])
+    const [task] = await claim(worker)
+    const events = ['z', undefined, 'a', undefined].map((key, n) => ({
+      topic: 'demo.step',
+      payload: { n },
+      order: 'L9',
+      ...(key === undefined ? {} : { key: `${id}/${key}` }),
+    }))
+    await finish(worker, { id, claim: task?.[1] ?? 0, outcome: 'completed', effects: { events } })
+    const seen: unknown[] = []
+    for (let round = 0; round < 6; round++) {
+      const { deliveries } = granted(await fleet.worker.call('outbox_claim', { limit: 10 }))
+      const mine = deliveries.filter(({ topic }) => topic === 'demo.step')
+      expect(mine.length).toBeLessThanOrEqual(1)
+      seen.push(...mine.map(({ payload }) => (payload as { n: number }).n))
+      const results = deliveries.map(({ id: delivery, claim: c }) => ({
+        id: delivery,
+        claim: c,
+        outcome: 'delivered' as const,
+      }))
+      granted(await fleet.worker.call('outbox_finish', { results }))
+    }
+    expect(seen).toEqual([0, 1, 2, 3])
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
   test('what needs approval is parked with its effects, and approving commits those', async () => {
     const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.careful' }])
     const worker = await fleet.hello(['demo'])

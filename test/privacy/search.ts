@@ -46,7 +46,8 @@ export async function placesInTables(sql: Sql): Promise<Place[]> {
 /** Strings and names in a value, as they are and not as JSON escapes them. */
 export function texts(value: unknown): string[] {
   if (typeof value === 'string') return [value]
-  if (typeof value !== 'object' || value === null) return ['number', 'boolean', 'bigint'].includes(typeof value) ? [String(value)] : []
+  if (typeof value !== 'object' || value === null)
+    return ['number', 'boolean', 'bigint'].includes(typeof value) ? [String(value)] : []
   if (Array.isArray(value)) return value.flatMap(texts)
   return Object.entries(value).flatMap(([key, item]) => [key, ...texts(item)])
 }

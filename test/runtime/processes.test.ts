@@ -416,7 +416,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     }, 60_000)
   } else {
     test('goes on when the process that held the database was killed', async () => {
-      const owner = start([bin, 'up', '--no-workers', '--json'], { cwd: world.cwd, env: { ...world.env } })
+      const owner = start([bin, 'up', '--no-work', '--json'], { cwd: world.cwd, env: { ...world.env } })
       let said = ''
       owner.stdout.on('data', (part: Buffer) => (said += part.toString()))
       await until('it holds the database', () => said.includes('"held":true'), 20_000)
@@ -445,8 +445,11 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       })
       expect(answer.status).toBe(202)
       const events = join(world.cwd, 'artifacts/outbox/events.jsonl')
-      await until('its event is in the file', async () =>
-        (await readFile(events, 'utf8').catch(() => '')).includes('\n'),
+      await until('its event is delivered', () =>
+        world.ask(async (driver) => {
+          const { deliveries } = granted(await driver.call('outbox_list', { limit: 1 }))
+          return deliveries[0]?.status === 'delivered'
+        }),
       )
       expect(linesOf(await readFile(events, 'utf8'))).toMatchObject([
         { topic: 'demo.done', tenant: 'acme', payload: { ok: true } },
@@ -459,8 +462,8 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       expect(await workers()).toEqual([])
     }, 60_000)
 
-    test('tms up --no-workers only holds the database', async () => {
-      const owner = start([bin, 'up', '--no-workers', '--json'], { cwd: world.cwd, env: { ...world.env } })
+    test('tms up --no-work only holds the database', async () => {
+      const owner = start([bin, 'up', '--no-work', '--json'], { cwd: world.cwd, env: { ...world.env } })
       const ended = collect(owner)
       let said = ''
       owner.stdout.on('data', (part: Buffer) => (said += part.toString()))
