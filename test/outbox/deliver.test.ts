@@ -140,7 +140,7 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     const of = (key: string) =>
       numbered('orders', 5, key).map((event) => ({
         ...event,
-        payload: { n: (event.payload as { n: number }).n, of: key },
+        payload: { n: Number((event.payload as { n: number }).n), of: key },
       }))
     await publish([...of('a'), ...of('b')])
     await deliver()
@@ -170,6 +170,17 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await deliver()
     await until("globex's is there", () => shared.received.length === 1)
     expect(bodies(shared)[0]?.tenant).toBe('globex')
+  })
+
+  test('a receiver that never answers delays nobody else', async () => {
+    const [stuck, quick] = [await receiver(checkSigned), await receiver(checkSigned)]
+    stuck.misbehave = hang
+    await targets({ stuck, quick })
+    await publish([...numbered('stuck', 150), ...numbered('quick', 150)])
+    await deliver()
+    // Its requests would be given up after 60 s, and no sooner.
+    await until('the others are delivered', () => quick.received.length === 150)
+    expect(stuck.received).toEqual([])
   })
 
   test('failures are tried again later and later, then the delivery is dead; a retry by hand revives it', async () => {
@@ -328,6 +339,21 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await until('it is dead', () => all('odd', 'dead'))
     const { deliveries } = granted(await fleet.operator.call('outbox_list', { target: 'odd', limit: 1 }))
     expect(deliveries[0]?.error).toMatch(/not usable/)
+  })
+
+  test('events of one task and one order arrive as they were published, whatever their idempotency keys', async () => {
+    const row = await receiver(checkSigned)
+    await targets({ row })
+    const keys = ['z', undefined, 'a', 'm', undefined]
+    await publish(
+      numbered('row', 5, 'k').map((event, n) => {
+        const key = keys[n]
+        return key === undefined ? event : { ...event, key: `row/${key}` }
+      }),
+    )
+    await deliver()
+    await until('all are delivered', () => all('row', 'delivered'))
+    expect(numbers(row)).toEqual([0, 1, 2, 3, 4])
   })
 })
 
