@@ -490,6 +490,17 @@ begin
   if c.answer is not null then return c.answer; end if;
   -- a halted fleet keeps still: nobody can take the task, and who comes back late must find it where it was
   if tms._pass() is not null then return jsonb_build_object('reaped', 0, 'workers', 0); end if;
+  -- A worker begins in the order of its claims: what stands far behind its slots never ran, and goes back as from worker_bye.
+  update tms.agent_tasks b set status = 'pending', worker_id = null, run_until = null, attempts = greatest(b.attempts - 1, 0)
+   where b.id = any (array(
+     select y.id from tms.agent_tasks y
+      where y.status = 'running' and y.run_until >= clock_timestamp() and y.id = any (array(
+        select h.id from (
+          select x.id, w.wanted, row_number() over (partition by x.worker_id order by x.claimed_at, x.priority desc, x.next_run_at, x.id) as place
+            from tms.agent_tasks x join tms.workers w on w.id = x.worker_id
+           where x.status = 'running' and (w.stopped_at is not null or w.lease_until < clock_timestamp())) h where h.place > 2 * h.wanted))
+      order by y.id for update skip locked));
+  get diagnostics n = row_count;
   for t in
     select x.id, x.run_until < clock_timestamp() as late from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
      where x.status = 'running' and (w.id is null or w.stopped_at is not null or w.lease_until < clock_timestamp() or x.run_until < clock_timestamp())

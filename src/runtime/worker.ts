@@ -211,12 +211,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   /** Whether the database can be reached is worth a line once, not once a second. */
   async function attempt(what: string, work: () => Promise<void>): Promise<void> {
+    const mine = worker
     try {
       await work()
       if (!reachable) log.info('the database answers again')
       reachable = true
     } catch (error) {
       if (error instanceof TmsError && error.code === 'LEASE_LOST') {
+        // Said of a lease that is over already: what is held now belongs to the next one.
+        if (mine !== worker) return
         log.warn('the lease was lost', { worker })
         loseAll()
         return
@@ -260,6 +263,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       const call = ++calls
       const { control: next, more, ...claimed } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
       obeyQuietly(next, call)
+      if (mine !== worker) return
       brought = claimed.tasks.length
       take(claimed)
       if (more) wanted = true
@@ -449,7 +453,10 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed')
       obeyQuietly(next, call)
     } catch (error) {
-      if (error instanceof TmsError && error.code === 'LEASE_LOST') return loseAll()
+      if (error instanceof TmsError && error.code === 'LEASE_LOST') {
+        if (mine === worker) loseAll()
+        return
+      }
       if (error instanceof TmsError && error.code === 'FENCED') {
         // Not a minute's work is lost: it is done again after the resume.
         if (control !== null) obey({ ...control, halted: true }, call)
@@ -548,6 +555,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     // Spread, so that many workers don't all look at once.
     setInterval(() => void house(), 5000 + Math.floor(Math.random() * 1000)),
   )
+  // A fleet whose processes die young still takes back what the dead ones held.
+  void house()
   pump()
 
   return {

@@ -279,6 +279,10 @@ test(
       )
     } finally {
       await crew.stop()
+      // who ended well holds nothing any more
+      expect(
+        await arena.sql('select id from tms.workers where stopped_at is null and lease_until > clock_timestamp()'),
+      ).toEqual([])
     }
   },
   full ? 480_000 : 90_000,

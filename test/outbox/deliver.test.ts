@@ -140,7 +140,7 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     const of = (key: string) =>
       numbered('orders', 5, key).map((event) => ({
         ...event,
-        payload: { n: Number((event.payload as { n: number }).n), of: key },
+        payload: { n: (event.payload as { n: number }).n, of: key },
       }))
     await publish([...of('a'), ...of('b')])
     await deliver()

@@ -187,6 +187,8 @@ export async function query<Row extends pg.QueryResultRow = Record<string, unkno
   parameters: unknown[] = [],
 ): Promise<Row[]> {
   const client = new pg.Client({ connectionString: url })
+  // A server that is stopped between the answer and the goodbye is no news.
+  client.on('error', () => undefined)
   await client.connect()
   try {
     return (await client.query<Row>(sql, parameters)).rows
