@@ -51,6 +51,7 @@ export default class Up extends TmsCommand {
     })
     if (connection.driver !== 'embedded' || !flags.work) return this.untilSignal()
 
+    this.takeStrays((error) => log.error('an agent let an error fall that nobody waits for', { error }))
     for (const problem of await loadPolicies(await this.database(), await this.policyFolders())) this.warn(problem)
     const as = (account: ServiceAccount) => this.openDatabase({ ...connection, account })
     const { openFleet } = await import('../runtime/fleet.ts')

@@ -34,8 +34,19 @@ const suspicious =
   /[^\x00-\x7f]|[@=:<%/]|--|[sprk]k[_-]|(?:gh[oprsu]|github_pat|whsec|npm|shp[a-z]{2}|hf|dop_v1|sbp?_?[a-z]*)_|(?:xox[a-z.]*|xapp|gl[a-z]{2,5}|pypi|override|AGE)-|\d(?:[^\d]{0,3}\d){5}|[Bb]earer|BEARER|[Bb]asic|BASIC|assword['" \t]|PASSWORD['" \t]|A[KSBC][IC]A|AIza|ya29|SG\.|ey[JA]|Failing row/
 
 function replaceSecrets(text: string): string {
+  const plain = replaceIn(text, (folded) => folded)
+  // In JSON inside a text a line ends with the letter n, and what follows no longer begins a word.
+  return plain.includes('\\') ? replaceIn(plain, withoutEscapes) : plain
+}
+
+/** Of the same length, so that places stay places. */
+function withoutEscapes(text: string): string {
+  return text.replace(/\\(?:[bfnrt]|u[0-9a-f]{4})/gi, (escape) => ' '.repeat(escape.length))
+}
+
+function replaceIn(text: string, seen: (folded: string) => string): string {
   const folded = fold(text)
-  const spans = findSecrets(folded.text)
+  const spans = findSecrets(seen(folded.text))
   if (spans.length === 0) return text
   const pieces: string[] = []
   let copied = 0

@@ -75,6 +75,8 @@ export abstract class TmsCommand extends Command {
   private code: ExitCode = exit.done
   private failure: TmsError | undefined
   private working: Progress | undefined
+  /** Takes the rejections that nobody waits for; null: they end the command. */
+  private stray: ((thrown: unknown) => void) | null = null
   /** It runs until it is stopped: then a signal is its end and no mishap. */
   private serves = false
 
@@ -207,6 +209,11 @@ export abstract class TmsCommand extends Command {
     })
   }
 
+  /** For commands that run other people's code: a promise that it lets fall is handed to `take`, and the work goes on. */
+  protected takeStrays(take: (thrown: unknown) => void): void {
+    this.stray = take
+  }
+
   /** For commands that choose their database themselves; closed when the command ends. */
   protected async openDatabase(connection: Connection): Promise<Driver> {
     const { openDriver } = await import('../drivers/open.ts')
@@ -261,7 +268,7 @@ export abstract class TmsCommand extends Command {
 
   /** Runs the command to its end and tells the exit code. Nothing it wrote is lost when the process ends then. */
   async execute(): Promise<ExitCode> {
-    const crash = watchCrashes()
+    const crash = watchCrashes(() => this.stray)
     try {
       await Promise.race([this.run(), this.interruption.graceOver, crash.happened])
     } catch (thrown) {
@@ -435,17 +442,18 @@ function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 }
 
 /** Errors thrown where nobody waits, by a socket or a timer: bugs, but with the same end as any other. */
-function watchCrashes() {
+function watchCrashes(stray: () => ((thrown: unknown) => void) | null) {
   let report: (thrown: unknown) => void = () => undefined
   const happened = new Promise<never>((_, reject) => (report = reject))
   happened.catch(() => undefined)
+  const fallen = (thrown: unknown) => (stray() ?? report)(thrown)
   process.on('uncaughtException', report)
-  process.on('unhandledRejection', report)
+  process.on('unhandledRejection', fallen)
   return {
     happened,
     stop() {
       process.off('uncaughtException', report)
-      process.off('unhandledRejection', report)
+      process.off('unhandledRejection', fallen)
     },
   }
 }

@@ -1,5 +1,6 @@
 import { exit, TmsError, type Problem } from '../errors.ts'
 import { fileProblem } from '../files.ts'
+import { redactText } from '../redaction/redact.ts'
 import { redact } from './redact.ts'
 import { interrupted } from './signals.ts'
 
@@ -16,7 +17,8 @@ export function asTmsError(thrown: unknown, rerun: string): TmsError {
   return new TmsError(
     {
       code: 'BUG',
-      what: `This is a bug in tms: ${thrown instanceof Error ? thrown.message : String(thrown)}`,
+      // Nobody knows whose words these are: an agent's, too.
+      what: `This is a bug in tms: ${redactText(thrown instanceof Error ? thrown.message : String(thrown))}`,
       why: 'An error reached the command line that no part of tms expects.',
       next: [`TMS_DEBUG=1 ${rerun}`],
     },

@@ -12,6 +12,14 @@ function expectGone(output: string, { secret }: Planted): void {
   if (digits.length >= 7 && /^[\d +().-]+$/.test(secret)) expect(output.replace(/\D/g, '')).not.toContain(digits)
 }
 
+/** As most languages but this one write it. */
+function asciiJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[^\x00-\x7f]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
 const sentence = fc
   .array(fc.constantFrom('load', 'was', 'sent', 'to', 'carrier', 'failed:', 'because', 'of', 'Ünïcode', '—'), {
     maxLength: 6,
@@ -26,6 +34,20 @@ describe('a secret', () => {
   test('is nowhere in a redacted text, whatever stands around it', () => {
     fc.assert(
       fc.property(text, ({ planted: it, text: given }) => expectGone(redactText(given), it)),
+      runs,
+    )
+  })
+
+  test('is nowhere in a redacted text, when it begins or ends a line of JSON inside of JSON', () => {
+    const gap = fc.constantFrom('\n', '\t', '\r\n', '\u2028', 'é')
+    const depth = fc.integer({ min: 1, max: 3 })
+    fc.assert(
+      fc.property(planted, gap, depth, (it, around, levels) => {
+        let given = `a${around}${it.text}${around}b`
+        for (let level = 0; level < levels; level++) given = asciiJson({ body: given })
+        fc.pre(given.includes(it.secret))
+        expect(redactText(given)).not.toContain(it.secret)
+      }),
       runs,
     )
   })

@@ -359,6 +359,18 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(await workers()).toEqual([])
   }, 60_000)
 
+  test('an error that an agent lets fall is a line of the log without secrets, and the work goes on', async () => {
+    const running = await working(world, ['agents', 'start', '--grace', '0'])
+    const ids = await enqueue('float')
+    await completed(ids)
+    await completed(await enqueue('quick'))
+    running.child.kill('SIGTERM')
+    const { code, stdout, stderr } = await running.ended
+    expect(stdout + stderr).not.toMatch(/sk_live|jane/)
+    expect(stderr).toContain('the carrier refused')
+    expect(code).toBe(143)
+  }, 60_000)
+
   if (name === 'postgres') {
     test('goes on when the database was away', async () => {
       // A call that finds nobody is tried again until its time is up; the worker hears of it then.

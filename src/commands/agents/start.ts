@@ -63,6 +63,7 @@ export default class AgentsStart extends TmsCommand {
       clock: () => new Date(),
       write: (entry) => (flags.json ? this.line(logView, entry) : this.note(logLine(entry))),
     })
+    this.takeStrays((error) => log.error('an agent let an error fall that nobody waits for', { error }))
     const fleet = await openFleet({
       driver,
       folders: [flags.agents === undefined ? values.agents : resolve(flags.agents)],
