@@ -317,7 +317,7 @@ function plainFields(walk: Walk, fields: readonly Field[], field: FieldKind | nu
     const times = (taken.get(safe) ?? 0) + 1
     taken.set(safe, times)
     // Two keys that were two addresses stay two keys.
-    result.set(times === 1 ? safe : `${safe} (${times})`, json)
+    result.set(times === 1 ? safe : `(${times}) ${safe}`, json)
   }
   if (fields.length > most) result.set('[cut]', `${fields.length - most} fields`)
   return Object.fromEntries(result)
