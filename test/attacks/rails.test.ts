@@ -563,7 +563,8 @@ describe('apply', () => {
     const { outcomes } = await ask(raw, 'tasks_finish', { worker, rest })
     await raw.query('reset tms.acting')
     expect(outcomes).toEqual({ [a]: 'completed', [b]: 'completed' })
-    const rows = await arena.sql(`select task_id::text as id, note from app.effects`)
+    // By task: tenants come in the order of their ids, and within a task in the order of its calls.
+    const rows = await arena.sql(`select task_id::text as id, note from app.effects order by task_id, ctid`)
     expect(rows.map((row) => `${String(row['id'])} ${String(row['note'])}`)).toEqual([
       `${a} true`,
       `${a} false`,

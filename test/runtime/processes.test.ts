@@ -320,8 +320,10 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     const running = await working(world, [...startWords, '--workers=2'])
     await until('two workers are there', async () => (await workers()).length === 2, 20_000)
     running.child.kill('SIGKILL')
-    await until('one is left, whose lease runs out', async () => (await workers()).length === 1, 20_000)
-    expect((await workers())[0]?.pid).toBe(running.child.pid)
+    // The killed one may still have its lease, or not any more: the others have signed off, not timed out.
+    await until('the others have signed off', async () =>
+      (await workers()).every(({ pid }) => pid === running.child.pid),
+    )
   }, 60_000)
 
   test('Ctrl-C, which reaches all its processes, is one signal for each: all hand back', async () => {
