@@ -36,12 +36,9 @@ grant execute on function tms._acting() to tms_identity;
 create or replace function tms._held_companies() returns uuid[]
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  acting text := current_setting('tms.acting', true);
+  acting uuid := tms._acting();
 begin
-  if acting is not null and acting <> '' and pg_current_xact_id_if_assigned() is not null
-     and acting = tms._sealed(split_part(acting, '.', 1)) then
-    return array[split_part(acting, '.', 1)::uuid];
-  end if;
+  if acting is not null then return array[acting]; end if;
   return coalesce((
     select array_agg(distinct t.company_id)
       from tms.workers w join tms.agent_tasks t on t.worker_id = w.id and t.status = 'running'

@@ -15,7 +15,7 @@ begin
   end loop;
 
   -- belong to no tenant: reached through functions only, and those check the role
-  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal}'::text[] loop
+  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores}'::text[] loop
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
   end loop;
 
@@ -36,6 +36,9 @@ begin
   execute format('create policy member_read on tms.ledger_inbox for select to tms_owner using ((select tms._sees_all()) or %s)', mine);
   -- anybody's action and anybody's refusal is recorded
   create policy append on tms.ledger_inbox for insert to tms_owner with check (true);
+
+  -- of no tenant: whoever may call the functions
+  execute format('create policy member on tms.incidents to tms_owner using (company_id is null or (select tms._sees_all()) or %s) with check (company_id is null or (select tms._sees_all()) or %s)', mine, mine);
 
   -- the fleet's: machines that span tenants, and members. Not by the held task: that is looked up in these tables.
   foreach t in array '{tenant_state,spend,task_spend,agent_tasks,queues,agent_tasks_history,agent_runs,task_steps,task_effects,agent_logs,agent_metrics,dead_letter_queue,replay_runs,outbox_events,outbox_keys,outbox_deliveries}'::text[] loop

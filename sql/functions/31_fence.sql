@@ -113,14 +113,13 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   began timestamptz := clock_timestamp();
   waiting text[];
-  pids integer[];
   waited jsonb := '[]';
   ended jsonb := '[]';
   victim record;
   done boolean;
   pause double precision := 0.001;
 begin
-  select array_agg(h.holder), coalesce(array_agg(h.pid) filter (where h.pid is not null), '{}') into waiting, pids from tms._gate_holders(gate) h;
+  select array_agg(h.holder) into waiting from tms._gate_holders(gate) h;
   if waiting is null then
     return jsonb_build_object('fenced', true, 'ms', round(extract(epoch from clock_timestamp() - began) * 1000, 3),
       'waited_for', 0, 'terminated', '[]'::jsonb, 'survivors', '[]'::jsonb);

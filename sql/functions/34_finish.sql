@@ -12,16 +12,6 @@ language sql volatile as $$
   select least(cap_ms, base_ms * pg_catalog.power(2, least(attempt - 1, 30))) * (0.5 + pg_catalog.random() / 2) * interval '1 millisecond'
 $$;
 
--- Functions that `apply` may call: the owner's rights, so that they don't run with ours; not one of ours; one jsonb in.
-create or replace function tms._applicable(fn text) returns regprocedure
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select p.oid::regprocedure from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-   where n.nspname = split_part(fn, '.', 1) and p.proname = split_part(fn, '.', 2) and p.prosecdef and p.prokind = 'f'
-     and p.pronargs = 1 and p.proargtypes[0] = 'jsonb'::regtype
-     and not pg_has_role(p.proowner, 'tms_owner', 'member') and not pg_has_role(p.proowner, 'tms_identity', 'member')
-     and n.nspname not in ('tms', 'pg_catalog', 'information_schema')
-$$;
-
 -- A superuser is a member of every role, so on the embedded database the owner is compared by name instead.
 create or replace function tms._apply(fn text, args jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$

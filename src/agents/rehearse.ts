@@ -58,7 +58,6 @@ export async function runForTest(
       traceparent: null,
       timeoutMs: 60_000,
       steps: options.steps ?? null,
-      claimedAt: 0,
     },
     known,
     new AbortController(),

@@ -1,6 +1,12 @@
 import * as z from 'zod'
 import { doorContract } from './contract/door.ts'
+import { evidenceContract } from './contract/evidence.ts'
 import { fleetContract } from './contract/fleet.ts'
+import { incidentsContract } from './contract/incidents.ts'
+import { invariantsContract } from './contract/invariants.ts'
+import { ledgerContract } from './contract/ledger.ts'
+import { postureContract } from './contract/posture.ts'
+import { securityContract } from './contract/security.ts'
 import { json, scope, timestamp, uuid, wideInteger, write, type Entry } from './contract/values.ts'
 
 /**
@@ -446,6 +452,16 @@ export const contract = {
 
   ...fleetContract,
   ...doorContract,
+
+  // -- proof
+  ...ledgerContract,
+  ...evidenceContract,
+  ...postureContract,
+
+  // -- when things go wrong
+  ...incidentsContract,
+  ...invariantsContract,
+  ...securityContract,
 
   // -- signals, for drivers without push
   signals: {

@@ -20,7 +20,6 @@ export type Held = {
   readonly traceparent: string | null
   readonly timeoutMs: number
   readonly steps: Readonly<Record<string, unknown>> | null
-  readonly claimedAt: number
 }
 
 /** What the context needs of the world. */

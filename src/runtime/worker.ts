@@ -286,7 +286,6 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   }
 
   function take({ tasks, kinds, steps }: Pick<Contract['tasks_claim']['result'], 'tasks' | 'kinds' | 'steps'>): void {
-    const claimedAt = now()
     for (const [id, claimed, attemptNumber, place, payload, traceparent] of tasks) {
       const kind = kinds[place]
       if (kind === undefined) continue
@@ -304,7 +303,6 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         traceparent,
         timeoutMs,
         steps: steps[id] ?? null,
-        claimedAt,
       })
     }
   }

@@ -6,6 +6,13 @@ import { granted as orThrow } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import { loadCatalogue, parseCatalogue } from '../../src/flags/catalogue.ts'
 import { policy } from '../fleet/fleet.ts'
+import type { Attempt, Work } from './attempts/attempt.ts'
+import { evidenceAttempts } from './attempts/evidence.ts'
+import { incidentsAttempts } from './attempts/incidents.ts'
+import { invariantsAttempts } from './attempts/invariants.ts'
+import { ledgerAttempts } from './attempts/ledger.ts'
+import { postureAttempts } from './attempts/posture.ts'
+import { securityAttempts } from './attempts/security.ts'
 import { granted, humanRoles, isTenantRole, portalAccess, portals, serviceAccounts, type Reach } from './roles.ts'
 import { subjects, type Subject } from './subjects.ts'
 
@@ -19,23 +26,6 @@ const catalogue = parseCatalogue(
 ${portals.map((key) => `  portal.${key}.enabled: { type: boolean, default: true, safe: false, owner: x, description: x }`).join('\n')}
 `,
 )
-
-/** Rows of tenant acme that the fleet's functions are tried on. */
-type Work = {
-  /** Parked, of walk.careful and of finance.pay. */
-  readonly careful: string
-  readonly payment: string
-  readonly letter: string
-  readonly delivery: string
-}
-
-type Attempt = {
-  readonly fn: ContractFunction
-  readonly subject?: string
-  readonly args: (work: Work) => Record<string, unknown>
-  /** What a super_admin does after a walk in which it was granted, so that the next one finds the fleet running. */
-  readonly undo?: (operator: Driver) => Promise<unknown>
-}
 
 const policies = [
   policy('walk'),
@@ -140,6 +130,13 @@ const attempts: readonly Attempt[] = [
     }),
   },
   { fn: 'door_knock', args: () => ({ address: '127.0.0.1' }) },
+
+  ...ledgerAttempts,
+  ...evidenceAttempts,
+  ...postureAttempts,
+  ...incidentsAttempts,
+  ...invariantsAttempts,
+  ...securityAttempts,
 
   { fn: 'fence_halt', args: () => ({ why: 'the walk', grace_ms: 0 }), undo: resumed },
   { fn: 'fence_certificate', args: () => ({ halt: '1' }) },

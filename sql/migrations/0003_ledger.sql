@@ -1,0 +1,3 @@
+-- The sealed ledger: order, chain, Merkle tree, checkpoints, and the keys that sign.
+
+set local role tms_owner;

@@ -1,0 +1,3 @@
+-- Posture: probes, what was seen, what was done about it.
+
+set local role tms_owner;

@@ -1,0 +1,3 @@
+-- What attackers try, counted; sources that are shut out for a while.
+
+set local role tms_owner;
