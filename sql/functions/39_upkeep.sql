@@ -13,7 +13,7 @@ $$;
 
 -- Folds runs into metrics: those of transactions that ended, between the last horizon and this one.
 create or replace function tms._roll_up(most integer) returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   low bigint;
   high bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
@@ -124,8 +124,10 @@ grant execute on function tms.upkeep(jsonb) to tms_caller;
 
 -- Success, latency and cost over a span, from the metrics and from what is not folded in yet. p95 comes from summed buckets, never
 -- from p95s; its error is a bucket's width.
+-- What isn't folded yet is found by the block ranges of xid. A planner without fresh statistics would read every run instead: 1.1 s
+-- with 10 million.
 create or replace function tms.agents_metrics(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   c tms.call := tms._begin('agents_metrics', args, '{tenant,agent,from,to}', 'slo.read');
   visible uuid[] := tms._allowed('slo.read');

@@ -225,7 +225,11 @@ async function copy(client: pg.Client, table: string, text: string): Promise<voi
 /** Refusals that a fence, or the crowd itself, may give. Anything else is worth a look. */
 const expected = new Set(['TM423', '40001', '40P01', '55P03', '25P02', '57P01', 'TM400'])
 
-export function startStorm(arena: Arena, list: readonly Attack[], clients: number): Storm {
+export function startStorm(
+  arena: Pick<Arena, 'workerUrl' | 'unknownUrl'>,
+  list: readonly Attack[],
+  clients: number,
+): Storm {
   let stopping = false
   const counts: Record<string, { accepted: number; refused: number; cut: number; odd: string[] }> = {}
   const loops = Array.from({ length: clients }, async (_, i) => {
