@@ -79,7 +79,7 @@ export function checkPagerduty(
   const needsSummary = path === '/v2/change/enqueue' || action === 'trigger'
   if (needsSummary) {
     if (text('summary') === '') return invalid("'payload.summary' is missing or blank")
-    if ([...text('summary')].length > 1024) return invalid("'payload.summary' is longer than 1024 characters")
+    if (Array.from(text('summary')).length > 1024) return invalid("'payload.summary' is longer than 1024 characters")
     if (!text('summary').isWellFormed()) return invalid("'payload.summary' is no text")
     if (about.timestamp !== undefined && Number.isNaN(Date.parse(text('timestamp'))))
       return invalid("'payload.timestamp' is invalid")
@@ -89,7 +89,7 @@ export function checkPagerduty(
   const one = { routingKey: routing, action: String(action), summary: text('summary'), severity: text('severity') }
   if (path === '/v2/change/enqueue') return { event: { ...one, dedupKey: '' }, change: true }
   if (!['trigger', 'acknowledge', 'resolve'].includes(String(action))) return invalid("'event_action' is invalid")
-  if (dedup !== undefined && (typeof dedup !== 'string' || dedup.length < 1 || [...dedup].length > 255))
+  if (dedup !== undefined && (typeof dedup !== 'string' || dedup.length < 1 || Array.from(dedup).length > 255))
     return invalid("'dedup_key' is invalid")
   if (action !== 'trigger' && dedup === undefined) return invalid("'dedup_key' is missing")
   if (action === 'trigger') {
