@@ -13,6 +13,11 @@ export type Refused = {
 export type CallOptions = {
   /** Gives up waiting. What the database already started may still commit; the request id makes asking again safe. */
   readonly signal?: AbortSignal
+  /**
+   * The server shall end this call after so long, when that is sooner than for all calls. Only where a driver can tell the
+   * server: through PostgREST the function's own limit holds, and the embedded database knows one limit for everything.
+   */
+  readonly timeoutMs?: number
 }
 
 /** What may be listened to. A signal says "look again" and carries nothing: any login can listen. */

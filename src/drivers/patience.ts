@@ -2,7 +2,12 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as pause } from 'node:timers/promises'
 
 /** How long to go on, in `performance.now()`: a clock that is set back must not make a call last for ever. */
-export type Limits = { readonly deadline: number; readonly signal?: AbortSignal | undefined }
+export type Limits = {
+  readonly deadline: number
+  readonly signal?: AbortSignal | undefined
+  /** What the server is told for this call alone. */
+  readonly serverMs?: number | undefined
+}
 
 export class TimeUp extends Error {
   override readonly name = 'TimeUp'

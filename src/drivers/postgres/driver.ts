@@ -47,7 +47,7 @@ export async function openPostgres(connection: PostgresConnection): Promise<Driv
       // What a replica refuses, the primary may have allowed a second ago; and only there the refusal is recorded.
       if (answer && !('refused' in answer)) return answer
     }
-    const waiting = { ...limits, deadline: limits.deadline + graceMs }
+    const waiting = { ...limits, deadline: limits.deadline + graceMs, serverMs: options?.timeoutMs }
     const text = await patiently(primary, fn, limits, () => primary.call(fn, body, waiting))
     return parseAnswer(fn, typeof text === 'string' ? JSON.parse(text) : null)
   }

@@ -138,9 +138,13 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
   }
 
   const run = async (session: pg.PoolClient, statement: pg.QueryConfig, limits: Limits) => {
-    if (!session.pipeline) return (await session.query<Record<string, unknown>>(statement)).rows[0]
+    const { serverMs = times.callMs } = limits
+    if (!session.pipeline) {
+      const ask = async () => (await session.query<Record<string, unknown>>(statement)).rows[0]
+      return serverMs < times.callMs ? within(session, serverMs, ask) : ask()
+    }
     // One round trip: the four are sent at once, and the pooler keeps them on one session.
-    const limit = Math.max(1, Math.ceil(Math.min(times.callMs, timeLeft(limits))))
+    const limit = Math.max(1, Math.ceil(Math.min(times.callMs, serverMs, timeLeft(limits))))
     const sent = [
       session.query('begin'),
       session.query(`set local statement_timeout = ${limit}`),
@@ -194,6 +198,20 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
       for (const each of pools) void each.end()
       for (const socket of sockets) socket.destroy()
     },
+  }
+}
+
+/** With a time limit of its own, which ends with the transaction: the session goes back to the pool as it was. */
+async function within<T>(session: pg.PoolClient, limitMs: number, ask: () => Promise<T>): Promise<T> {
+  await session.query(`begin; set local statement_timeout = ${Math.max(1, Math.ceil(limitMs))}`)
+  try {
+    const answer = await ask()
+    await session.query('commit')
+    return answer
+  } catch (error) {
+    // The first error is the reason; a connection that is gone has undone everything by itself.
+    await session.query('rollback').catch(() => undefined)
+    throw error
   }
 }
 

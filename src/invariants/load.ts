@@ -1,0 +1,128 @@
+import { randomUUID } from 'node:crypto'
+import type { Contract } from '../drivers/contract.ts'
+import type { LoadedInvariant } from '../drivers/contract/invariants.ts'
+import type { Driver, RunSql } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import { problemLine } from '../policy-file.ts'
+import { building, prepareSchema, removal } from './build.ts'
+import { invariantNameRule } from './form.ts'
+import type { InvariantProblem, Invariants, ReadInvariant } from './read.ts'
+
+export type Loaded = Contract['invariants_load']['result'] & {
+  readonly problems: readonly InvariantProblem[]
+  /** Their functions aren't in the database: this connection takes no SQL. */
+  readonly pending: readonly string[]
+}
+
+/**
+ * Makes the database's invariants these, and no others. Their SQL goes in by the administrator's connection, as functions
+ * of roles that may do what the policy grants; what a connection that only calls can't put there stays pending, and
+ * unknown. A policy that is broken is loaded as broken: it is never green.
+ */
+export async function loadInvariants(driver: Driver, read: Invariants): Promise<Loaded> {
+  const { invariants: held } = granted(await driver.call('invariants_list', {}))
+  const queries = read.invariants.filter(({ loaded }) => loaded.kind === 'query')
+  const build = queries.filter(({ loaded }) => {
+    const there = held.find(({ invariant }) => invariant === loaded.invariant)
+    return !(
+      there?.fit === true &&
+      there.query_sha256 === loaded.query_sha256 &&
+      there.correction_sha256 === loaded.correction_sha256
+    )
+  })
+  const kept = new Set(queries.map(({ loaded }) => loaded.invariant))
+  const stale = held.filter(({ kind, invariant }) => kind !== 'own' && !kept.has(invariant))
+  const work = build.length + stale.length > 0
+  const failed =
+    work && driver.administration
+      ? await driver.administration.transaction((run) =>
+          construct(
+            run,
+            build,
+            stale.map(({ invariant }) => invariant),
+          ),
+        )
+      : []
+  const problems = [...read.problems, ...failed]
+  const done = granted(
+    await driver.call('invariants_load', { request_id: randomUUID(), invariants: entries(read, problems) }),
+  )
+  return { ...done, problems, pending: driver.administration ? [] : await unbuiltOnes(driver) }
+}
+
+async function unbuiltOnes(driver: Driver): Promise<readonly string[]> {
+  const { invariants } = granted(await driver.call('invariants_list', {}))
+  return invariants.filter(({ kind, fit }) => kind === 'query' && !fit).map(({ invariant }) => invariant)
+}
+
+/** Everything at once as a script, for an SQL console: what `loadInvariants` would run. */
+export function loadScript({ invariants }: Invariants): string {
+  const queries = invariants.filter(({ loaded }) => loaded.kind === 'query')
+  const ids = queries.map(({ loaded }) => loaded.invariant)
+  return ['begin', prepareSchema, removal(ids), ...queries.map(building), 'commit', ''].join(';\n')
+}
+
+async function construct(
+  run: RunSql,
+  build: readonly ReadInvariant[],
+  stale: readonly string[],
+): Promise<readonly InvariantProblem[]> {
+  await run(prepareSchema)
+  await run(removal([...stale, ...build.map(({ loaded }) => loaded.invariant)]))
+  const problems: InvariantProblem[] = []
+  for (const policy of build) {
+    await run('savepoint one_invariant')
+    try {
+      await run(building(policy))
+    } catch (error) {
+      if (!(error instanceof TmsError) || error.code !== 'INPUT_INVALID') throw error
+      await run('rollback to savepoint one_invariant')
+      problems.push({ ...policy.problemAt('query', error.message), invariant: policy.loaded.invariant })
+    }
+  }
+  return problems
+}
+
+function entries(read: Invariants, problems: readonly InvariantProblem[]): LoadedInvariant[] {
+  const broken = new Map(problems.toReversed().map((problem) => [problem.invariant, problemLine(problem)]))
+  const whole = read.invariants.filter(({ loaded }) => !broken.has(loaded.invariant)).map(({ loaded }) => loaded)
+  return [
+    ...whole,
+    // A file of which not even the name is right can't be told apart from others: whoever loads is told.
+    ...[...broken]
+      .filter(([invariant]) => invariantNameRule.test(invariant))
+      .map(([invariant, problem]): LoadedInvariant => {
+        const known = read.invariants.find(({ loaded }) => loaded.invariant === invariant)?.loaded
+        return {
+          ...(known ?? nothingKnown(invariant)),
+          ...unbuilt,
+          kind: 'broken',
+          check: null,
+          problem: problem.slice(0, 400),
+        }
+      }),
+  ]
+}
+
+const unbuilt = { query_sha256: null, correction_sha256: null, rows_per_scan: null, rows_per_violation: null }
+
+/** As bad as can be: what isn't known can't be taken for small. */
+function nothingKnown(invariant: string): LoadedInvariant {
+  return {
+    invariant,
+    kind: 'broken',
+    priority: 'P1',
+    title: 'its policy could not be read',
+    owner: 'unknown',
+    check: null,
+    every_ms: 300_000,
+    timeout_ms: 5_000,
+    escalate: 'later',
+    reads: [],
+    writes: [],
+    show: [],
+    ...unbuilt,
+    problem: null,
+  }
+}

@@ -1,0 +1,65 @@
+import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { loadInvariants, loadScript, type Loaded } from '../../src/invariants/load.ts'
+import { readInvariants, type Invariants } from '../../src/invariants/read.ts'
+import type { Subject } from '../contract/subjects.ts'
+import { root } from '../ui/process.ts'
+
+/** A database with the shop of examples/retail in it and its invariants loaded. */
+
+export const shopPolicies = join(root, 'examples/retail/policies')
+
+export type Shop = {
+  readonly subject: Subject
+  readonly operator: Driver
+  sql(text: string, parameters?: unknown[]): Promise<Record<string, unknown>[]>
+  /** As an administrator does it on this driver: by the command's own way, or with the script in an SQL console. */
+  load(read: Invariants): Promise<Loaded>
+  empty(): Promise<void>
+  stop(): Promise<void>
+}
+
+export async function openShop(subject: Subject): Promise<Shop> {
+  const operator = await subject.operator()
+  granted(
+    await operator.call('environment_init', {
+      request_id: randomUUID(),
+      environment: 'development',
+      override_token_sha256: 'ab'.repeat(32),
+      signing_key_fingerprint: null,
+    }),
+  )
+  const load: Shop['load'] = async (read) => {
+    if (operator.administration === undefined) await subject.sql(loadScript(read))
+    return loadInvariants(operator, read)
+  }
+  // The one owner of the embedded database is this driver: a second one would have to take its place.
+  const sql: Shop['sql'] = (text, parameters) =>
+    subject.name === 'embedded' && operator.administration
+      ? operator.administration.transaction(async (run) => [...(await run(text, parameters))])
+      : subject.sql(text, parameters)
+  const schema = await readFile(join(root, 'examples/retail/schema.sql'), 'utf8')
+  // As whoever pushed: the owner of the tables is who may grant on them.
+  if (operator.administration) await operator.administration.transaction((run) => run(schema))
+  else await sql(schema)
+  return {
+    subject,
+    operator,
+    sql,
+    load,
+    async empty() {
+      await sql(
+        'truncate retail.customers, retail.stock, retail.stock_movements, retail.sales, retail.sale_items, retail.invoices, retail.payments',
+      )
+    },
+    async stop() {
+      await operator.close()
+      await subject.stop()
+    },
+  }
+}
+
+export const readShop = (): Promise<Invariants> => readInvariants([shopPolicies])
