@@ -294,7 +294,8 @@ begin
   select * into range from tms._evidence_range(the_day, until, size);
   return jsonb_build_object(
     'day', to_char(the_day, 'YYYY-MM-DD'), 'from', tms._utc(low), 'until', tms._utc(until), 'as_of', tms._utc(as_of), 'over', as_of >= high,
-    'ledger', jsonb_build_object('from_seq', range.from_seq::text, 'tree_size', range.tree_size::text),
+    'ledger', jsonb_build_object('origin', tms._ledger_origin(), 'from_seq', range.from_seq::text, 'tree_size', range.tree_size::text,
+      'root_before', encode(tms._tree_hash(0, range.from_seq), 'base64'), 'root_after', encode(tms._tree_hash(0, range.tree_size), 'base64')),
     'runs', tms._evidence_runs(low, until),
     'outbox', tms._evidence_outbox(low, until, as_of),
     'queue', (select coalesce(jsonb_agg(jsonb_build_object('at', tms._utc(s.start), 'waiting', s.waiting::text, 'running', s.running::text, 'awaiting_approval', s.awaiting_approval::text) order by s.start), '[]')
