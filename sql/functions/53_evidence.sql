@@ -320,7 +320,7 @@ grant execute on function tms.evidence_facts(jsonb) to tms_caller;
 
 -- ---------------------------------------------------------------------------------------------- cut and store
 
--- Where a day stands, and what a builder needs to go on: who this database is, the last final pack before, the cut that isn't stored yet.
+-- Where a day (today, when none is named) stands, and what a builder needs to go on: who this database is, the last final pack before, the cut that isn't stored yet.
 create or replace function tms.evidence_state(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -332,14 +332,14 @@ declare
   cut tms.evidence_cuts;
 begin
   if c.answer is not null then return c.answer; end if;
-  the_day := tms._evidence_day(args);
+  the_day := case when args ? 'day' then tms._evidence_day(args) else (tms.now() at time zone 'UTC')::date end;
   select * into e from tms.environment;
   select * into before from tms.evidence_packs p where p.final and p.day < the_day order by p.day desc limit 1;
   select * into final from tms.evidence_packs p where p.final and p.day = the_day;
   select * into cut from tms.evidence_cuts x where x.day = the_day order by x.revision desc limit 1;
   if exists (select from tms.evidence_packs p where p.day = cut.day and p.revision = cut.revision) then cut := null; end if;
   return jsonb_build_object(
-    'now', tms._utc(tms.now()), 'today', to_char(tms.now() at time zone 'UTC', 'YYYY-MM-DD'), 'over', tms.now() >= (the_day + 1)::timestamp at time zone 'UTC',
+    'day', to_char(the_day, 'YYYY-MM-DD'), 'now', tms._utc(tms.now()), 'today', to_char(tms.now() at time zone 'UTC', 'YYYY-MM-DD'), 'over', tms.now() >= (the_day + 1)::timestamp at time zone 'UTC',
     'begun', tms._utc(e.initialised_at), 'first_day', to_char(e.initialised_at at time zone 'UTC', 'YYYY-MM-DD'),
     'database_id', e.database_id, 'environment', e.name,
     'final', final.revision,
@@ -357,8 +357,9 @@ begin
   return jsonb_build_object('revision', cut.revision, 'final', cut.final, 'as_of', tms._utc(cut.as_of), 'key', cut.key, 'verdict', cut.verdict, 'cut_at', tms._utc(cut.cut_at),
     'manifest', cut.manifest, 'files', cut.files,
     -- null until it is sealed
-    'seq', (select l.seq::text from tms.ledger l where l.inbox_id = cut.inbox_id),
-    'body', (select i.body from tms.ledger_inbox i where i.id = cut.inbox_id));
+    'row', (select jsonb_build_object('seq', l.seq::text, 'body', i.body,
+              'line', tms._ledger_line(l.seq, l.prev_hash, tms._ledger_rest(i.id, i.at, i.who, i.credential, i.role, i.fn, i.action, i.outcome, i.company_id, i.subject, i.why, i.trace_id, i.body_sha256)))
+              from tms.ledger l join tms.ledger_inbox i on i.id = l.inbox_id where l.inbox_id = cut.inbox_id));
 end
 $$;
 
@@ -461,7 +462,7 @@ begin
    where x.day = tms._evidence_day(args) and (not args ? 'revision' or x.revision = (args ->> 'revision')::integer) order by x.revision desc limit 1;
   return jsonb_build_object('pack', case when p.day is not null then jsonb_build_object(
     'day', to_char(p.day, 'YYYY-MM-DD'), 'revision', p.revision, 'final', p.final, 'as_of', tms._utc(p.as_of), 'verdict', p.verdict,
-    'manifest_sha256', p.manifest_sha256, 'sums_sha256', p.sums_sha256, 'files', p.files, 'signature', p.signature) end);
+    'manifest_sha256', p.manifest_sha256, 'key', (select x.key from tms.evidence_cuts x where x.day = p.day and x.revision = p.revision), 'sums_sha256', p.sums_sha256, 'files', p.files, 'signature', p.signature) end);
 end
 $$;
 grant execute on function tms.evidence_pack(jsonb) to tms_caller;

@@ -17,10 +17,8 @@ const cut = z.object({
   verdict,
   manifest: z.string(),
   files,
-  /** Its row's place in the ledger; null until it is sealed. */
-  seq: wideInteger.nullable(),
-  /** What that row holds, as it is hashed. */
-  body: z.string(),
+  /** Its row in the ledger: its line and its body, as they are hashed. Null until it is sealed. */
+  row: z.object({ seq: wideInteger, line: z.string(), body: z.string() }).nullable(),
 })
 
 const quarter = { at: timestamp }
@@ -166,8 +164,10 @@ export const evidenceContract = {
   evidence_state: {
     operation: 'evidence.build',
     reads: 'primary',
-    args: z.strictObject({ day }),
+    /** Without a day: today, as the database knows it. */
+    args: z.strictObject({ day: day.optional() }),
     result: z.object({
+      day,
       now: timestamp,
       today: day,
       over: z.boolean(),
@@ -222,6 +222,7 @@ export const evidenceContract = {
           as_of: timestamp,
           verdict,
           manifest_sha256: sha256,
+          key: sha256,
           sums_sha256: sha256,
           files,
           /** SHA256SUMS.sig in base64. */
