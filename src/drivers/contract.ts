@@ -427,29 +427,6 @@ export const contract = {
     result: z.object({ added: z.array(z.string()), changed: z.array(z.string()), removed: z.array(z.string()) }),
   },
 
-  // -- ledger
-  ledger_tail: {
-    operation: 'audit.read',
-    reads: 'replica',
-    args: z.strictObject({ ...scope, limit: z.int(), before: wideInteger.optional() }),
-    result: z.object({
-      rows: z.array(
-        z.object({
-          id: wideInteger,
-          at: timestamp,
-          who: z.string(),
-          role: z.string(),
-          action: z.string(),
-          outcome: z.string(),
-          tenant: z.string().nullable(),
-          subject: z.string(),
-          why: z.string(),
-          body_sha256: z.string(),
-        }),
-      ),
-    }),
-  },
-
   ...fleetContract,
   ...doorContract,
 

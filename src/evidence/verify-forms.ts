@@ -1,0 +1,251 @@
+import * as z from 'zod'
+import { fromBase64, fromDecimal, ProofError, sha256Hex, toBase64 } from '../proof/bytes.ts'
+import { canonicalFile, parseCanonicalFile, type Canonical } from '../proof/canonical.ts'
+import { publicHalf, verifySignature, type PublicHalf } from '../proof/ed25519.ts'
+
+/** The forms that a verifier reads. Each has one spelling; whatever differs from it by a byte is refused. */
+
+const digest = z.string().regex(/^[0-9a-f]{64}$/)
+/** One width, so that the order of texts is the order of times. */
+const instant = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
+const day = z.string().refine(isDay, 'is no day')
+
+export const dayPattern = /^\d{4}-\d\d-\d\d$/
+
+export function isDay(text: string): boolean {
+  if (!dayPattern.test(text)) return false
+  const time = Date.parse(`${text}T00:00:00Z`)
+  return !Number.isNaN(time) && new Date(time).toISOString().slice(0, 10) === text
+}
+
+export function dayAfter(text: string, days = 1): string {
+  return new Date(Date.parse(`${text}T00:00:00Z`) + days * 86_400_000).toISOString().slice(0, 10)
+}
+
+// ---- the files of a pack
+
+/** What isn't a fact: SHA256SUMS covers it, manifest.json doesn't name it. */
+export const carriers = [
+  'index.html',
+  'manifest.json',
+  'attestation.sigstore.json',
+  'checkpoint.txt',
+  'inclusion.tlog-proof',
+  'consistency.txt',
+  'manifest-row.txt',
+  'keys.json',
+  'VERIFY.sh',
+] as const
+
+/** The facts that every pack has. */
+export const facts = [
+  'flags.json',
+  'slo_snapshot.json',
+  'outbox_lag.json',
+  'audit_digest.json',
+  'controls.json',
+  'alerts.sql.out',
+  'trace-sample.txt',
+] as const
+
+// ---- manifest.json
+
+const manifestShape = z.strictObject({
+  type: z.literal('tms-manifest-v1'),
+  day,
+  revision: z.int().min(1),
+  final: z.boolean(),
+  as_of: instant,
+  database: z.strictObject({
+    origin: z.string().min(1),
+    environment: z.string(),
+    name: z.string().optional(),
+  }),
+  verdict: z.enum(['green', 'red', 'unknown']),
+  previous: z.strictObject({ day, manifest_sha256: digest }).nullable(),
+  ledger: z.strictObject({ from_seq: z.int().min(0), tree_size: z.int().min(0) }),
+  files: z.record(z.string(), digest),
+  key: digest,
+})
+
+export type Manifest = z.infer<typeof manifestShape>
+
+export function parseManifest(text: string): Manifest {
+  return shaped(manifestShape, parseCanonicalFile(text))
+}
+
+// ---- keys.json
+
+const keyShape = z.strictObject({
+  fingerprint: digest,
+  public_pem: z.string(),
+  not_before: instant,
+  not_after: instant,
+  introduced_by: digest.nullable(),
+  /** Base64: the older key's signature over `introductionOf` this one. */
+  introduction: z.string().nullable(),
+  state: z.enum(['valid', 'retired', 'revoked']),
+  revoked_at: instant.nullable(),
+})
+
+export type KeyEntry = z.infer<typeof keyShape> & { readonly half: PublicHalf }
+
+const keysShape = z.strictObject({ type: z.literal('tms-keys-v1'), keys: z.array(keyShape).min(1).max(1000) })
+
+/** The keys as a pack tells of them. That a fingerprint is its key's, is checked; who to believe, isn't. */
+export function parseKeys(text: string): readonly KeyEntry[] {
+  const { keys } = shaped(keysShape, parseCanonicalFile(text))
+  const seen = new Set<string>()
+  return keys.map((entry) => {
+    const half = publicHalf(entry.public_pem)
+    if (half.fingerprint !== entry.fingerprint) {
+      throw new ProofError(`the key called ${short(entry.fingerprint)} is ${short(half.fingerprint)}`)
+    }
+    if (half.publicKeyPem !== entry.public_pem) {
+      throw new ProofError(`the PEM of ${short(entry.fingerprint)} isn't its one spelling`)
+    }
+    if (seen.has(entry.fingerprint)) throw new ProofError(`the key ${short(entry.fingerprint)} is there twice`)
+    seen.add(entry.fingerprint)
+    return { ...entry, half }
+  })
+}
+
+/** What the older key signs to introduce a newer one. */
+function introductionOf({ fingerprint, not_after, not_before, public_pem }: KeyEntry): string {
+  return canonicalFile({ fingerprint, not_after, not_before, public_pem, type: 'tms-key-v1' }).slice(0, -1)
+}
+
+export function isIntroducedBy(entry: KeyEntry, older: PublicHalf): boolean {
+  if (entry.introduced_by !== older.fingerprint || entry.introduction === null) return false
+  try {
+    return verifySignature(older, Buffer.from(introductionOf(entry)), fromBase64(entry.introduction, 64))
+  } catch (error) {
+    if (error instanceof ProofError) return false
+    throw error
+  }
+}
+
+// ---- manifest-row.txt
+
+export type ManifestRow = {
+  readonly seq: number
+  readonly line: string
+  readonly at: string
+  readonly subject_sha256: string
+  readonly action: string
+  readonly outcome: string
+  readonly body: { readonly day: string; readonly manifest_sha256: string; readonly revision: number }
+}
+
+const rowBody = z.strictObject({ day, manifest_sha256: digest, revision: z.int() })
+
+/** The ledger's line of the row that holds the manifest's digest, and the row's body. */
+export function parseManifestRow(text: string): ManifestRow {
+  // By number, not at the first empty line: a row of no tenant has an empty field.
+  const [fields, [empty, body, end, ...more]] = splitAt(text.split('\n'), 16)
+  if (fields.length !== 16 || empty !== '' || body === undefined || end !== '' || more.length > 0) {
+    throw new ProofError('it is not the 16 fields of a line of the ledger, an empty line and a body')
+  }
+  const line = fields.join('\n')
+  const [type, seq, , , at, , , , , action, outcome] = fields
+  const [subject_sha256 = '', , , body_sha256] = fields.slice(12)
+  if (type !== 'tms-ledger-v1') throw new ProofError('it is no line of tms-ledger-v1')
+  if (sha256Hex(body) !== body_sha256) throw new ProofError('the body is not the one whose digest the line holds')
+  return {
+    seq: fromDecimal(seq ?? ''),
+    line,
+    at: at ?? '',
+    subject_sha256,
+    action: action ?? '',
+    outcome: outcome ?? '',
+    body: shaped(rowBody, parsedJson(body)),
+  }
+}
+
+function splitAt(lines: readonly string[], at: number): readonly [readonly string[], readonly string[]] {
+  return [lines.slice(0, at), lines.slice(at)]
+}
+
+function parsedJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new ProofError('the body is no JSON', { cause: error })
+  }
+}
+
+// ---- consistency.txt
+
+export type Consistency = {
+  readonly origin: string
+  readonly from: { readonly size: number; readonly root: Uint8Array }
+  readonly to: { readonly size: number; readonly root: Uint8Array }
+  readonly hashes: readonly Uint8Array[]
+}
+
+const consistencyHeader = 'tms-consistency-v1'
+
+export function formatConsistency({ origin, from, to, hashes }: Consistency): string {
+  return [consistencyHeader, origin, treeLine(from), treeLine(to), ...hashes.map(toBase64), ''].join('\n')
+}
+
+export function parseConsistency(text: string): Consistency {
+  if (!text.endsWith('\n')) throw new ProofError('its last line has no end')
+  const [header, origin = '', from = '', to = '', ...hashes] = text.slice(0, -1).split('\n')
+  if (header !== consistencyHeader) throw new ProofError(`its first line is not ${consistencyHeader}`)
+  if (hashes.length > 130) throw new ProofError('it has too many hashes')
+  const parsed = {
+    origin,
+    from: parseTree(from),
+    to: parseTree(to),
+    hashes: hashes.map((hash) => fromBase64(hash, 32)),
+  }
+  if (parsed.from.size > parsed.to.size) throw new ProofError('it leads from a larger tree to a smaller one')
+  return parsed
+}
+
+function treeLine({ size, root }: Consistency['from']): string {
+  return `${size} ${toBase64(root)}`
+}
+
+function parseTree(line: string): Consistency['from'] {
+  const [size = '', root = '', more] = line.split(' ')
+  if (more !== undefined) throw new ProofError('a size and a root stand on a line, nothing else')
+  return { size: fromDecimal(size), root: fromBase64(root, 32) }
+}
+
+// ---- tombstones
+
+export const tombstonePayloadType = 'application/vnd.tms.tombstone.v1+json'
+
+const tombstoneShape = z.strictObject({
+  type: z.literal('tms-tombstone-v1'),
+  day,
+  manifest_sha256: digest,
+  sums_sha256: digest,
+  previous_manifest_sha256: digest.nullable(),
+  checkpoint_size: z.int().min(0),
+  checkpoint_root: z.string(),
+  expired_at: instant,
+  reason: z.string(),
+})
+
+export type Tombstone = z.infer<typeof tombstoneShape>
+
+export function readTombstone(payload: Canonical): Tombstone {
+  return shaped(tombstoneShape, payload)
+}
+
+// ---- parts
+
+function shaped<T>(shape: z.ZodType<T>, value: unknown): T {
+  const parsed = shape.safeParse(value)
+  if (parsed.success) return parsed.data
+  const { path, message } = parsed.error.issues[0] ?? { path: [], message: 'it has another form' }
+  throw new ProofError([path.join('.'), message].filter(Boolean).join(': '))
+}
+
+/** So much of a fingerprint or digest as a person compares. */
+export function short(text: string): string {
+  return text.length > 16 ? `${text.slice(0, 16)}…` : text
+}

@@ -1,0 +1,333 @@
+import { renameSync, rmSync, symlinkSync, writeFileSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { parseConsistency } from '../../src/evidence/verify-forms.ts'
+import { daysSource, folderSource } from '../../src/evidence/verify-source.ts'
+import { verifyEvidence, type Verification, type VerifyOptions } from '../../src/evidence/verify.ts'
+import { sha256Hex } from '../../src/proof/bytes.ts'
+import { cosign } from '../../src/proof/note.ts'
+import {
+  addRow,
+  checkpointNote,
+  flipped,
+  nextPack,
+  packsOf,
+  proofBetween,
+  seal,
+  startChain,
+  startLedger,
+  testKey,
+  tombstoneOf,
+  writeDays,
+  type Chain,
+  type Pack,
+  type TestKey,
+} from './fixture.ts'
+
+async function fiveDays(): Promise<{ key: TestKey; chain: Chain; packs: Pack[]; folder: string }> {
+  const key = testKey()
+  const chain = startChain(key)
+  const packs = await packsOf(chain, '2026-10-01', 5, key)
+  return { key, chain, packs, folder: writeDays(packs) }
+}
+
+async function outside(chain: Chain, key: TestKey, since: string | null = null) {
+  return { name: 'kept.txt', note: await checkpointNote(chain.ledger, key), since }
+}
+
+async function verify(folder: string, options: VerifyOptions): Promise<Verification> {
+  return verifyEvidence(await daysSource(folder), options)
+}
+
+/** What is wrong, one line each. */
+function places({ broken }: Verification): string[] {
+  return broken.map(({ day, file, what }) => `${day ?? '-'} ${file}: ${what}`)
+}
+
+test('days that nobody touched are verified under the key and the checkpoint from outside', async () => {
+  const { key, chain, folder } = await fiveDays()
+  const found = await verify(folder, { keys: [key], checkpoint: await outside(chain, key) })
+  expect(places(found)).toEqual([])
+  expect(found.verdict).toBe('verified')
+  expect(found.days.map(({ day, verdict }) => `${day} ${verdict}`)).toEqual([
+    '2026-10-01 verified',
+    '2026-10-02 verified',
+    '2026-10-03 verified',
+    '2026-10-04 verified',
+    '2026-10-05 verified',
+  ])
+})
+
+test('without a key, or without a checkpoint, they are unanchored and it says why', async () => {
+  const { key, folder } = await fiveDays()
+  const noCheckpoint = await verify(folder, { keys: [key] })
+  expect(noCheckpoint.verdict).toBe('unanchored')
+  expect(noCheckpoint.unanchored.join()).toContain('--checkpoint')
+  const nothing = await verify(folder, { keys: [] })
+  expect(nothing.verdict).toBe('unanchored')
+  expect(nothing.unanchored.join()).toContain('--key')
+})
+
+test('a checkpoint older than the newest days anchors those it holds, and only those', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const size = packs[2]?.checkpointSize ?? 0
+  const checkpoint = { name: 'kept.txt', note: await checkpointNote(chain.ledger, key, size), since: null }
+  const found = await verify(folder, { keys: [key], checkpoint })
+  expect(found.days.map(({ verdict }) => verdict)).toEqual([
+    'verified',
+    'verified',
+    'verified',
+    'unanchored',
+    'unanchored',
+  ])
+  expect(found.verdict).toBe('unanchored')
+})
+
+test('a checkpoint beyond the newest pack needs the proof that connects them', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const size = packs[4]?.checkpointSize ?? 0
+  for (let n = 0; n < 7; n += 1) addRow(chain.ledger, '2026-10-06', 'later')
+  const checkpoint = await outside(chain, key)
+  expect((await verify(folder, { keys: [key], checkpoint })).verdict).toBe('unanchored')
+  const consistency = parseConsistency(proofBetween(chain.ledger, size, size + 7))
+  const found = await verify(folder, { keys: [key], checkpoint, proof: { name: 'proof.txt', consistency } })
+  expect(places(found)).toEqual([])
+  expect(found.verdict).toBe('verified')
+})
+
+test('a dropped file, an added one, a link and a subfolder are named', async () => {
+  const { key, folder } = await fiveDays()
+  rmSync(join(folder, '2026-10-01/flags.json'))
+  writeFileSync(join(folder, '2026-10-02/note.txt'), 'hello')
+  rmSync(join(folder, '2026-10-03/controls.json'))
+  symlinkSync('../2026-10-02/controls.json', join(folder, '2026-10-03/controls.json'))
+  mkdirSync(join(folder, '2026-10-04/.hidden'))
+  const found = await verify(folder, { keys: [key] })
+  expect(places(found)).toEqual(
+    expect.arrayContaining([
+      '2026-10-01 flags.json: is missing',
+      '2026-10-02 note.txt: is in the folder and not in SHA256SUMS',
+      '2026-10-03 controls.json: is no ordinary file of a size that packs have',
+      '2026-10-04 .hidden: a pack has no file with such a name',
+    ]),
+  )
+  expect(found.verdict).toBe('broken')
+})
+
+test('two days that changed places are named', async () => {
+  const { key, folder } = await fiveDays()
+  renameSync(join(folder, '2026-10-02'), join(folder, 'x'))
+  renameSync(join(folder, '2026-10-03'), join(folder, '2026-10-02'))
+  renameSync(join(folder, 'x'), join(folder, '2026-10-03'))
+  const found = places(await verify(folder, { keys: [key] }))
+  expect(found).toContain("2026-10-02 manifest.json: the folder's name is not the manifest's day")
+  expect(found).toContain("2026-10-03 manifest.json: the folder's name is not the manifest's day")
+})
+
+test('a deleted day is a gap, wherever in the range it was', async () => {
+  for (const day of ['2026-10-02', '2026-10-05']) {
+    const { key, folder } = await fiveDays()
+    rmSync(join(folder, day), { recursive: true })
+    const found = await verify(folder, { keys: [key], range: { from: '2026-10-01', to: '2026-10-05' } })
+    expect(places(found)).toEqual([`${day} ${day}: the day is missing: neither a pack nor a tombstone`])
+  }
+  const { key, folder } = await fiveDays()
+  rmSync(join(folder, '2026-10-01'), { recursive: true })
+  const found = await verify(folder, { keys: [key], range: { from: '2026-10-01', to: '2026-10-05' } })
+  expect(places(found)).toEqual(['2026-10-01 2026-10-01: the day is missing: neither a pack nor a tombstone'])
+})
+
+test('days before the first pack that there ever was are no gap', async () => {
+  const { key, chain, folder } = await fiveDays()
+  const range = { from: '2026-09-29', to: '2026-10-05' }
+  const found = await verify(folder, { keys: [key], checkpoint: await outside(chain, key), range })
+  expect(found.verdict).toBe('verified')
+  expect(found.days.slice(0, 2).map(({ kind }) => kind)).toEqual(['before', 'before'])
+})
+
+test('a tombstone in place of an expired day keeps the chain; a forged one does not', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const [first, second] = packs
+  if (!first || !second) throw new Error('five days were made')
+  mkdirSync(join(folder, 'tombstones'))
+  for (const pack of [first, second]) {
+    rmSync(join(folder, pack.day), { recursive: true })
+    const text = await tombstoneOf(chain, pack, key, '2026-11-10T00:00:00.000000Z')
+    writeFileSync(join(folder, 'tombstones', `${pack.day}.json`), text)
+  }
+  const options = { keys: [key], checkpoint: await outside(chain, key) }
+  const found = await verify(folder, options)
+  expect(places(found)).toEqual([])
+  expect(found.verdict).toBe('verified')
+  expect(found.days.slice(0, 3).map(({ kind }) => kind)).toEqual(['tombstone', 'tombstone', 'pack'])
+
+  const forged = await tombstoneOf(chain, { ...second, files: first.files }, key, '2026-11-10T00:00:00.000000Z')
+  writeFileSync(join(folder, 'tombstones', `${second.day}.json`), forged)
+  expect(places(await verify(folder, options))).toContain(
+    '2026-10-03 manifest.json: names another manifest of 2026-10-02 than lies there',
+  )
+  const stranger = await tombstoneOf(chain, second, testKey(), '2026-11-10T00:00:00.000000Z')
+  writeFileSync(join(folder, 'tombstones', `${second.day}.json`), stranger)
+  expect(places(await verify(folder, options)).join()).toContain('by an unknown key')
+})
+
+test("a ledger whose tail was cut behind a checkpoint that somebody knows is named, and can't be made to fit", async () => {
+  const key = testKey()
+  const chain = startChain(key)
+  const packs = await packsOf(chain, '2026-10-01', 3, key)
+  const checkpoint = await outside(chain, key, '2026-10-04T00:30:00.000000Z')
+  // the last day and what was recorded of it is taken back, and told anew with fewer rows
+  const [one, two] = packs
+  if (!one || !two) throw new Error('three days were made')
+  const cut = startChain(key)
+  cut.ledger.lines.push(...chain.ledger.lines.slice(0, two.checkpointSize))
+  cut.ledger.leaves.push(...chain.ledger.leaves.slice(0, two.checkpointSize))
+  cut.last = {
+    day: two.day,
+    manifest_sha256: sha256Hex(two.files.get('manifest.json') ?? ''),
+    treeSize: two.manifest.ledger.tree_size,
+    checkpointSize: two.checkpointSize,
+  }
+  const told = await nextPack(cut, '2026-10-03', key, { rows: 1, as_of: '2026-10-04T00:40:00.000000Z' })
+  const folder = writeDays([one, two, told])
+  const found = await verify(folder, { keys: [key], checkpoint })
+  expect(places(found).join()).toContain('2026-10-03 checkpoint.txt: is smaller than kept.txt')
+  expect(places(found).join()).toContain('tail was cut')
+  // without the time it can't be told from a newer checkpoint: not verified all the same
+  const unsure = await verify(folder, { keys: [key], checkpoint: { ...checkpoint, since: null } })
+  expect(unsure.verdict).toBe('unanchored')
+  expect(unsure.unanchored.join()).toContain('the tail was cut')
+})
+
+test('an old row rewritten with every hash after it contradicts the checkpoint and the days before', async () => {
+  const { key, chain, packs } = await fiveDays()
+  const checkpoint = await outside(chain, key)
+  // all is made anew, with one other row on the first day: perfect in itself
+  const other = startChain(key)
+  addRow(other.ledger, '2026-10-01', 'something else')
+  const forged = [
+    await nextPack(other, '2026-10-01', key, { rows: 4 }),
+    ...(await packsOf(other, '2026-10-02', 4, key)),
+  ]
+  const alone = await verify(writeDays(forged), { keys: [key] })
+  expect(places(alone)).toEqual([])
+  expect(alone.verdict).toBe('unanchored')
+  const caught = places(await verify(writeDays(forged), { keys: [key], checkpoint }))
+  expect(caught.join()).toContain('history was rewritten')
+  // only the newest pack is told anew: its ledger isn't the one of those that were handed out already
+  const mixed = places(await verify(writeDays([...packs.slice(0, 4), ...forged.slice(4)]), { keys: [key] }))
+  expect(mixed).toEqual(['2026-10-05 consistency.txt: does not begin at the checkpoint of 2026-10-04'])
+})
+
+test('an expired, a revoked and an unknown key are caught by name', async () => {
+  const expired = testKey({ notAfter: '2026-10-02T00:05:00.000000Z' })
+  const late = await packsOf(startChain(expired), '2026-10-01', 2, expired)
+  expect(places(await verify(writeDays(late), { keys: [expired] })).join()).toContain('the key has expired')
+
+  const first = testKey()
+  const second = testKey({ introducedBy: first, notBefore: '2026-10-02T00:00:00.000000Z' })
+  const chain = startChain(first)
+  const one = await nextPack(chain, '2026-10-01', first)
+  chain.keys.push(second)
+  first.revokedAt = '2026-10-03T00:00:00.000000Z'
+  const two = await nextPack(chain, '2026-10-02', second)
+  const three = await nextPack(chain, '2026-10-03', first)
+  const revoked = await verify(writeDays([one, two, three]), { keys: [second] })
+  expect(
+    places(revoked)
+      .filter((text) => text.includes('revoked since'))
+      .map((text) => text.slice(0, 10)),
+  ).toEqual(['2026-10-03'])
+
+  const stranger = testKey()
+  const foreign = await packsOf(startChain(stranger), '2026-10-01', 2, stranger)
+  expect(places(await verify(writeDays(foreign), { keys: [first] })).join()).toContain('unknown key')
+})
+
+test('a rotation is followed from the older key to the newer and back', async () => {
+  const first = testKey()
+  const second = testKey({ introducedBy: first, notBefore: '2026-10-02T00:00:00.000000Z' })
+  const chain = startChain(first)
+  const one = await nextPack(chain, '2026-10-01', first)
+  chain.keys.push(second)
+  const two = await nextPack(chain, '2026-10-02', second)
+  for (const key of [first, second]) {
+    const checkpoint = { name: 'kept.txt', note: await checkpointNote(chain.ledger, second), since: null }
+    const found = await verify(writeDays([one, two]), { keys: [key], checkpoint })
+    expect(places(found)).toEqual([])
+    expect(found.verdict).toBe('verified')
+  }
+  // somebody who only says that he was introduced
+  const thief = testKey({ introducedBy: first })
+  const forged = testKey()
+  const lie = startChain(first)
+  const a = await nextPack(lie, '2026-10-01', first)
+  lie.keys.push({ ...forged, introducedBy: { ...first, sign: (bytes) => thief.sign(bytes) } })
+  const b = await nextPack(lie, '2026-10-02', forged)
+  expect(places(await verify(writeDays([a, b]), { keys: [first] })).join()).toContain('unknown key')
+})
+
+test('a pack that lengthens its own key against what others say is caught', async () => {
+  const key = testKey({ notAfter: '2026-10-03T00:05:00.000000Z' })
+  const chain = startChain(key)
+  const packs = await packsOf(chain, '2026-10-01', 2, key)
+  const longer = { ...key, notAfter: '2030-01-01T00:00:00.000000Z' }
+  const third = await nextPack(chain, '2026-10-03', longer, { listed: [longer] })
+  const found = places(await verify(writeDays([...packs, third]), { keys: [key] }))
+  expect(found.join()).toContain('tells another validity of the key')
+})
+
+test('one pack is compared with the one before it when that lies beside it', async () => {
+  const { key, folder } = await fiveDays()
+  const options = { keys: [key] }
+  const good = await verifyEvidence(await folderSource(join(folder, '2026-10-03')), options)
+  expect(places(good)).toEqual([])
+  expect(good.unchecked.join()).not.toContain('the pack of 2026-10-02')
+  const manifest = join(folder, '2026-10-02/manifest.json')
+  writeFileSync(manifest, flipped(Buffer.from('{"a":1}\n'), 3))
+  const bad = await verifyEvidence(await folderSource(join(folder, '2026-10-03')), options)
+  expect(places(bad)).toEqual(['2026-10-03 manifest.json: names another manifest of 2026-10-02 than lies there'])
+})
+
+test('a pack of the day that is not over says that it is provisional', async () => {
+  const { key, chain, packs } = await fiveDays()
+  const today = await nextPack(chain, '2026-10-06', key, { final: false, as_of: '2026-10-06T09:00:00.000000Z' })
+  const found = await verify(writeDays([...packs, today]), { keys: [key] })
+  expect(places(found)).toEqual([])
+  expect(found.notes).toEqual(['2026-10-06 is provisional (revision 1): that day was not over.'])
+})
+
+test('a witness may stand on a checkpoint without changing what it says', async () => {
+  const { key, chain, folder } = await fiveDays()
+  const { note } = await outside(chain, key)
+  const seen = await cosign(note, { name: 'witness.example/w1', signer: testKey(), time: 1_760_000_000 })
+  const found = await verify(folder, { keys: [key], checkpoint: { name: 'kept.txt', note: seen, since: null } })
+  expect(found.verdict).toBe('verified')
+})
+
+test('a checkpoint of another ledger or by another key is refused by name', async () => {
+  const { key, chain, folder } = await fiveDays()
+  const other = startLedger('tms.invalid/ledger/other')
+  addRow(other, '2026-10-01', 'x')
+  const foreign = { name: 'kept.txt', note: await checkpointNote(other, key), since: null }
+  expect(places(await verify(folder, { keys: [key], checkpoint: foreign }))).toEqual([
+    '- kept.txt: is a checkpoint of another ledger',
+  ])
+  const unsigned = { name: 'kept.txt', note: await checkpointNote(chain.ledger, testKey()), since: null }
+  expect(places(await verify(folder, { keys: [key], checkpoint: unsigned }))).toEqual([
+    '- kept.txt: is not signed by a key that may be believed',
+  ])
+})
+
+test('what the signer himself signed wrong is found: a fact that the manifest does not name, another attestation', async () => {
+  const { key, packs } = await fiveDays()
+  const [pack, other] = packs
+  if (!pack || !other) throw new Error('five days were made')
+  const files = new Map(pack.files)
+  files.set('extra.json', Buffer.from('{}\n'))
+  files.set('attestation.sigstore.json', other.files.get('attestation.sigstore.json') ?? Buffer.from(''))
+  await seal(files, key)
+  const found = places(await verify(writeDays([{ day: pack.day, files }]), { keys: [key] }))
+  expect(found).toContain('2026-10-01 extra.json: is no fact that manifest.json names')
+  expect(found).toContain('2026-10-01 attestation.sigstore.json: it attests something else than manifest.json')
+})
