@@ -149,7 +149,10 @@ const criteria: readonly Criterion[] = [
     id: 'CC4.1',
     about: 'controls are evaluated continuously',
     strength: 'supporting',
-    facts: [posture, checked('task_success_percent', 'a service level is judged each day, and red days are kept as well')],
+    facts: [
+      posture,
+      checked('task_success_percent', 'a service level is judged each day, and red days are kept as well'),
+    ],
     not_shown: 'evaluations that people make, and the independence of whoever makes them',
   },
   {

@@ -15,7 +15,6 @@ import type { SloSnapshotFile } from './schemas/slo-snapshot.ts'
 
 export type DayFacts = Contract['evidence_facts']['result']
 
-
 export type PackFacts = {
   readonly flags: FlagsFile
   readonly slo: SloSnapshotFile

@@ -236,8 +236,7 @@ const judged = (
   limit,
   unit,
   samples: observed === null ? 0 : 102884,
-  window:
-    group === 'service' ? { from: '2026-10-31T00:00:00.000000Z', to: '2026-11-01T00:00:00.000000Z' } : 'now',
+  window: group === 'service' ? { from: '2026-10-31T00:00:00.000000Z', to: '2026-11-01T00:00:00.000000Z' } : 'now',
   source: 'runs that ended tasks',
   state,
   why,
@@ -262,7 +261,16 @@ export const redJudgement: Judgement = {
     ],
   },
   checks: [
-    judged('required_flags', 'flags', '1', 'at most', '0', 'findings', 'red', 'obs.otelEnabled of environment production is false and must be true'),
+    judged(
+      'required_flags',
+      'flags',
+      '1',
+      'at most',
+      '0',
+      'findings',
+      'red',
+      'obs.otelEnabled of environment production is false and must be true',
+    ),
     judged('agents_at_once', 'budgets', '120', 'at most', '150', 'slots', 'green'),
     judged('uptime_percent', 'service', '99.97', 'at least', '99.95', 'percent', 'green'),
     judged('task_success_percent', 'service', '98.396212', 'at least', '98', 'percent', 'green'),
@@ -271,7 +279,16 @@ export const redJudgement: Judgement = {
     judged('cost_per_1000_tasks', 'service', '3.04', 'below', '5', 'dollars', 'green'),
     judged('backup_age_hours', 'watch', null, 'below', '24', 'hours', 'unknown', 'no backup is on record'),
     judged('unsealed_ledger_seconds', 'watch', '2.1', 'at most', '60', 'seconds', 'green'),
-    judged('task_success_burn_fast', 'burn', '0.4', 'at most', '14.4', 'times, over 1h and 5m', 'green', '0.80× over 1h, 0.40× over 5m'),
+    judged(
+      'task_success_burn_fast',
+      'burn',
+      '0.4',
+      'at most',
+      '14.4',
+      'times, over 1h and 5m',
+      'green',
+      '0.80× over 1h, 0.40× over 5m',
+    ),
   ],
 }
 

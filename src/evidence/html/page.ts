@@ -113,16 +113,16 @@ function verdictWords({ checks, ground, verdict }: SloSnapshotFile): string {
     return `${red.length} of ${plural(checks.length, 'check')} did not hold: ${named(red)}.${aside}`
   }
   if (verdict === 'unknown') {
-    return `${grounds[ground.state]} (${ground.why}) Nothing was red, but not enough was measured to call the day green.${aside}`
+    return `${grounds[ground.state]}: ${ground.why}. Nothing was red, but not enough was measured to call the day green.${aside}`
   }
   return `${checks.length - unknown.length} of ${plural(checks.length, 'check')} held, and none was red.${aside}`
 }
 
 const grounds: Readonly<Record<SloSnapshotFile['ground']['state'], string>> = {
-  measured: 'Some of it could not be measured.',
-  idle: 'Nobody worked on this day.',
-  young: 'This database did not see the whole day.',
-  unwatched: 'Nobody watched whether the system was up.',
+  measured: 'Some of it could not be measured',
+  idle: 'Nobody worked on this day',
+  young: 'This database did not see the whole day',
+  unwatched: 'Nobody watched whether the system was up',
 }
 
 // ---- checks and health
@@ -139,7 +139,7 @@ ${table(
   sorted.map((check) => [
     { head: escape(title(check.name)) },
     state(check.state),
-    num(check.observed === null ? '–' : quantity(check.observed, check.unit)),
+    num(check.observed === null ? '–' : quantity(check.observed, check.unit.split(',')[0] ?? '')),
     { text: escape(`${check.comparison} ${quantity(check.limit, check.unit)}`) },
     num(grouped(String(check.samples))),
     { text: escape(check.window === 'now' ? 'then' : span(check.window)), className: 'nowrap' },
@@ -568,7 +568,7 @@ function facts(rows: readonly (readonly [label: string, html: string])[]): strin
 function quantity(value: string, unit: string): string {
   if (!/^-?\d+(\.\d+)?$/.test(value)) return value
   if (unit === 'ms') return duration(value)
-  return `${grouped(value)}${unit === 'percent' ? ' %' : unit === '' ? '' : ` ${unit}`}`
+  return `${grouped(value)}${unit === 'percent' ? '\u00a0%' : unit === '' ? '' : ` ${unit}`}`
 }
 
 /** How long a window is: that it ends with the day is said above. */

@@ -59,7 +59,7 @@ summary{cursor:pointer;color:var(--soft)}
 ul.plain{margin:.4rem 0;padding-left:1.1rem;max-width:52rem}
 .score{display:flex;align-items:baseline;gap:.8rem;flex-wrap:wrap}
 .score b{font-size:1.5rem}
-footer{margin-top:3rem;padding-top:.8rem;border-top:1px solid var(--rule);color:var(--soft);font-size:.85rem}
+footer{margin-top:3rem;padding-top:.8rem;border-top:1px solid var(--rule);color:var(--soft);font-size:.88em}
 @media (max-width:44rem){
 main{padding:1rem 1rem 3rem}
 h1{font-size:1.4rem}

@@ -29,7 +29,9 @@ export const sloSnapshotFile = z
         state: z.enum(['measured', 'idle', 'young', 'unwatched']),
         why: z.string(),
       })
-      .describe('what lies behind the numbers: work, no work, a day that the database did not see whole, or too few probes'),
+      .describe(
+        'what lies behind the numbers: work, no work, a day that the database did not see whole, or too few probes',
+      ),
     health: z
       .strictObject({
         low: decimal.describe('health score if everything unknown were bad'),
