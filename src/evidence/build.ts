@@ -6,7 +6,8 @@ import { TmsError } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
 import { canonicalFile } from '../proof/canonical.ts'
 import { sha256Hex } from '../proof/bytes.ts'
-import { factFiles, packFacts, type DayFacts, type Judgement } from './facts.ts'
+import type { Judgement } from '../posture/judge.ts'
+import { factFiles, packFacts, type DayFacts } from './facts.ts'
 import { settleFolders, writePackFolder, type Written } from './folder.ts'
 import type { ManifestFile } from './schemas/manifest.ts'
 import { sealedFiles, storedFiles } from './seal.ts'
@@ -185,7 +186,12 @@ async function finish(input: BuildInput, state: State, cut: Cut, signer: Signer)
   const { driver } = input
   const sealed = cut.row ? cut : await sealedCut(input, state.day, cut)
   if (sealed === null) return false
-  const { files, signature } = await sealedFiles(driver, { day: state.day, previous: state.previous, cut: sealed, signer })
+  const { files, signature } = await sealedFiles(driver, {
+    day: state.day,
+    previous: state.previous,
+    cut: sealed,
+    signer,
+  })
   const { stored } = granted(
     await driver.call('evidence_store', {
       request_id: randomUUID(),
