@@ -185,7 +185,12 @@ async function finish(input: BuildInput, state: State, cut: Cut, signer: Signer)
   const { driver } = input
   const sealed = cut.row ? cut : await sealedCut(input, state.day, cut)
   if (sealed === null) return false
-  const { files, signature } = await sealedFiles(driver, { day: state.day, previous: state.previous, cut: sealed, signer })
+  const { files, signature } = await sealedFiles(driver, {
+    day: state.day,
+    previous: state.previous,
+    cut: sealed,
+    signer,
+  })
   const { stored } = granted(
     await driver.call('evidence_store', {
       request_id: randomUUID(),

@@ -14,7 +14,11 @@ import { fileProblem } from '../files.ts'
  *   .2026-10-31.<who>.old   stepped aside
  */
 
-export type PackBytes = { readonly day: string; readonly revision: number; readonly files: ReadonlyMap<string, Uint8Array> }
+export type PackBytes = {
+  readonly day: string
+  readonly revision: number
+  readonly files: ReadonlyMap<string, Uint8Array>
+}
 
 /** `kept`: a newer revision lies there, and stays. */
 export type Written = 'written' | 'same' | 'kept'

@@ -82,7 +82,11 @@ export async function sealedFiles(driver: Driver, { day, previous, cut, signer }
     files: { ...files, SHA256SUMS: sums },
     signature: toBase64(await signer.sign(Buffer.from(sums))),
   }
-  await refuseBroken(day, bytesOf({ ...sealed.files, ...facts, 'manifest.json': manifestText }, sealed.signature), signer)
+  await refuseBroken(
+    day,
+    bytesOf({ ...sealed.files, ...facts, 'manifest.json': manifestText }, sealed.signature),
+    signer,
+  )
   return sealed
 }
 
@@ -105,7 +109,13 @@ function bytesOf(files: Readonly<Record<string, string>>, signature: string): Ma
 async function refuseBroken(day: string, files: ReadonlyMap<string, Uint8Array>, signer: Signer): Promise<void> {
   const entries = new Map([...files].map(([name, bytes]) => [name, { kind: 'file' as const, bytes }]))
   const { broken } = await verifyEvidence(
-    { name: day, kind: 'pack', packs: [{ folder: day, read: () => Promise.resolve(entries) }], tombstones: [], others: [] },
+    {
+      name: day,
+      kind: 'pack',
+      packs: [{ folder: day, read: () => Promise.resolve(entries) }],
+      tombstones: [],
+      others: [],
+    },
     { keys: [signer] },
   )
   const [first] = broken
@@ -162,16 +172,18 @@ async function keysOf(driver: Driver): Promise<KeysFile> {
   const { keys } = granted(await driver.call('keys_list', {}))
   return keysFile.parse({
     type: 'tms-keys-v1',
-    keys: keys.map(({ fingerprint, public_pem, not_before, not_after, introduced_by, introduction, state, revoked_at }) => ({
-      fingerprint,
-      public_pem,
-      not_before,
-      not_after,
-      introduced_by,
-      introduction,
-      state,
-      revoked_at,
-    })),
+    keys: keys.map(
+      ({ fingerprint, public_pem, not_before, not_after, introduced_by, introduction, state, revoked_at }) => ({
+        fingerprint,
+        public_pem,
+        not_before,
+        not_after,
+        introduced_by,
+        introduction,
+        state,
+        revoked_at,
+      }),
+    ),
   })
 }
 

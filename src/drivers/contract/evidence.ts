@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { retentionContract } from './retention.ts'
 import { decimal, json, timestamp, uuid, wideInteger, write, type Entry } from './values.ts'
 
 const day = z.string().regex(/^\d{4}-\d\d-\d\d$/)
@@ -161,6 +162,7 @@ const facts = z.object({
 })
 
 export const evidenceContract = {
+  ...retentionContract,
   evidence_state: {
     operation: 'evidence.build',
     reads: 'primary',

@@ -1,3 +1,4 @@
 import type { Attempt } from './attempt.ts'
+import { retentionAttempts } from './retention.ts'
 
-export const evidenceAttempts: readonly Attempt[] = []
+export const evidenceAttempts: readonly Attempt[] = [...retentionAttempts]
