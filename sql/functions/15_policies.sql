@@ -19,7 +19,7 @@ begin
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
   end loop;
   -- of all tenants at once
-  foreach t in array '{evidence_cuts,evidence_packs,queue_samples}'::text[] loop
+  foreach t in array '{evidence_cuts,evidence_packs,evidence_tombstones,queue_samples}'::text[] loop
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
   end loop;
 

@@ -71,3 +71,17 @@ begin
   end loop;
 end
 $$;
+
+-- What is left of a day whose pack expired: signed, so that a gap and a deletion look different.
+create table tms.evidence_tombstones (
+  day date primary key,
+  manifest_sha256 text not null,
+  sums_sha256 text not null,
+  -- the bytes of the file: a Sigstore bundle
+  tombstone text not null,
+  kept_at timestamptz not null default clock_timestamp()
+);
+create trigger append_only before update or delete or truncate on tms.evidence_tombstones execute function tms._append_only();
+alter table tms.evidence_tombstones enable always trigger append_only;
+alter table tms.evidence_tombstones enable row level security;
+alter table tms.evidence_tombstones force row level security;

@@ -82,9 +82,11 @@ const keyShape = z.strictObject({
   not_before: instant,
   not_after: instant,
   introduced_by: digest.nullable(),
-  /** Base64: the older key's signature over `introductionOf` this one. */
+  /** Base64: signature over `introductionOf` this key by the older one; by itself where there is none before it. */
   introduction: z.string().nullable(),
-  state: z.enum(['valid', 'retired', 'revoked']),
+  state: z.enum(['valid', 'retired', 'revoked']).optional(),
+  /** When it stopped signing because another took over, as far as it was known. */
+  ended_at: instant.nullable().optional(),
   revoked_at: instant.nullable(),
 })
 
@@ -116,7 +118,7 @@ function introductionOf({ fingerprint, not_after, not_before, public_pem }: KeyE
 }
 
 export function isIntroducedBy(entry: KeyEntry, older: PublicHalf): boolean {
-  if (entry.introduced_by !== older.fingerprint || entry.introduction === null) return false
+  if ((entry.introduced_by ?? entry.fingerprint) !== older.fingerprint || entry.introduction === null) return false
   try {
     return verifySignature(older, Buffer.from(introductionOf(entry)), fromBase64(entry.introduction, 64))
   } catch (error) {

@@ -11,6 +11,8 @@ export type TrustedKey = {
   readonly notBefore: string | null
   readonly notAfter: string | null
   readonly revokedAt: string | null
+  /** Since when another one signs in its place. */
+  readonly endedAt: string | null
 }
 
 export type Trust = {
@@ -45,11 +47,13 @@ export function trustKeys(given: readonly PublicHalf[], packs: readonly Examined
   const broken: Place[] = []
   const told = new Map<string, { readonly entry: KeyEntry; readonly day: string }>()
   const revoked = new Map<string, string>()
+  const ended = new Map<string, string>()
   // In the order of their days, so that what is said later about a revocation is the contradiction.
   const inOrder = [...vouched].sort((a, b) => ((a.manifest?.as_of ?? '') < (b.manifest?.as_of ?? '') ? -1 : 1))
   for (const pack of inOrder) {
     for (const entry of pack.keys ?? []) {
-      const older = halves.get(entry.introduced_by ?? '')
+      const own = entry.introduced_by === null && entry.introduction !== null
+      const older = own ? entry : halves.get(entry.introduced_by ?? '')
       if (older && !isIntroducedBy(entry, older.half)) {
         broken.push({
           day: pack.folder,
@@ -70,16 +74,21 @@ export function trustKeys(given: readonly PublicHalf[], packs: readonly Examined
           found: window(entry),
         })
       }
-      const since = revoked.get(entry.fingerprint)
-      if (since !== undefined && entry.revoked_at !== since) {
-        broken.push({
-          day: pack.folder,
-          file: 'keys.json',
-          what: `tells otherwise about the revocation of the key ${short(entry.fingerprint)} than an earlier pack`,
-          expected: since,
-          found: entry.revoked_at,
-        })
-      } else if (entry.revoked_at !== null) revoked.set(entry.fingerprint, entry.revoked_at)
+      for (const [what, known, now] of [
+        ['revocation', revoked, entry.revoked_at],
+        ['end', ended, entry.ended_at ?? null],
+      ] as const) {
+        const since = known.get(entry.fingerprint)
+        if (since !== undefined && now !== since) {
+          broken.push({
+            day: pack.folder,
+            file: 'keys.json',
+            what: `tells otherwise about the ${what} of the key ${short(entry.fingerprint)} than an earlier pack`,
+            expected: since,
+            found: now,
+          })
+        } else if (now !== null) known.set(entry.fingerprint, now)
+      }
     }
   }
   const keys = new Map<string, TrustedKey>()
@@ -91,6 +100,7 @@ export function trustKeys(given: readonly PublicHalf[], packs: readonly Examined
       notBefore: entry?.not_before ?? null,
       notAfter: entry?.not_after ?? null,
       revokedAt: revoked.get(fingerprint) ?? null,
+      endedAt: ended.get(fingerprint) ?? null,
     })
   }
   return { keys: withoutLateIntroductions(keys, told), broken }
@@ -156,6 +166,7 @@ function window({ not_before, not_after }: KeyEntry): string {
 export function whyNotAt(key: TrustedKey, at: string): string | null {
   if (key.revokedAt !== null && key.revokedAt <= at) return `the key is revoked since ${key.revokedAt}`
   if (key.notBefore !== null && at < key.notBefore) return `the key is valid only from ${key.notBefore}`
+  if (key.endedAt !== null && key.endedAt < at) return `another key took over at ${key.endedAt}`
   if (key.notAfter !== null && key.notAfter <= at) return `the key has expired at ${key.notAfter}`
   return null
 }

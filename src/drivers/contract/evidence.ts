@@ -1,5 +1,6 @@
 import * as z from 'zod'
 import { keysContract } from './keys.ts'
+import { retentionContract } from './retention.ts'
 import { decimal, json, timestamp, uuid, wideInteger, write, type Entry } from './values.ts'
 
 const day = z.string().regex(/^\d{4}-\d\d-\d\d$/)
@@ -73,9 +74,7 @@ const facts = z.object({
       z.object({ ...quarter, samples: wideInteger, p50_ms: decimal, p95_ms: decimal, avg_ms: decimal }),
     ),
   }),
-  queue: z.array(
-    z.object({ ...quarter, waiting: wideInteger, running: wideInteger, awaiting_approval: wideInteger }),
-  ),
+  queue: z.array(z.object({ ...quarter, waiting: wideInteger, running: wideInteger, awaiting_approval: wideInteger })),
   flags: z.object({
     observed_at: timestamp,
     catalogue_sha256: z.string().nullable(),
@@ -163,6 +162,7 @@ const facts = z.object({
 
 export const evidenceContract = {
   ...keysContract,
+  ...retentionContract,
   evidence_state: {
     operation: 'evidence.build',
     reads: 'primary',

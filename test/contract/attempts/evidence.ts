@@ -1,7 +1,9 @@
 import { makePrivateKey, signerOf } from '../../../src/keys/private.ts'
 import type { Attempt } from './attempt.ts'
+import { retentionAttempts } from './retention.ts'
 
 export const evidenceAttempts: readonly Attempt[] = [
+  ...retentionAttempts,
   { fn: 'keys_add', args: newKey },
   { fn: 'keys_revoke', args: () => ({ fingerprint: 'a'.repeat(64), why: 'the walk' }) },
 ]
