@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto'
 import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
+import { TmsError, type Problem } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
 import { canonicalFile } from '../proof/canonical.ts'
 import { sha256Hex } from '../proof/bytes.ts'
 import type { Judgement } from '../posture/judge.ts'
 import { factFiles, packFacts, type DayFacts } from './facts.ts'
-import { settleFolders, writePackFolder, type Written } from './folder.ts'
+import { settleFolders, writePackFolder, type Self, type Written } from './folder.ts'
 import type { ManifestFile } from './schemas/manifest.ts'
 import { sealedFiles, storedFiles } from './seal.ts'
 import { dayAfter, isDay } from './verify-forms.ts'
@@ -29,6 +29,7 @@ export type BuildInput = {
   readonly driver: Driver
   /** The folder of the days. */
   readonly root: string
+  readonly self: Self
   /** A date, `today` or `yesterday`: of the database's calendar, in UTC. */
   readonly day: string
   /** Asked for only when something is to be signed. Throws when there is no usable key. */
@@ -66,7 +67,7 @@ const freshMs = 60_000
 
 export async function buildPack(input: BuildInput): Promise<Built> {
   const { driver, root } = input
-  await settleFolders(root)
+  await settleFolders(root, input.self)
   let state = await stateOf(driver, await dayOf(driver, input.day))
   refuseImpossible(state)
   let by: Built['by'] = 'an earlier run'
@@ -221,11 +222,11 @@ async function sealedCut({ driver, pause }: BuildInput, day: string, cut: Cut): 
   })
 }
 
-async function render({ driver, root }: BuildInput, day: string, by: Built['by']): Promise<Built> {
+async function render({ driver, root, self }: BuildInput, day: string, by: Built['by']): Promise<Built> {
   const { pack } = granted(await driver.call('evidence_pack', { day }))
   if (!pack) throw crowded(day)
   const files = storedFiles(pack)
-  const written = await writePackFolder(root, { day, revision: pack.revision, files })
+  const written = await writePackFolder(root, { day, revision: pack.revision, files }, self)
   return {
     day,
     revision: pack.revision,
@@ -239,5 +240,16 @@ async function render({ driver, root }: BuildInput, day: string, by: Built['by']
     bytes: [...files.values()].reduce((sum, bytes) => sum + bytes.length, 0),
     written,
     by,
+  }
+}
+
+/** Why the day has no verdict; null when it has one. The pack is written all the same. */
+export function builtUnknown({ day, verdict, folder }: Built): Problem | null {
+  if (verdict !== 'unknown') return null
+  return {
+    code: 'NO_DATA',
+    what: `The pack of ${day} is written, and its verdict is unknown.`,
+    why: 'nothing was red, and too little was measured to call the day green; the pack says what is missing',
+    next: ['tms posture check', `tms evidence verify ${folder}`],
   }
 }

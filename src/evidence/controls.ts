@@ -20,7 +20,7 @@ type Fact = {
   readonly file: string
   readonly fact: string
   readonly shows: string
-  state(facts: Facts): Verdict
+  readonly state: (facts: Facts) => Verdict
 }
 type Criterion = {
   readonly id: string

@@ -92,7 +92,8 @@ function flagsOf({ day, flags, spend }: DayFacts): FlagsFile {
 /** A flag's name may say that its value is a secret: `webhook.apiToken`. */
 function flagValue(key: string, value: Json): boolean | string | number | null {
   const name = key.slice(key.lastIndexOf('.') + 1)
-  const [shown = null] = Object.values(redact({ [name]: value }) ?? {})
+  // True because an object stays one, and has the one field.
+  const [shown = null] = Object.values(redact({ [name]: value }) as Record<string, Json>)
   if (shown === null || typeof shown === 'boolean' || typeof shown === 'string') return shown
   return typeof shown === 'number' && Number.isSafeInteger(shown) ? shown : JSON.stringify(shown)
 }

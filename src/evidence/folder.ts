@@ -1,6 +1,5 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { lstat, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileProblem } from '../files.ts'
 
@@ -23,15 +22,22 @@ export type PackBytes = {
 /** `kept`: a newer revision lies there, and stays. */
 export type Written = 'written' | 'same' | 'kept'
 
-const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
+/** Which process writes, so that others know whether it is still at it. */
+export type Self = {
+  /** Eight hex digits that mean this machine. */
+  readonly host: string
+  readonly pid: number
+  alive(pid: number): boolean
+}
+
 const leftover = /^\.(\d{4}-\d\d-\d\d)\.([0-9a-f]{8})-(\d+)-[0-9a-f]+\.(tmp|new|old)$/
 /** Writing takes seconds: whoever seems to be at it for so long has another process's number. */
 const longestWriteMs = 10 * 60_000
 
-export async function writePackFolder(root: string, pack: PackBytes): Promise<Written> {
+export async function writePackFolder(root: string, pack: PackBytes, self: Self): Promise<Written> {
   const place = join(root, pack.day)
   if (await sameFiles(place, pack.files)) return 'same'
-  const mine = join(root, `.${pack.day}.${host}-${process.pid}-${randomBytes(6).toString('hex')}`)
+  const mine = join(root, `.${pack.day}.${self.host}-${self.pid}-${randomBytes(6).toString('hex')}`)
   try {
     await mkdir(root, { recursive: true })
     await mkdir(`${mine}.tmp`)
@@ -65,7 +71,7 @@ async function swap(root: string, place: string, mine: string, revision: number)
 }
 
 /** Ends what a killed process began. Every command that reads or writes packs calls it first. */
-export async function settleFolders(root: string): Promise<void> {
+export async function settleFolders(root: string, self: Self): Promise<void> {
   let names: string[]
   try {
     names = await readdir(root)
@@ -83,24 +89,17 @@ export async function settleFolders(root: string): Promise<void> {
   const order = ['new', 'old', 'tmp']
   found.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind))
   for (const { path, place, kind, owner, pid } of found) {
-    if (await atWork(path, owner, pid)) continue
+    if (await atWork(path, owner === self.host ? self.alive(pid) : true)) continue
     if (kind === 'tmp' || (await exists(place)) || !(await renamed(path, place))) {
       await rm(path, { recursive: true, force: true }).catch(() => undefined)
     }
   }
 }
 
-async function atWork(path: string, owner: string | undefined, pid: number): Promise<boolean> {
+/** Of another machine nobody can be asked: only time tells. */
+async function atWork(path: string, alive: boolean): Promise<boolean> {
   const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: 0 }))
-  if (Date.now() - mtimeMs > longestWriteMs) return false
-  // Of another machine nobody can be asked.
-  if (owner !== host) return true
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'
-  }
+  return alive && Date.now() - mtimeMs < longestWriteMs
 }
 
 /** False when there is nothing to rename, or something is in the way. */

@@ -60,9 +60,7 @@ export function chartSvg(chart: Chart): string {
         ),
     ),
     ...(points.length === 0
-      ? [
-          `<text class="none" x="${(left + right) / 2}" y="${bottom - 14}" text-anchor="middle">no samples</text>`,
-        ]
+      ? [`<text class="none" x="${(left + right) / 2}" y="${bottom - 14}" text-anchor="middle">no samples</text>`]
       : []),
   ]
   return `<svg viewBox="0 0 ${width} ${height}" role="img" preserveAspectRatio="xMidYMid meet">${parts.join('')}</svg>`
