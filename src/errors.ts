@@ -77,6 +77,7 @@ export const errorTable = {
   REPLAY_LIMIT: { exit: exit.refused, http: 429 },
   PLAN_CHANGED: { exit: exit.refused, http: 409 },
   TOKEN_WRONG: { exit: exit.refused, http: 403 },
+  BLOCKED: { exit: exit.refused, http: 429 },
   NONCE_REUSED: { exit: exit.refused, http: 409 },
   SIGNATURE_INVALID: { exit: exit.refused, http: 401 },
 

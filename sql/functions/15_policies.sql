@@ -15,7 +15,7 @@ begin
   end loop;
 
   -- belong to no tenant: reached through functions only, and those check the role
-  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores,invariants,invariant_violations,halt_certificates,halt_signatures,resume_approvals,resumption}'::text[] loop
+  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores,invariants,invariant_violations,incident_halts,halt_certificates,halt_signatures,resume_approvals,resumption,security_blocks,security_known}'::text[] loop
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
   end loop;
 
@@ -40,6 +40,13 @@ begin
   -- of no tenant: whoever may call the functions
   foreach t in array '{incidents,incident_events,incident_snapshots,incident_levers}'::text[] loop
     execute format('create policy member on tms.%I to tms_owner using (company_id is null or (select tms._sees_all()) or %s) with check (company_id is null or (select tms._sees_all()) or %s)', t, mine, mine);
+  end loop;
+
+  -- of no tenant (zeros): what strangers tried at the door
+  execute format('create policy member on tms.security_events to tms_owner using (company_id = ''00000000-0000-0000-0000-000000000000'' or (select tms._sees_all()) or %s) with check (company_id = ''00000000-0000-0000-0000-000000000000'' or (select tms._sees_all()) or %s)', mine, mine);
+  -- the product's own events: whoever's action they tell about
+  foreach t in array '{outbox_events,outbox_keys,outbox_deliveries}'::text[] loop
+    execute format('create policy product on tms.%I to tms_owner using (company_id = ''00000000-0000-0000-0000-000000000000'')', t);
   end loop;
 
   -- the fleet's: machines that span tenants, and members. Not by the held task: that is looked up in these tables.

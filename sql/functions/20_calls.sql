@@ -25,6 +25,7 @@ begin
     if first_in_minute then
       perform tms._record(c, c.fn, 'refused', coalesce(c.operation, c.fn), code || ': ' || what, refusal);
     end if;
+    if code in ('ROLE_DENIED', 'ENVIRONMENT_DENIED') then perform tms._security_refused(c); end if;
   end if;
   if c.request_id is not null and c.principal_id is not null then
     if code = 'FENCED' then
@@ -79,6 +80,7 @@ declare
   grant_row record;
   held text;
   barred boolean := false;
+  shut integer;
 begin
   c.fn := fn;
   c.operation := operation;
@@ -121,6 +123,16 @@ begin
       format('it was %s', case when credential.revoked_at is not null then 'revoked' else 'valid until ' || tms._utc(credential.expires_at) end),
       array['tms accounts rotate <account> (as super_admin or autopilot)', 'tms users grant <who> … (as super_admin)']);
     return c;
+  end if;
+
+  -- Shut out, after thousands of calls that were refused? Stopping is not asked: not even the table is looked at.
+  if fn not in ('fence_halt', 'fence_certificate', 'fence_state', 'safe_mode_on', 'agents_control', 'agents_settle', 'whoami') and fn not like 'incident\_%' then
+    shut := tms._blocked_for('principal', c.principal_id::text);
+    if shut is not null then
+      c.answer := tms._refuse(c, 'BLOCKED', format('%s is shut out for %s seconds more', c.who, shut), 'too many calls were refused; stopping still works',
+        array['tms whoami', 'tms security unblock <who> (as super_admin)']);
+      return c;
+    end if;
   end if;
 
   -- asked before?

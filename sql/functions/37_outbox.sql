@@ -33,7 +33,9 @@ begin
          and not exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused' and d.lane <> 'halt')
          and (d.ordering_key is null or not exists (
            select from tms.outbox_deliveries e where e.target = d.target and e.ordering_key = d.ordering_key and e.company_id = d.company_id
-              and e.status in ('pending', 'sending') and e.id < d.id))
+              and e.status in ('pending', 'sending') and e.id < d.id
+              -- what a halt holds back holds back none of the halt's own
+              and (not halted or e.lane = 'halt')))
        order by d.next_at, d.id limit least(greatest(want / greatest(cardinality(names), 1), 1), 20) for update skip locked) h
      limit want
   ), claimed as (
@@ -50,11 +52,36 @@ $$;
 grant execute on function tms.outbox_claim(jsonb) to tms_caller;
 
 -- An event of the product itself, which belongs to no tenant, written in the transaction of what it tells about. A key makes one
--- event within a day. `halt` is the lane that the fence lets through: for what tells people about the halt itself.
+-- event within a day. `halt` is the lane that the fence lets through: for what tells people about the halt itself. What has
+-- the same dedup_key arrives in its order: an alert that is triggered after its end would be a new one.
 create or replace function tms._announce(topic text, payload jsonb, key text default null, lane text default 'normal') returns integer
-language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select tms._publish(array['00000000-0000-0000-0000-000000000000'::uuid], array[topic], array[payload], array[null::text], array[key],
-                      array[null::bigint], array[null::integer], array[null::text], lane)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  nobody constant uuid := '00000000-0000-0000-0000-000000000000';
+  place text := left(payload ->> 'dedup_key', 200);
+  failing text;
+  event bigint;
+begin
+  if key is not null then
+    insert into tms.outbox_keys as k (company_id, topic, key, event_id, until) values (nobody, _announce.topic, _announce.key, 0, clock_timestamp() + interval '24 hours')
+      on conflict on constraint outbox_keys_pkey do update set until = excluded.until where k.until < clock_timestamp();
+    if not found then return 0; end if;
+  end if;
+  -- that a target fails is told to the others: in its own queue it would only wait, and be a reason to open the next one
+  if payload ->> 'type' = 'notify' and payload ->> 'incident' ~ '^[0-9]{1,18}$' then
+    select substr(i.dedupe_key, 8) into failing from tms.incidents i where i.id = (payload ->> 'incident')::bigint and i.dedupe_key like 'notify:%';
+  end if;
+  insert into tms.outbox_events (company_id, topic, payload, ordering_key, idempotency_key, traceparent)
+    values (nobody, _announce.topic, coalesce(payload, '{}'), nullif(place, ''), _announce.key, payload ->> 'traceparent') returning id into event;
+  insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
+    select event, t.name, nobody, _announce.lane, nullif(place, ''), clock_timestamp() from tms.outbox_targets t
+     where tms._matches(_announce.topic, t.topics) and t.company_id is null and t.name is distinct from failing;
+  if key is not null then
+    update tms.outbox_keys k set event_id = event where k.company_id = nobody and k.topic = _announce.topic and k.key = _announce.key;
+  end if;
+  perform pg_notify('tms_outbox', '');
+  return 1;
+end
 $$;
 
 -- What became of them. `returned`: not sent, because of a halt or the end of the process.
@@ -147,10 +174,12 @@ declare
   n integer;
 begin
   if c.answer is not null then return c.answer; end if;
-  if c.company_id is null then raise exception '"tenant" is missing' using errcode = 'TM400'; end if;
+  -- without a tenant: the product's own, by those who see every tenant
+  if c.company_id is null then c.company_id := '00000000-0000-0000-0000-000000000000'; end if;
   update tms.outbox_deliveries d set status = 'pending', attempts = case when d.status = 'dead' then 0 else d.attempts end, next_at = clock_timestamp()
    where d.id = any (tms._texts(args -> 'ids')::bigint[]) and d.company_id = c.company_id and d.status in ('dead', 'pending') and exists (select from tms.outbox_targets t where t.name = d.target);
   get diagnostics n = row_count;
+  c.company_id := nullif(c.company_id, '00000000-0000-0000-0000-000000000000');
   perform tms._record(c, 'outbox.retry', 'done', 'outbox deliveries', coalesce(args ->> 'why', ''), jsonb_build_object('ids', args -> 'ids', 'retried', n));
   perform pg_notify('tms_outbox', '');
   return tms._finish(c, jsonb_build_object('retried', n));

@@ -62,6 +62,7 @@ declare
   asks_for text;
   key tms.logins;
   company tms.companies;
+  shut integer;
 begin
   if c.answer is not null then return c.answer; end if;
   key_id := tms._text(args, 'key_id', 64);
@@ -76,24 +77,39 @@ begin
   end if;
 
   key := tms._key(key_id, args ->> 'key_sha256');
+  shut := tms._blocked_for('key', key_id || '@' || address);
+  if shut is not null then
+    perform tms._security_count(c, 'blocked', address, key_id, null, 'shut out');
+    return tms._refuse(c, 'BLOCKED', 'a key is shut out at one address for a while', format('for %s seconds more: too many requests from there were wrong', shut), array['tms security blocks']);
+  end if;
   if key.id is null then
+    perform tms._security_count(c, 'signature', address, key_id, null, 'not live');
     return tms._refuse(c, 'SIGNATURE_INVALID', 'a signed request came with a key that is not live', 'it is unknown, expired or revoked, or its secret is another one',
       array['tms accounts list']);
   end if;
   -- the database's clock too: one door with a wrong clock must not revive old requests
   if abs(extract(epoch from clock_timestamp()) - (args ->> 'timestamp')::numeric) > 300 then
+    perform tms._security_count(c, 'signature', address, key_id, null, 'not of now');
     return tms._refuse(c, 'SIGNATURE_INVALID', format('a request signed by %s is not of now', tms._principal_name(key.principal_id)),
       'its time differs by more than five minutes from the database''s', array['timedatectl status']);
   end if;
   -- Whatever the key: the key's id is not part of what is signed, so with another id the same signature may pass again.
   if exists (select from tms.edge_nonces n where n.nonce = args ->> 'nonce' and n.key_id = '*') then
+    perform tms._security_count(c, 'nonce', address, key_id, null, 'used');
     return tms._refuse(c, 'NONCE_REUSED', format('a request signed by %s came a second time', tms._principal_name(key.principal_id)), 'its nonce was used before',
       array['sign again with a new nonce']);
   end if;
-  if not tms._within_rate('address', address, tms._door_rate('address')) then return tms._too_many(c, 'address'); end if;
-  if not tms._within_rate('key', key_id, tms._budget('budget.door.keyPerMinute', null, tms._door_rate('key'))::integer) then return tms._too_many(c, 'key'); end if;
+  if not tms._within_rate('address', address, tms._door_rate('address')) then
+    perform tms._security_count(c, 'rate', address, key_id, null, 'address');
+    return tms._too_many(c, 'address');
+  end if;
+  if not tms._within_rate('key', key_id, tms._budget('budget.door.keyPerMinute', null, tms._door_rate('key'))::integer) then
+    perform tms._security_count(c, 'rate', address, key_id, null, 'key');
+    return tms._too_many(c, 'key');
+  end if;
 
   if not exists (select from tms._key_grants(key.principal_id, asks_for)) then
+    perform tms._security_count(c, 'role', address, key_id, null, asks_for);
     return tms._refuse(c, 'ROLE_DENIED', format('%s may not %s over the door', tms._principal_name(key.principal_id), asks_for), 'no role of this account grants it',
       array['tms accounts list']);
   end if;
@@ -102,13 +118,17 @@ begin
     -- a tenant of somebody else is recorded, and answered as one that is not there
     if company.id is not null then
       c.company_id := company.id;
+      perform tms._security_count(c, 'role', address, key_id, company.id, asks_for);
       perform tms._refuse(c, 'ROLE_DENIED', format('%s may not %s for tenant "%s"', tms._principal_name(key.principal_id), asks_for, company.key), 'it is not a member', '{}');
       c.company_id := null;
     end if;
     return tms._refuse(c, 'NOT_FOUND', 'there is no such tenant', 'neither a key nor an id of a tenant of this account', '{}');
   end if;
   c.company_id := company.id;
-  if not tms._within_rate('tenant', company.id::text, tms._budget('budget.door.tenantPerMinute', company.id, tms._door_rate('tenant'))::integer) then return tms._too_many(c, 'tenant'); end if;
+  if not tms._within_rate('tenant', company.id::text, tms._budget('budget.door.tenantPerMinute', company.id, tms._door_rate('tenant'))::integer) then
+    perform tms._security_count(c, 'rate', address, key_id, company.id, 'tenant');
+    return tms._too_many(c, 'tenant');
+  end if;
 
   delete from tms.edge_nonces n where n.ctid = any (array(
     select x.ctid from tms.edge_nonces x where x.until < clock_timestamp() order by x.until limit 20 for update skip locked));
@@ -120,9 +140,11 @@ begin
   -- the other of two at once waits here until the first has ended
   insert into tms.edge_nonces (key_id, nonce, until) values ('*', args ->> 'nonce', clock_timestamp() + interval '15 minutes') on conflict do nothing;
   if not found then
+    perform tms._security_count(c, 'nonce', address, key_id, null, 'used at once');
     return tms._refuse(c, 'NONCE_REUSED', format('a request signed by %s came twice at once', tms._principal_name(key.principal_id)), 'its nonce was used before',
       array['sign again with a new nonce']);
   end if;
+  perform tms._security_good(address, key_id);
   if asks_for = 'dlq.replay' then
     -- the replay itself is recorded as the door's
     perform tms._record(c, 'door.admit', 'done', asks_for, 'asked for over the door', jsonb_build_object(

@@ -25,6 +25,7 @@ const messages: Partial<Record<ErrorCode, string>> = {
   SIGNATURE_INVALID: 'The request is not signed, or not with a signature that is accepted now.',
   NONCE_REUSED: 'This nonce was used before. Nothing was done again.',
   RATE_LIMITED: 'Too many requests. Wait for the next minute.',
+  BLOCKED: 'Too many wrong requests came from here. Nothing is taken for a while.',
   NOT_FOUND: 'There is nothing of that name here.',
   ROLE_DENIED: 'This key may not do that.',
   POLICY_DENIED: 'No loaded policy allows one of these functions.',
@@ -44,12 +45,20 @@ export class DoorRefusal extends Error {
   readonly reason: string
   /** Where in the body it is wrong, and how; it names nothing that the sender doesn't know. */
   readonly detail: string | null
+  /** When it may be different. */
+  readonly afterSeconds: number | null
 
-  constructor(code: DoorCode | ErrorCode, reason: string, detail: string | null = null) {
+  constructor(
+    code: DoorCode | ErrorCode,
+    reason: string,
+    detail: string | null = null,
+    afterSeconds: number | null = null,
+  ) {
     super(code)
     this.code = code
     this.reason = reason
     this.detail = detail
+    this.afterSeconds = afterSeconds
   }
 }
 
@@ -82,7 +91,8 @@ export function answerTo(thrown: unknown, now: Date): Answer {
   const own = isDoorCode(code) ? doorCodes[code] : undefined
   const status = own?.http ?? (isDoorCode(code) ? 500 : errorTable[code].http)
   const message = own?.message ?? (isDoorCode(code) ? '' : messages[code]) ?? ''
-  const retryAfter = status === 429 ? secondsToNextMinute(now) : status === 503 ? 1 : null
+  const asked = thrown instanceof DoorRefusal ? thrown.afterSeconds : null
+  const retryAfter = asked ?? (status === 429 ? secondsToNextMinute(now) : status === 503 ? 1 : null)
   return {
     status,
     code,

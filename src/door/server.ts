@@ -18,6 +18,7 @@ import { limitCrowd } from './crowd.ts'
 import type { KeyRing } from './keys.ts'
 import { createMetrics } from './metrics.ts'
 import type { Sources } from './sources.ts'
+import { startWatch } from './watch.ts'
 
 export type DoorLimits = {
   readonly bodyBytes: number
@@ -37,6 +38,9 @@ export type DoorLimits = {
   readonly strangers: Bucket
   readonly knocks: Bucket
   readonly lines: Bucket
+  /** How often what strangers tried is told to the database, and how often it is asked whom to keep out. */
+  readonly reportMs: number
+  readonly refreshMs: number
 }
 
 export const usualLimits: DoorLimits = {
@@ -52,6 +56,8 @@ export const usualLimits: DoorLimits = {
   strangers: { capacity: 30, perSecond: 0.5 },
   knocks: { capacity: 20, perSecond: 10 },
   lines: { capacity: 50, perSecond: 20 },
+  reportMs: 1_000,
+  refreshMs: 5_000,
 }
 
 export type DoorOptions = {
@@ -103,6 +109,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   const strangers = createBuckets(limits.strangers)
   const knocks = createBuckets(limits.knocks)
   const lines = createBuckets(limits.lines)
+  const watch = startWatch({ driver, logger, clock, reportMs: limits.reportMs, refreshMs: limits.refreshMs })
   const began = new WeakMap<FastifyRequest, number>()
   /** The answer being made on each connection, for errors that have only the connection. */
   const answering = new WeakMap<Socket, FastifyReply['raw']>()
@@ -154,6 +161,12 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     if (request.is404) return done(elsewhere(request, reply))
     if (!isSignedRoute(request)) return done()
     if (draining) return done(closing(reply, new DoorRefusal('DRAINING', 'draining')))
+    // Before the body is read and before anything is computed. Health checks and metrics aren't asked: they are nobody's.
+    const shut = watch.blocked(addressOf(request), keyNamed(request))
+    if (shut !== null) {
+      watch.saw('blocked', addressOf(request), keyNamed(request), 'shut out')
+      return done(closing(reply, new DoorRefusal('BLOCKED', 'blocked', null, shut)))
+    }
     if (arriving > limits.arrivingBytes) return done(closing(reply, new DoorRefusal('OVERLOADED', 'arriving')))
     // Without the headers the body need not be read to know the answer.
     const unsigned = Object.values(signatureHeaders).some((name) => request.headers[name.toLowerCase()] === undefined)
@@ -338,6 +351,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   /** One more from an address that only sends what isn't signed: from some number on it hears that, and costs no call. */
   function stranger(request: FastifyRequest, thrown: unknown, now: Date): unknown {
     const address = addressOf(request)
+    watch.saw('signature', address, keyNamed(request), thrown instanceof DoorRefusal ? thrown.reason : 'unknown')
     if (!strangers.take(address, now.getTime())) return new DoorRefusal('RATE_LIMITED', 'stranger')
     if (knocking < mostKnocking && knocks.take('', now.getTime())) {
       knocking += 1
@@ -362,6 +376,12 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     if (!known) return new DoorRefusal('NOT_FOUND', 'unknown_route')
     void reply.header('allow', known[1].methods)
     return new DoorRefusal('METHOD', 'method')
+  }
+
+  /** Which of this door's keys it says it is signed with; '' for none of them, whatever else it says. */
+  function keyNamed(request: FastifyRequest): string {
+    const named = request.headers[signatureHeaders.key.toLowerCase()]
+    return typeof named === 'string' && options.keys().has(named) ? named : ''
   }
 
   function addressOf(request: FastifyRequest): string {
@@ -393,6 +413,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       const timer = setTimeout(() => app.server.closeAllConnections(), limits.graceMs)
       try {
         await app.close()
+        await watch.stop()
       } finally {
         clearTimeout(timer)
       }

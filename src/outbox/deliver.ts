@@ -4,6 +4,7 @@ import { granted } from '../drivers/refusal.ts'
 import { exit, TmsError } from '../errors.ts'
 import type { Logger } from '../redaction/logger.ts'
 import { redactError } from '../redaction/redact.ts'
+import { redacted } from './targets/redacted.ts'
 import { openTarget } from './targets/kinds.ts'
 import type { Context, Outcome, Secrets } from './targets/target.ts'
 
@@ -21,6 +22,8 @@ export type Deliverer = {
   stats(): { readonly delivered: number; readonly failed: number; readonly sending: number }
   stop(): Promise<void>
 }
+
+const mostPayload = 256 * 1024
 
 /** Deliveries under way at once. A slow target fills these; the next claim takes the others' share first. */
 const mostAtOnce = 100
@@ -93,7 +96,8 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
           deliveryId: delivery.id,
           topic: delivery.topic,
           tenant: delivery.tenant,
-          payload: delivery.payload,
+          // What is the product's own tells people something; what is a tenant's is work, and goes as it was written.
+          payload: delivery.tenant === null ? redacted(delivery.payload, mostPayload).value : delivery.payload,
           createdAt: delivery.created_at,
           attempt: delivery.attempt,
           orderingKey: delivery.ordering_key,

@@ -37,13 +37,14 @@ export async function showDelivery(
   })
 }
 
-export type Retry = { readonly tenant: string; readonly ids: readonly string[]; readonly why: string }
-export type Retried = { readonly tenant: string; readonly ids: readonly string[]; readonly retried: number }
+/** Without a tenant: the product's own deliveries. */
+export type Retry = { readonly tenant?: string | undefined; readonly ids: readonly string[]; readonly why: string }
+export type Retried = { readonly tenant: string | null; readonly ids: readonly string[]; readonly retried: number }
 
 export async function retryDeliveries(driver: Driver, { tenant, ids, why }: Retry): Promise<Retried> {
   const wanted = checkIds(ids, 'delivery')
   const answer = await driver.call('outbox_retry', { request_id: randomUUID(), tenant, ids: wanted, why })
-  return { tenant, ids: wanted, retried: granted(answer).retried }
+  return { tenant: tenant ?? null, ids: wanted, retried: granted(answer).retried }
 }
 
 /** What deliveries may take at most. */

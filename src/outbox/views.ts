@@ -9,7 +9,14 @@ export function outboxView({ deliveries, targets }: Outbox): readonly Block[] {
     {
       kind: 'table',
       columns: ['delivery', 'status', 'target', 'topic', right('tries'), 'error'],
-      rows: deliveries.map((d) => [d.id, statusCell(d), d.target, `${d.tenant} ${d.topic}`, d.attempts, d.error ?? '']),
+      rows: deliveries.map((d) => [
+        d.id,
+        statusCell(d),
+        d.target,
+        `${d.tenant ?? 'fleet'} ${d.topic}`,
+        d.attempts,
+        d.error ?? '',
+      ]),
       empty: 'No deliveries.',
     },
     {
@@ -35,7 +42,7 @@ export function deliveryView(d: Delivery): readonly Block[] {
         ['event', d.event],
         ['status', statusCell(d)],
         ['target', d.target],
-        ['tenant', d.tenant],
+        ['tenant', d.tenant ?? { text: "none: the product's own", tone: 'dim' }],
         ['topic', d.topic],
         ['tries', d.attempts],
         ...(d.ordering_key === null ? [] : [['in order of', d.ordering_key] as const]),
@@ -50,7 +57,10 @@ export function deliveryView(d: Delivery): readonly Block[] {
     },
     {
       kind: 'next',
-      commands: d.status === 'dead' ? [`tms outbox retry ${d.id} --tenant ${d.tenant} --why <reason>`] : [],
+      commands:
+        d.status === 'dead'
+          ? [`tms outbox retry ${d.id}${d.tenant === null ? '' : ` --tenant ${d.tenant}`} --why <reason>`]
+          : [],
     },
   ]
 }
@@ -65,7 +75,7 @@ export function retriedView({ tenant, ids, retried }: Retried): readonly Block[]
           {
             kind: 'text',
             text: {
-              text: `${left} were not: delivered, being sent, of a target that is gone, or not of tenant ${tenant}.`,
+              text: `${left} were not: delivered, being sent, of a target that is gone, or not ${tenant === null ? "the product's own" : `of tenant ${tenant}`}.`,
               tone: 'warn',
             },
           } as const,

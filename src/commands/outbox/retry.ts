@@ -13,7 +13,10 @@ export default class OutboxRetry extends TmsCommand {
     deliveries: Args.string({ required: true, multiple: true, description: 'ids of the deliveries' }),
   }
   static override flags = {
-    tenant: Flags.string({ required: true, description: 'the tenant they are of', helpValue: '<key>' }),
+    tenant: Flags.string({
+      description: "the tenant they are of; without it the product's own, of no tenant",
+      helpValue: '<key>',
+    }),
     why: Flags.string({ required: true, description: 'the reason, for the ledger', helpValue: '<reason>' }),
   }
 

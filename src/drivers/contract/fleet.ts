@@ -7,7 +7,7 @@ export const errorClasses = ['timeout', 'validation', 'external_api', 'quota_exc
 export type ErrorClass = (typeof errorClasses)[number]
 export const taskStates = ['pending', 'running', 'awaiting_approval', 'completed', 'failed', 'quarantined'] as const
 export const agentStates = ['running', 'paused', 'draining', 'quarantined'] as const
-export const targetKinds = ['webhook', 'n8n', 'slack', 'http', 'file'] as const
+export const targetKinds = ['webhook', 'n8n', 'slack', 'pagerduty', 'http', 'file'] as const
 
 const id = wideInteger
 const count = z.int().min(0)
@@ -22,7 +22,7 @@ const control = fence.extend({
   tenants: z.record(z.string(), z.enum(agentStates)),
 })
 
-const terminated = z.array(
+export const terminated = z.array(
   z.object({
     pid: z.number(),
     login: z.string().nullable(),
@@ -30,7 +30,7 @@ const terminated = z.array(
     transaction_began: timestamp.nullable(),
   }),
 )
-const halt = z.object({
+export const halt = z.object({
   halt: id,
   kind: z.enum(['halt', 'safe_mode']),
   epoch: z.number(),
@@ -574,7 +574,8 @@ export const fleetContract = {
           kind: z.enum(targetKinds),
           config: json,
           topic: z.string(),
-          tenant: z.string(),
+          /** Null: the product's own. */
+          tenant: z.string().nullable(),
           payload: json,
           ordering_key: z.string().nullable(),
           created_at: timestamp,
@@ -634,7 +635,8 @@ export const fleetContract = {
           id,
           event: id,
           target: z.string(),
-          tenant: z.string(),
+          /** Null: the product's own. */
+          tenant: z.string().nullable(),
           topic: z.string(),
           status: z.enum(['pending', 'sending', 'delivered', 'dead']),
           attempts: count,
@@ -665,7 +667,7 @@ export const fleetContract = {
   outbox_retry: {
     operation: 'outbox.retry',
     reads: false,
-    args: z.strictObject({ ...write, tenant: z.string(), ids: z.array(id), why: z.string() }),
+    args: z.strictObject({ ...write, ...scope, ids: z.array(id), why: z.string() }),
     result: z.object({ retried: z.number() }),
   },
   outbox_lag: {

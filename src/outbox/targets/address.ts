@@ -121,6 +121,11 @@ export async function addressProblem(
   return null
 }
 
+/** Nobody in between can read it: https, or this host itself. For addresses that are a secret or carry one. */
+export function isSafe({ protocol, hostname }: URL): boolean {
+  return protocol === 'https:' || (protocol === 'http:' && /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(hostname))
+}
+
 function portOf({ port, protocol }: URL): string {
   return port || (protocol === 'https:' ? '443' : '80')
 }

@@ -2,6 +2,7 @@ import { TmsError } from '../../errors.ts'
 import { file } from './file.ts'
 import { http } from './http.ts'
 import { n8n } from './n8n.ts'
+import { pagerduty } from './pagerduty.ts'
 import { slack } from './slack.ts'
 import type { Context, Event, Outcome, Secrets, Target } from './target.ts'
 import { webhook } from './webhook.ts'
@@ -17,6 +18,7 @@ const kinds: ReadonlyMap<string, (rawConfig: unknown) => OpenTarget> = new Map([
   ready(webhook),
   ready(n8n),
   ready(slack),
+  ready(pagerduty),
   ready(http),
   ready(file),
 ])

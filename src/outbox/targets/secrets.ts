@@ -4,7 +4,7 @@ import { TmsError } from '../../errors.ts'
 import type { Secrets } from './target.ts'
 
 /** Variables that people have already, under their usual names. */
-const usualNames: readonly string[] = ['SLACK_WEBHOOK_URL', 'ALERT_WEBHOOK_URL']
+const usualNames: readonly string[] = ['SLACK_WEBHOOK_URL', 'ALERT_WEBHOOK_URL', 'PAGERDUTY_ROUTING_KEY']
 const prefix = 'TMS_SECRET_'
 
 /**

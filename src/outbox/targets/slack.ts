@@ -2,6 +2,7 @@ import * as z from 'zod'
 import { hosts, parseTargetConfig, secretSource, url } from './config.ts'
 import { deliver, traceIdOf } from './delivery.ts'
 import type { Answer } from './exchange.ts'
+import { isSafe } from './address.ts'
 import { slackMessage } from './slack-message.ts'
 import type { Outcome, Target } from './target.ts'
 
@@ -39,6 +40,7 @@ export const slack: Target<SlackConfig> = {
         if (!own && !config.hosts.includes(address.hostname) && !config.hosts.includes(address.host)) {
           return { kind: 'rejected', why: 'the address is not one of Slack, and its host is not listed in hosts' }
         }
+        if (!isSafe(address)) return { kind: 'rejected', why: 'takes an https address, or one of this host' }
         const traceId = traceIdOf(event)
         const traceUrl = traceId === null ? null : (config.traceUrl?.replaceAll('{traceId}', traceId) ?? null)
         return {
@@ -70,7 +72,7 @@ const permanent = {
   no_active_hooks: 'the webhook is disabled: make a new one',
 } as const
 
-function judgeSlack({ status, text, whole }: Answer): Outcome | null {
+export function judgeSlack({ status, text, whole }: Answer): Outcome | null {
   const said = text.trim()
   if (status === 429 || status >= 500) return null
   if (isPermanent(said)) return { kind: 'rejected', why: `answered ${status} ${said}: ${permanent[said]}` }

@@ -9,7 +9,8 @@ export type Event = {
   /** The same in every attempt: by it a receiver knows what it has already. */
   readonly deliveryId: string
   readonly topic: string
-  readonly tenant: string
+  /** Null: an event of the product itself, which belongs to no tenant. */
+  readonly tenant: string | null
   readonly payload: Json
   readonly createdAt: string
   /** 1 for the first. */

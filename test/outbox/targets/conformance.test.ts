@@ -14,15 +14,14 @@ import {
   checkApi,
   checkN8n,
   checkSigned,
-  checkSlack,
   hang,
   receiver,
   resetAnswer,
   resetRequest,
   signingSecret,
-  slackPath,
   type Receiver,
 } from './receivers.ts'
+import { checkSlack, slackPath } from '../../notify/slack-server.ts'
 
 /** What every kind of target must do, whatever it talks to. */
 

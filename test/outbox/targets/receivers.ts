@@ -7,7 +7,6 @@ import { listen } from '../../signing/listen.ts'
 
 export const signingSecret = 'whsec-5d0f0c8e7b'
 export const apiToken = 'api-token-9a1c'
-export const slackPath = '/services/T00000000/B00000000/slack-path-secret-77'
 
 export type Received = { readonly headers: IncomingMessage['headers']; readonly body: string; readonly path: string }
 
@@ -21,8 +20,8 @@ export type Receiver = {
   misbehave: ((request: IncomingMessage, response: ServerResponse) => void) | null
 }
 
-/** What a receiver answers to a request that came in whole: a status and a text, 200 when it accepted. */
-type Check = (received: Received, method: string) => readonly [status: number, text: string]
+/** What a receiver answers to a request that came in whole: a status and a text, 2xx when it accepted. */
+export type Check = (received: Received, method: string) => readonly [status: number, text: string]
 
 export async function receiver(check: Check): Promise<Receiver> {
   const state: Receiver = { url: '', received: [], requests: 0, misbehave: null }
@@ -88,48 +87,6 @@ export const checkApi: Check = ({ headers, body }, method) => {
   if (headers.authorization !== `Bearer ${apiToken}`) return [401, `bad token ${String(headers.authorization)}`]
   if (method !== 'PUT') return [405, '']
   return Array.isArray(JSON.parse(body).stops) ? [204, ''] : [422, body]
-}
-
-/** Slack's own checks: what is required, what is too long, and what a block may hold. */
-export const checkSlack: Check = ({ headers, path, body }) => {
-  if (path !== slackPath) return [404, 'no_service']
-  let message: unknown
-  try {
-    message = JSON.parse(body)
-  } catch {
-    return [400, 'invalid_payload']
-  }
-  if (headers['content-type'] !== 'application/json' || !isObject(message)) return [400, 'invalid_payload']
-  const { text, blocks = [] } = message
-  if (text !== undefined && (typeof text !== 'string' || text.length > 40_000)) return [400, 'invalid_payload']
-  if (!Array.isArray(blocks)) return [400, 'invalid_payload']
-  if (blocks.length === 0 && !text) return [400, 'no_text']
-  return blocks.length <= 50 && blocks.every(isBlock) ? [200, 'ok'] : [400, 'invalid_blocks']
-}
-
-function isBlock(block: unknown): boolean {
-  if (!isObject(block)) return false
-  const { type, text, fields, elements } = block
-  if (type === 'header') return isText(text, 150, ['plain_text'])
-  if (type === 'context') return isTexts(elements, 10, 3000)
-  if (type !== 'section' || (text === undefined && fields === undefined)) return false
-  return (text === undefined || isText(text, 3000)) && (fields === undefined || isTexts(fields, 10, 2000))
-}
-
-function isTexts(texts: unknown, most: number, longest: number): boolean {
-  return Array.isArray(texts) && texts.length >= 1 && texts.length <= most && texts.every((one) => isText(one, longest))
-}
-
-function isText(text: unknown, longest: number, types = ['plain_text', 'mrkdwn']): boolean {
-  if (!isObject(text) || !types.includes(String(text.type)) || typeof text.text !== 'string') return false
-  if ('emoji' in text && text.type !== 'plain_text') return false
-  if ('verbatim' in text && text.type !== 'mrkdwn') return false
-  if (!text.text.isWellFormed()) return false
-  return text.text.trim().length >= 1 && text.text.length <= longest
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 export function anEvent(change: Partial<Event> = {}): Event {

@@ -3,7 +3,8 @@ import { expect, test } from 'vitest'
 import { openTarget } from '../../../src/outbox/targets/kinds.ts'
 import { slackMessage } from '../../../src/outbox/targets/slack-message.ts'
 import type { Event, Json } from '../../../src/outbox/targets/target.ts'
-import { aContext, anEvent, answer, checkSlack, receiver, slackPath } from './receivers.ts'
+import { aContext, anEvent, answer, receiver } from './receivers.ts'
+import { checkSlack, slackPath } from '../../notify/slack-server.ts'
 
 async function aSlack(config: Readonly<Record<string, unknown>> = {}) {
   const there = await receiver(checkSlack)
@@ -57,7 +58,7 @@ test('the server of these tests refuses what Slack refuses, or the test above wo
   expect(check({ blocks: Array<unknown>(51).fill(section(1)) })).toEqual([400, 'invalid_blocks'])
 })
 
-test('an event is a headline, its text, its fields, the trace link and the delivery id', () => {
+test('an event is a headline, its text, its fields, a button to the trace and the delivery id', () => {
   const payload = { title: 'Load L-1 is late', text: 'by *2 h*', fields: { carrier: 'ACME & Co', delay: 7200 } }
   const { text, blocks } = slackMessage(anEvent({ payload }), 'https://traces.example/4bf9')
   expect(text).toBe('Load L-1 is late')
@@ -65,12 +66,10 @@ test('an event is a headline, its text, its fields, the trace link and the deliv
     { type: 'header', text: { type: 'plain_text', text: 'Load L-1 is late' } },
     { type: 'section', text: { text: 'by *2 h*' } },
     { type: 'section', fields: [{ text: '*carrier*\nACME &amp; Co' }, { text: '*delay*\n7200' }] },
+    { type: 'actions', elements: [{ type: 'button', text: { text: 'Trace' }, url: 'https://traces.example/4bf9' }] },
     {
       type: 'context',
-      elements: [
-        { text: '<https://traces.example/4bf9|trace>' },
-        { text: `load.booked · acme · ${anEvent().createdAt} · delivery ${anEvent().deliveryId}` },
-      ],
+      elements: [{ text: `load.booked · acme · ${anEvent().createdAt} · delivery ${anEvent().deliveryId}` }],
     },
   ])
 })
@@ -117,7 +116,7 @@ test('the trace link is built from the configured address, and left out without 
   await send()
   await send({ traceparent: null })
   const [one, two] = there.received
-  expect(one?.body).toContain('<https://traces.example/t/4bf92f3577b34da6a3ce929d0e0e4736?o=1%7C2|trace>')
+  expect(one?.body).toContain('"url":"https://traces.example/t/4bf92f3577b34da6a3ce929d0e0e4736?o=1|2"')
   expect(two?.body).not.toContain('traces.example')
 })
 

@@ -1,0 +1,117 @@
+-- Notifications: whether those who must hear of an incident do.
+--
+-- Guarantee: a target that loses what it should tell, or is far behind, is an incident itself, and that one is told to all
+-- targets but the failing one.
+
+set local role tms_owner;
+
+create or replace function tms._notify_patience() returns interval
+language sql immutable as $$ select interval '10 minutes' $$;
+
+-- How each target does. `tells`: it hears of incidents of the whole fleet. Lost is what died after the last that arrived.
+create or replace function tms._notify_state(visible uuid[])
+returns table (target text, kind text, tells boolean, paused boolean, waiting bigint, oldest timestamptz, lost bigint, last_error text, delivered_at timestamptz, failing text)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+declare
+  halted boolean := tms._halted();
+begin
+  return query
+  select s.name, s.kind, s.tells, s.paused, s.waiting, s.oldest, s.lost, s.last_error, s.delivered_at,
+         case when s.paused then 'it is paused'
+              when s.lost > 0 then 'its last deliveries died'
+              when s.oldest < clock_timestamp() - tms._notify_patience() then 'it is behind' end
+    from (
+      select t.name, t.kind, t.company_id is null and tms._matches('incident.opened', t.topics) as tells, t.paused, w.waiting, w.oldest, l.lost, coalesce(l.error, w.error) as last_error, a.delivered_at
+        from tms.outbox_targets t
+        cross join lateral (
+          -- while halted what isn't the halt's own waits by right
+          select count(*) as waiting, min(x.created_at) as oldest, (array_agg(x.last_error order by x.id desc) filter (where x.last_error is not null))[1] as error
+            from ((select d.id, d.created_at, d.last_error from tms.outbox_deliveries d where d.target = t.name and d.status = 'pending' and (not halted or d.lane = 'halt')
+                      and (visible is null or d.company_id = any (visible)) order by d.next_at, d.id limit 10000)
+                  union all
+                  select d.id, d.created_at, d.last_error from tms.outbox_deliveries d where d.target = t.name and d.status = 'sending' and (not halted or d.lane = 'halt')
+                      and (visible is null or d.company_id = any (visible))) x) w
+        left join lateral (
+          select d.id, d.delivered_at from tms.outbox_deliveries d where d.target = t.name and d.status = 'delivered' and d.created_at > clock_timestamp() - interval '7 days'
+             and (visible is null or d.company_id = any (visible)) order by d.id desc limit 1) a on true
+        cross join lateral (
+          select count(*) as lost, (array_agg(x.last_error order by x.id desc))[1] as error
+            from (select * from tms.outbox_deliveries d where d.target = t.name and d.status = 'dead' and d.id > coalesce(a.id, 0) and d.created_at > clock_timestamp() - interval '7 days'
+                     and (visible is null or d.company_id = any (visible)) limit 10000) x) l
+       where t.company_id is null or visible is null or t.company_id = any (visible)) s
+   order by s.name collate "C";
+end
+$$;
+
+-- For postures and for the watch: who should tell and doesn't. A row without a target: nobody is told at all.
+create or replace function tms._notify_failing() returns table (target text, why text, since timestamptz)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return query select s.target, s.failing, s.oldest from tms._notify_state(null) s where s.tells and s.failing is not null;
+  if not exists (select from tms.outbox_targets t where t.company_id is null and tms._matches('incident.opened', t.topics)) then
+    return query select null::text, 'no target takes incidents', null::timestamptz;
+  end if;
+end
+$$;
+
+create or replace function tms.notify_status(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('notify_status', args, '{}', 'outbox.read');
+  visible uuid[] := tms._allowed('outbox.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object('targets', (select coalesce(jsonb_agg(jsonb_build_object('name', s.target, 'kind', s.kind, 'tells', s.tells, 'paused', s.paused, 'waiting', s.waiting, 'lost', s.lost,
+      'oldest_seconds', floor(extract(epoch from clock_timestamp() - s.oldest))::integer, 'delivered_at', tms._utc(s.delivered_at),
+      'error', case when tms._clear(c, null) then s.last_error end, 'failing', s.failing) order by s.target collate "C"), '[]') from tms._notify_state(visible) s));
+end
+$$;
+grant execute on function tms.notify_status(jsonb) to tms_caller;
+
+-- One look at the targets that tell of incidents: opens an incident for each that fails, ends it for each that is well again.
+create or replace function tms.notify_watch(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('notify_watch', args, '{request_id}', 'slo.act');
+  s record;
+  failing jsonb := '[]';
+  cleared integer := 0;
+begin
+  if c.answer is not null then return c.answer; end if;
+  for s in select * from tms._notify_state(null) x where x.tells loop
+    if s.failing is null then
+      if tms._incident_clear('notify:' || s.target, 'it delivers again') then cleared := cleared + 1; end if;
+    else
+      perform tms._incident_open('P2', 'notify', 'notify:' || s.target, null, format('Notifications to %s do not arrive: %s', s.target, s.failing),
+        jsonb_build_object('target', s.target, 'kind', s.kind, 'waiting', s.waiting, 'lost', s.lost, 'oldest', tms._utc(s.oldest), 'error', s.last_error), 'tms');
+      failing := failing || jsonb_build_object('target', s.target, 'why', s.failing);
+    end if;
+  end loop;
+  -- a target that is gone fails nobody
+  for s in select i.dedupe_key from tms.incidents i where i.type = 'notify' and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED')
+              and not exists (select from tms.outbox_targets t where t.name = substr(i.dedupe_key, 8) and t.company_id is null and tms._matches('incident.opened', t.topics)) loop
+    if tms._incident_clear(s.dedupe_key, 'it tells of incidents no more') then cleared := cleared + 1; end if;
+  end loop;
+  return tms._finish(c, jsonb_build_object('failing', failing, 'cleared', cleared));
+end
+$$;
+grant execute on function tms.notify_watch(jsonb) to tms_caller;
+
+-- A target as it is stored: names of the places of secrets, never the secrets. For a test from another host.
+create or replace function tms.notify_target(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('notify_target', args, '{target}', 'outbox.targets');
+  t tms.outbox_targets;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into t from tms.outbox_targets x where x.name = tms._text(args, 'target', 63);
+  if t.name is null then
+    return tms._refuse(c, 'NOT_FOUND', format('there is no target "%s"', left(args ->> 'target', 63)),
+      coalesce('there are ' || (select string_agg(x.name, ', ' order by x.name) from tms.outbox_targets x), 'there is none at all'), array['tms outbox targets', 'tms notify status']);
+  end if;
+  return jsonb_build_object('name', t.name, 'kind', t.kind, 'config', t.config, 'topics', to_jsonb(t.topics));
+end
+$$;
+grant execute on function tms.notify_target(jsonb) to tms_caller;
