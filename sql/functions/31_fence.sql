@@ -275,6 +275,17 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
                   and (w.stopped_at is null or w.stopped_at > h.at) and w.acknowledged_epoch is distinct from h.epoch))
 $$;
 
+-- Null: enough people agree. Where the flag says so, one who isn't the caller has approved this end of this halt.
+create or replace function tms._second_person(c tms.call, incident bigint) returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if tms._flag_value('incident.resume.twoPersons', null) is distinct from 'true' then return null; end if;
+  if exists (select from tms.resume_approvals a where a.epoch = (tms._fence_json() ->> 'epoch')::bigint and a.principal_id <> c.principal_id
+               and (_second_person.incident is null or a.incident_id = _second_person.incident)) then return null; end if;
+  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on', array['tms incident resume <id> --approve (by another super_admin)']);
+end
+$$;
+
 -- Lifts the halt in two calls, so that the record stands before anything may commit: `prepare` raises the epoch, `lift`
 -- moves the mark. Between the two the fleet is still halted.
 create or replace function tms.fence_resume(args jsonb) returns jsonb
@@ -283,6 +294,7 @@ declare
   c tms.call := tms._begin('fence_resume', args, '{request_id,step,why}', 'incident.resume');
   mark bigint;
   reason text;
+  refusal jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
   reason := tms._text(args, 'why');
@@ -293,6 +305,8 @@ begin
     return tms._refuse(c, 'CONFLICT', 'the fleet is not halted', format('epoch %s is running', mark / 2), array['tms agents status']);
   end if;
   if args ->> 'step' = 'prepare' then
+    refusal := tms._second_person(c, null);
+    if refusal is not null then return refusal; end if;
     update tms.fence set epoch = mark / 2 + 1;
     update tms.halts set resumed_at = clock_timestamp(), resumed_by = c.who, resumed_why = reason where kind = 'halt' and resumed_at is null;
     perform tms._record(c, 'fence.resume', 'done', 'epoch ' || (mark / 2 + 1), reason, jsonb_build_object('epoch', mark / 2 + 1));

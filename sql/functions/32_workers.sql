@@ -80,11 +80,21 @@ begin
 end
 $$;
 
+create or replace function tms._slots_percent() returns integer
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return coalesce((select r.percent from tms.resumption r), 100);
+end
+$$;
+
 create or replace function tms._fleet_limit() returns integer
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   return (
-  select least(150, coalesce((tms._flag_value('budget.agents.maxConcurrent', null) #>> '{}')::integer, 150)));
+  -- while it comes back from a halt: a part, and one at least
+  select case when p.percent = 100 or m.most = 0 then m.most else greatest(1, m.most * p.percent / 100) end
+    from (select least(150, coalesce((tms._flag_value('budget.agents.maxConcurrent', null) #>> '{}')::integer, 150)) as most) m,
+         (select tms._slots_percent() as percent) p);
 end
 $$;
 

@@ -22,19 +22,26 @@ $$;
 -- Tells whoever listens. The halt's lane: an incident is news while the fleet is halted, then most of all.
 create or replace function tms._incident_announce(topic text, i tms.incidents, key text, more jsonb default '{}') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-begin
-  perform tms._announce(topic, jsonb_build_object(
+declare
+  payload jsonb := jsonb_build_object(
     'incident', i.id::text, 'priority', i.priority, 'status', i.status, 'type', i.type, 'title', i.title,
     'tenant', tms._tenant_key(i.company_id), 'dedup_key', 'tms-incident-' || i.id,
     'severity', case i.priority when 'P1' then 'critical' when 'P2' then 'error' when 'P3' then 'warning' else 'info' end,
-    'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', (tms._fence_json() ->> 'epoch')) || more,
-    'incident ' || i.id || ' ' || key, 'halt');
+    'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more;
+  once text := 'incident ' || i.id || ' ' || key;
+begin
+  if i.company_id is null then
+    perform tms._announce(topic, payload, once, 'halt');
+  else
+    -- a tenant's is the tenant's event: its people may open one, and its own targets hear of it
+    perform tms._publish(array[i.company_id], array[topic], array[payload], array[null::text], array[once], array[null::bigint], array[null::integer], array[null::text], 'halt');
+  end if;
 end
 $$;
 
 -- Opens an incident, or joins the one of this key that is open; answers its number. A graver symptom raises it. Joining writes
 -- no event: a symptom that comes each second would bury the others.
-create or replace function tms._incident_open(priority text, type text, dedupe_key text, company_id uuid, title text, detail jsonb, by text) returns bigint
+create or replace function tms._incident_join(priority text, type text, dedupe_key text, company_id uuid, title text, detail jsonb, by text, out id bigint, out opened boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   i tms.incidents;
@@ -42,29 +49,44 @@ declare
 begin
   for attempt in 1 .. 3 loop
     insert into tms.incidents (priority, type, dedupe_key, company_id, title, detail, opened_at, opened_by, last_seen_at, response_due)
-      values (_incident_open.priority, left(_incident_open.type, 80), left(_incident_open.dedupe_key, 200), _incident_open.company_id, left(_incident_open.title, 300),
-              coalesce(_incident_open.detail, '{}'), tms.now(), by, tms.now(), tms.now() + tms._response_time(_incident_open.priority))
+      values (_incident_join.priority, left(_incident_join.type, 80), left(_incident_join.dedupe_key, 200), _incident_join.company_id, left(_incident_join.title, 300),
+              coalesce(_incident_join.detail, '{}'), tms.now(), by, tms.now(), tms.now() + tms._response_time(_incident_join.priority))
       on conflict do nothing returning * into i;
     if i.id is not null then
       perform tms._incident_event(i.id, i.company_id, by, 'opened', i.title, i.detail);
       perform tms._incident_announce('incident.opened', i, 'opened');
-      return i.id;
+      id := i.id;
+      opened := true;
+      return;
     end if;
-    select * into i from tms.incidents x where x.dedupe_key = left(_incident_open.dedupe_key, 200) and x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') for update;
+    select * into i from tms.incidents x where x.dedupe_key = left(_incident_join.dedupe_key, 200) and x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') for update;
     -- none: it was resolved between the two
     exit when i.id is not null;
   end loop;
   if i.id is null then raise exception 'the incident "%" is opened and ended by others at the same time', left(dedupe_key, 60) using errcode = '40001'; end if;
   was := i.priority;
-  update tms.incidents x set occurrences = x.occurrences + 1, last_seen_at = tms.now(), priority = least(x.priority, _incident_open.priority),
+  update tms.incidents x set occurrences = x.occurrences + 1, last_seen_at = tms.now(), priority = least(x.priority, _incident_join.priority),
          -- a graver one has less time
-         response_due = case when _incident_open.priority < x.priority then least(x.response_due, tms.now() + tms._response_time(_incident_open.priority)) else x.response_due end
+         response_due = case when _incident_join.priority < x.priority then least(x.response_due, tms.now() + tms._response_time(_incident_join.priority)) else x.response_due end
    where x.id = i.id returning * into i;
   if i.priority < was then
     perform tms._incident_event(i.id, i.company_id, by, 'raised', format('from %s to %s: %s', was, i.priority, title));
     perform tms._incident_announce('incident.opened', i, 'raised ' || i.priority, jsonb_build_object('raised_from', was));
   end if;
-  return i.id;
+  id := i.id;
+  opened := false;
+end
+$$;
+
+-- The same, with the forensic snapshot of the moment.
+create or replace function tms._incident_open(priority text, type text, dedupe_key text, company_id uuid, title text, detail jsonb, by text) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  joined record;
+begin
+  select * into joined from tms._incident_join(priority, type, dedupe_key, company_id, title, detail, by);
+  if joined.opened then perform tms._incident_snapshot(joined.id); end if;
+  return joined.id;
 end
 $$;
 
@@ -85,7 +107,7 @@ begin
 end
 $$;
 
--- Something tried to heal it. The third time that didn't help it is somebody's (tms._incident_escalate, in the cycle).
+-- Something tried to heal it. The third time that didn't help it is somebody's (tms.incident_cycle).
 create or replace function tms._incident_attempt(dedupe_key text, what text) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -98,3 +120,928 @@ begin
   return true;
 end
 $$;
+
+-- ---------------------------------------------------------------------------------------------- the life cycle
+-- Whoever writes the table, and whatever they believe: a life has one direction.
+create or replace function tms._incident_step() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if old.status <> new.status and not (old.status || ' ' || new.status = any ('{OPEN AUTO_HEALING,OPEN ESCALATED,OPEN RESOLVED,AUTO_HEALING ESCALATED,AUTO_HEALING RESOLVED,ESCALATED RESOLVED,RESOLVED CLOSED}'::text[])) then
+    raise exception 'an incident does not go from % to %', old.status, new.status using errcode = 'TM409';
+  end if;
+  if old.opened_at <> new.opened_at or old.opened_by <> new.opened_by or old.type <> new.type or old.dedupe_key <> new.dedupe_key
+     or old.company_id is distinct from new.company_id then
+    raise exception 'what an incident is about does not change' using errcode = 'TM409';
+  end if;
+  return new;
+end
+$$;
+do $$
+begin
+  if not exists (select from pg_trigger where tgrelid = 'tms.incidents'::regclass and tgname = 'life') then
+    create trigger life before update on tms.incidents for each row execute function tms._incident_step();
+    alter table tms.incidents enable always trigger life;
+  end if;
+end
+$$;
+
+-- What the moment looked like. Each part by itself: one that fails says so and keeps no other from being there. Keys, counts and
+-- errors (redacted when they were stored), no payloads.
+create or replace function tms._incident_snapshot(incident bigint) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  i tms.incidents;
+  body jsonb;
+  part jsonb;
+  which text;
+begin
+  select * into i from tms.incidents x where x.id = incident;
+  if i.id is null or exists (select from tms.incident_snapshots s where s.incident_id = incident) then return false; end if;
+  -- what whoever opens it may not see is missing, and that must show
+  body := jsonb_build_object('taken_at', tms._utc(clock_timestamp()), 'whole', tms._sees_all());
+  foreach which in array '{fence,flags,runs,numbers,queue,outbox,workers,locks,changes,incidents}'::text[] loop
+    begin
+      case which
+        when 'fence' then part := tms._fence_json();
+        when 'flags' then
+          select coalesce(jsonb_agg(jsonb_build_object('key', f.key, 'level', f.level, 'tenant', tms._tenant_key(f.company_id),
+                   'value', case when f.company_id is null then f.value end, 'stage', tms._stage(f), 'updated_at', tms._utc(f.updated_at)) order by f.key, f.id), '[]')
+            into part from (select * from tms.feature_flags_v2 x where i.company_id is null or x.company_id is null or x.company_id = i.company_id order by x.updated_at desc limit 200) f;
+        when 'runs' then
+          select coalesce(jsonb_agg(jsonb_build_object('task', r.task_id::text, 'tenant', tms._tenant_key(r.company_id), 'agent', r.agent, 'function', r.fn_name, 'outcome', r.outcome,
+                   'class', r.error_class, 'error', left(r.error, 300), 'ms', r.ms, 'trace_id', r.trace_id, 'finished_at', tms._utc(r.finished_at)) order by r.finished_at desc), '[]')
+            into part from (select * from tms.agent_runs x where x.finished_at > clock_timestamp() - interval '1 hour' and (i.company_id is null or x.company_id = i.company_id)
+                             order by x.task_id desc, x.claim desc limit 30) r;
+        when 'numbers' then
+          select coalesce(jsonb_object_agg(m.outcome, m.n), '{}') into part from (
+            select r.outcome, count(*) as n from (select x.outcome from tms.agent_runs x where x.finished_at > clock_timestamp() - interval '15 minutes'
+              and (i.company_id is null or x.company_id = i.company_id) limit 20000) r group by 1) m;
+        when 'queue' then
+          select jsonb_build_object('running', (select count(*) from tms.agent_tasks t where t.status = 'running' and (i.company_id is null or t.company_id = i.company_id)),
+                   'waiting', (select coalesce(jsonb_object_agg(p.agent, tms._waiting(p.agent, case when i.company_id is not null then array[i.company_id] end)), '{}') from tms.agent_policies p),
+                   'dead_letters', (select count(*) from (select from tms.dead_letter_queue d where d.status = 'open' and (i.company_id is null or d.company_id = i.company_id) limit 10000) x))
+            into part;
+        when 'outbox' then
+          select coalesce(jsonb_object_agg(x.status, x.n), '{}') into part from (
+            select d.status, count(*) as n from (select y.status from tms.outbox_deliveries y where y.status in ('pending', 'sending') limit 10000) d group by 1) x;
+        when 'workers' then
+          select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'slots', w.slots, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
+            into part from (select * from tms.workers x where x.stopped_at is null and x.lease_until > clock_timestamp() order by x.id limit 200) w;
+        when 'locks' then
+          select coalesce(jsonb_agg(jsonb_build_object('pid', l.pid, 'mode', l.mode, 'on', l.relation::regclass::text, 'waits_for', to_jsonb(pg_blocking_pids(l.pid)))), '[]')
+            into part from (select * from pg_locks x where not x.granted limit 50) l;
+        when 'changes' then
+          select coalesce(jsonb_agg(jsonb_build_object('at', tms._utc(r.at), 'who', r.who, 'action', r.action, 'subject', left(r.subject, 120)) order by r.id desc), '[]')
+            into part from (select * from tms.ledger_inbox x where x.at > clock_timestamp() - interval '1 day' and x.outcome = 'done'
+                              and (i.company_id is null or x.company_id is null or x.company_id = i.company_id) order by x.id desc limit 50) r;
+        when 'incidents' then
+          select coalesce(jsonb_agg(jsonb_build_object('incident', x.id::text, 'priority', x.priority, 'status', x.status, 'type', x.type) order by x.id), '[]')
+            into part from (select * from tms.incidents y where y.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and y.id <> i.id
+                              and (i.company_id is null or y.company_id = i.company_id) order by y.id desc limit 50) x;
+      end case;
+    exception when others then part := jsonb_build_object('missing', left(sqlerrm, 200));
+    end;
+    body := body || jsonb_build_object(which, part);
+  end loop;
+  insert into tms.incident_snapshots (incident_id, company_id, at, body) values (i.id, i.company_id, clock_timestamp(), body) on conflict do nothing;
+  return found;
+end
+$$;
+
+create or replace function tms._no_incident(c tms.call, id text) returns jsonb
+language sql as $$
+  select tms._refuse(c, 'NOT_FOUND', pg_catalog.format('there is no incident %s', pg_catalog.left(id, 20)), 'it never was, or it is another tenant''s', array['tms incident list'])
+$$;
+
+-- The incident of a call that changes something: of the tenant that is named, or of any where the role spans all.
+create or replace function tms._incident_of(c tms.call, args jsonb) returns tms.incidents
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  i tms.incidents;
+begin
+  if coalesce(args ->> 'id', '') !~ '^[0-9]{1,18}$' then raise exception '"id" is the number of an incident' using errcode = 'TM400'; end if;
+  select * into i from tms.incidents x where x.id = (args ->> 'id')::bigint and (not args ? 'tenant' or x.company_id = c.company_id) for update;
+  return i;
+end
+$$;
+
+create or replace function tms._incident_json(c tms.call, i tms.incidents) returns jsonb
+language sql stable as $$
+  select pg_catalog.jsonb_build_object('id', i.id::text, 'priority', i.priority, 'status', i.status, 'type', i.type, 'tenant', tms._tenant_key(i.company_id),
+    'title', case when tms._clear(c, i.company_id) then i.title else 'redacted' end, 'opened_at', tms._utc(i.opened_at), 'opened_by', case when tms._clear(c, i.company_id) then i.opened_by else 'redacted' end,
+    'occurrences', i.occurrences::text, 'last_seen_at', tms._utc(i.last_seen_at), 'attempts', i.attempts, 'response_due', tms._utc(i.response_due), 'acted_at', tms._utc(i.acted_at), 'late_at', tms._utc(i.late_at),
+    'acked_at', tms._utc(i.acked_at), 'acked_by', case when i.acked_by is null or tms._clear(c, i.company_id) then i.acked_by else 'redacted' end, 'escalated_at', tms._utc(i.escalated_at),
+    'resolved_at', tms._utc(i.resolved_at), 'resolved_by', case when i.resolved_by is null or tms._clear(c, i.company_id) then i.resolved_by else 'redacted' end, 'resolution', i.resolution,
+    'closed_at', tms._utc(i.closed_at))
+$$;
+
+create or replace function tms.incident_open(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_open', args, '{request_id,tenant,priority,type,title,key}', 'incident.open');
+  joined record;
+  i tms.incidents;
+  kind text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  if coalesce(args ->> 'priority', '') not in ('P1', 'P2', 'P3', 'P4') then raise exception '"priority" is P1, P2, P3 or P4' using errcode = 'TM400'; end if;
+  kind := coalesce(tms._text(args || jsonb_build_object('type', coalesce(args ->> 'type', 'reported')), 'type', 80), '');
+  -- that one is the button's: whoever may only report must not be able to take its place
+  if kind !~ '^[a-z][a-z0-9_.-]*$' or kind in ('emergency_stop', 'soft_degrade', 'rollback') then
+    raise exception '"type" is a word in lower case, and none of a lever''s' using errcode = 'TM400';
+  end if;
+  -- keys of people are their tenant's: one tenant's words never join another's
+  select * into joined from tms._incident_join(args ->> 'priority', kind,
+    format('said:%s:%s', coalesce(c.company_id::text, 'fleet'), case when args ? 'key' then 'key ' || tms._text(args, 'key', 100) else 'once ' || c.request_id end),
+    c.company_id, tms._text(args, 'title', 300), '{}', c.who);
+  if joined.opened then
+    perform tms._incident_snapshot(joined.id);
+    perform tms._record(c, 'incident.open', 'done', 'incident ' || joined.id, args ->> 'title', jsonb_build_object('incident', joined.id::text, 'priority', args ->> 'priority', 'type', kind));
+  end if;
+  select * into i from tms.incidents x where x.id = joined.id;
+  return tms._finish(c, jsonb_build_object('joined', not joined.opened, 'incident', tms._incident_json(c, i)));
+end
+$$;
+grant execute on function tms.incident_open(jsonb) to tms_caller;
+
+create or replace function tms.incident_list(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_list', args, '{tenant,status,all,limit}', 'incident.read');
+  visible uuid[] := tms._allowed('incident.read');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'incidents', (
+    select coalesce(jsonb_agg(tms._incident_json(c, x.i) order by (x.i).status in ('RESOLVED', 'CLOSED'), (x.i).priority, (x.i).id desc), '[]')
+      from (select i from tms.incidents i
+             where (case when args ? 'tenant' then i.company_id = c.company_id else visible is null or i.company_id is null or i.company_id = any (visible) end)
+               and (not args ? 'status' or i.status = args ->> 'status')
+               and (args ? 'status' or coalesce((args ->> 'all')::boolean, false) or i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED'))
+             order by i.id desc limit tms._limit(args)) x (i)));
+end
+$$;
+grant execute on function tms.incident_list(jsonb) to tms_caller;
+
+create or replace function tms.incident_show(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_show', args, '{id,limit}', 'incident.read');
+  visible uuid[] := tms._allowed('incident.read');
+  i tms.incidents;
+  clear boolean;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into i from tms.incidents x where x.id = (args ->> 'id')::bigint and (visible is null or x.company_id is null or x.company_id = any (visible));
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  clear := tms._clear(c, i.company_id);
+  return jsonb_build_object('incident', tms._incident_json(c, i), 'fence', tms._fence_json(), 'slots_percent', tms._slots_percent(),
+    'detail', case when clear then i.detail end,
+    'events', (select coalesce(jsonb_agg(jsonb_build_object('id', e.id::text, 'at', tms._utc(e.at), 'kind', e.kind, 'who', case when clear then e.who else 'redacted' end,
+                 'text', case when clear then e.text else 'redacted' end) order by e.id), '[]')
+                 from (select * from tms.incident_events x where x.incident_id = i.id order by x.id desc limit coalesce((args ->> 'limit')::integer, 200)) e),
+    -- spans tenants where the incident does
+    'snapshot', (select s.body from tms.incident_snapshots s where s.incident_id = i.id and clear and (i.company_id is not null or visible is null)),
+    'halts', (select coalesce(jsonb_agg(tms._halt_json(h, clear) order by h.id), '[]') from tms.incident_halts x join tms.halts h on h.id = x.halt_id where x.incident_id = i.id),
+    'certificates', (select coalesce(jsonb_agg(jsonb_build_object('halt', k.halt_id::text, 'sha256', k.sha256, 'at', tms._utc(k.at),
+                       'signed_by', (select coalesce(jsonb_agg(s.fingerprint order by s.at), '[]') from tms.halt_signatures s where s.halt_id = k.halt_id)) order by k.halt_id), '[]')
+                       from tms.halt_certificates k where k.incident_id = i.id),
+    'levers', (select coalesce(jsonb_agg(tms._lever_json(c, l) order by l.id), '[]') from tms.incident_levers l where l.incident_id = i.id));
+end
+$$;
+grant execute on function tms.incident_show(jsonb) to tms_caller;
+
+-- ack: somebody has it. note: words. resolve: it is over. close: nothing is left to do about it.
+create or replace function tms.incident_work(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_work', args, '{request_id,tenant,id,action,text}', 'incident.work');
+  i tms.incidents;
+  act text := args ->> 'action';
+  words text := coalesce(left(btrim(args ->> 'text'), 2000), '');
+  open boolean;
+  changed boolean := true;
+begin
+  if c.answer is not null then return c.answer; end if;
+  if coalesce(act, '') not in ('ack', 'note', 'resolve', 'close') then raise exception '"action" is ack, note, resolve or close' using errcode = 'TM400'; end if;
+  i := tms._incident_of(c, args);
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  open := i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED');
+  if act in ('note', 'resolve') and words = '' then raise exception '"text" is missing' using errcode = 'TM400'; end if;
+  if (act in ('ack', 'resolve') and not open) or (act = 'close' and i.status <> 'RESOLVED') then
+    return tms._refuse(c, 'CONFLICT', format('incident %s cannot be %s', i.id, case act when 'ack' then 'acknowledged' when 'resolve' then 'resolved' else 'closed' end),
+      case when act = 'close' and open then 'it is still open: it is resolved first' else format('it is %s', i.status) end,
+      case when act = 'close' and open then array[format('tms incident resolve %s --why …', i.id)] else array[format('tms incident show %s', i.id)] end);
+  end if;
+  if act = 'resolve' and i.type = 'emergency_stop' and tms._halted() then
+    return tms._refuse(c, 'CONFLICT', 'the fleet is still halted', 'an emergency stop is over when the fence is lifted', array[format('tms incident resume %s', i.id)]);
+  end if;
+  if act = 'resolve' and exists (select from tms.incident_levers l where l.incident_id = i.id and l.kind = 'soft_degrade' and l.undone_at is null) then
+    return tms._refuse(c, 'CONFLICT', 'its lever is still pulled', 'the fleet works with lowered limits', array[format('tms incident resume %s', i.id)]);
+  end if;
+  case act
+    when 'ack' then
+      changed := i.acked_at is null;
+      if changed then
+        update tms.incidents x set acked_at = tms.now(), acked_by = c.who, acted_at = coalesce(x.acted_at, tms.now()) where x.id = i.id returning * into i;
+        perform tms._incident_announce('incident.acked', i, 'acked', jsonb_build_object('by', c.who));
+      end if;
+    when 'resolve' then
+      update tms.incidents x set status = 'RESOLVED', resolution = 'resolved', resolved_at = tms.now(), resolved_by = c.who, acted_at = coalesce(x.acted_at, tms.now()) where x.id = i.id returning * into i;
+      perform tms._incident_announce('incident.resolved', i, 'resolved', jsonb_build_object('resolution', 'resolved'));
+    when 'close' then
+      update tms.incidents x set status = 'CLOSED', closed_at = tms.now(), closed_by = c.who where x.id = i.id returning * into i;
+      perform tms._incident_announce('incident.closed', i, 'closed');
+    else null;
+  end case;
+  if changed then
+    perform tms._incident_event(i.id, i.company_id, c.who, case act when 'ack' then 'acked' when 'note' then 'note' when 'resolve' then 'resolved' else 'closed' end, words);
+    perform tms._record(c, 'incident.' || act, 'done', 'incident ' || i.id, case when act = 'note' then '' else words end, jsonb_build_object('incident', i.id::text, 'status', i.status, 'text_sha256', tms._sha256(words)));
+  end if;
+  return tms._finish(c, jsonb_build_object('changed', changed, 'incident', tms._incident_json(c, i)));
+end
+$$;
+grant execute on function tms.incident_work(jsonb) to tms_caller;
+
+-- Workers that acknowledged a halt after its certificate was made: told in the timeline, the certificate stays what it is.
+create or replace function tms._late_acknowledgements() returns integer
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  late record;
+  n integer := 0;
+begin
+  for late in
+    select k.incident_id, k.halt_id, w.id, w.name, w.host, w.acknowledged_at, i.company_id
+      from tms.halt_certificates k join tms.halts h on h.id = k.halt_id join tms.incidents i on i.id = k.incident_id and i.status <> 'CLOSED'
+      join tms.workers w on w.acknowledged_epoch = h.epoch and w.started_at <= h.at and w.id <> all (k.workers)
+     where not exists (select from tms.incident_events e where e.incident_id = k.incident_id and e.kind = 'acknowledged_late'
+                          and e.body ->> 'halt' = k.halt_id::text and e.body ->> 'worker' = w.id::text)
+  loop
+    perform tms._incident_event(late.incident_id, late.company_id, late.name, 'acknowledged_late', format('worker %s on %s acknowledged at %s', late.name, late.host, tms._utc(late.acknowledged_at)),
+      jsonb_build_object('halt', late.halt_id::text, 'worker', late.id::text));
+    n := n + 1;
+  end loop;
+  return n;
+end
+$$;
+
+-- One turn of the wheel, for the scheduler. Safe at any rate: what it says once it doesn't say again.
+create or replace function tms.incident_cycle(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_cycle', args, '{request_id}', 'cadence.run');
+  i tms.incidents;
+  late jsonb := '[]';
+  escalated jsonb := '[]';
+  closed jsonb := '[]';
+  why text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') order by x.id for update skip locked loop
+    if i.acted_at is null and i.late_at is null and i.response_due <= tms.now() then
+      update tms.incidents x set late_at = tms.now() where x.id = i.id returning * into i;
+      perform tms._incident_event(i.id, i.company_id, 'tms', 'late', format('nobody and nothing acted on it by %s', tms._utc(i.response_due)));
+      perform tms._incident_announce('incident.late', i, 'late');
+      late := late || to_jsonb(i.id::text);
+    end if;
+    why := case when i.status = 'ESCALATED' then null
+                when i.attempts >= 3 then format('%s attempts to heal it did not help', i.attempts)
+                -- whoever acknowledged it has been reached already
+                when i.acked_at is null and i.opened_at <= tms.now() - interval '15 minutes' then 'it is 15 minutes old and nobody has acknowledged it' end;
+    if why is not null then
+      update tms.incidents x set status = 'ESCALATED', escalated_at = tms.now() where x.id = i.id returning * into i;
+      perform tms._incident_event(i.id, i.company_id, 'tms', 'escalated', why);
+      perform tms._incident_announce('incident.escalated', i, 'escalated', jsonb_build_object('why', why));
+      perform tms._record(c, 'incident.escalate', 'done', 'incident ' || i.id, why, jsonb_build_object('incident', i.id::text));
+      escalated := escalated || to_jsonb(i.id::text);
+    end if;
+  end loop;
+  -- what healed by itself and stayed so for a day needs nobody
+  for i in update tms.incidents x set status = 'CLOSED', closed_at = tms.now(), closed_by = 'tms'
+            where x.id = any (array(select y.id from tms.incidents y where y.status = 'RESOLVED' and y.resolution = 'auto_healed' and y.resolved_at <= tms.now() - interval '1 day' order by y.id limit 100 for update skip locked))
+           returning x.* loop
+    perform tms._incident_event(i.id, i.company_id, 'tms', 'closed', 'it healed by itself and stayed so for a day');
+    perform tms._incident_announce('incident.closed', i, 'closed');
+    closed := closed || to_jsonb(i.id::text);
+  end loop;
+  perform tms._late_acknowledgements();
+  return tms._finish(c, jsonb_build_object('late', late, 'escalated', escalated, 'closed', closed,
+    'open', (select count(*) from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED'))));
+end
+$$;
+grant execute on function tms.incident_cycle(jsonb) to tms_caller;
+
+-- Mean time until somebody or something acted (MTTA) and until it was over (MTTR), of incidents opened in the span. No samples: null.
+create or replace function tms._incident_mtta(low timestamptz, high timestamptz, companies uuid[] default null) returns interval
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select avg(i.acted_at - i.opened_at) from tms.incidents i
+   where i.opened_at >= low and i.opened_at < high and i.acted_at is not null and (companies is null or i.company_id = any (companies))
+$$;
+create or replace function tms._incident_mttr(low timestamptz, high timestamptz, companies uuid[] default null) returns interval
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select avg(i.resolved_at - i.opened_at) from tms.incidents i
+   where i.opened_at >= low and i.opened_at < high and i.resolved_at is not null and (companies is null or i.company_id = any (companies))
+$$;
+
+create or replace function tms.incident_times(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_times', args, '{tenant,from,to}', 'incident.read');
+  visible uuid[] := tms._allowed('incident.read');
+  low timestamptz := coalesce((args ->> 'from')::timestamptz, tms.now() - interval '30 days');
+  high timestamptz := coalesce((args ->> 'to')::timestamptz, tms.now() + interval '1 second');
+begin
+  if c.answer is not null then return c.answer; end if;
+  if args ? 'tenant' then visible := array[c.company_id]; end if;
+  return (select jsonb_build_object('from', tms._utc(low), 'to', tms._utc(high), 'opened', count(*)::text, 'acted', count(i.acted_at)::text, 'resolved', count(i.resolved_at)::text, 'late', count(i.late_at)::text,
+      'mtta_seconds', round(extract(epoch from tms._incident_mtta(low, high, visible)), 3)::text, 'mttr_seconds', round(extract(epoch from tms._incident_mttr(low, high, visible)), 3)::text)
+    from tms.incidents i where i.opened_at >= low and i.opened_at < high and (visible is null or i.company_id = any (visible)));
+end
+$$;
+grant execute on function tms.incident_times(jsonb) to tms_caller;
+
+-- What it cost: of the runs that ended, and of the time the fleet stood, between its opening and its end.
+create or replace function tms.incident_impact(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_impact', args, '{id}', 'incident.read');
+  visible uuid[] := tms._allowed('incident.read');
+  i tms.incidents;
+  low timestamptz;
+  high timestamptz;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into i from tms.incidents x where x.id = (args ->> 'id')::bigint and (visible is null or x.company_id is null or x.company_id = any (visible));
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  low := i.opened_at;
+  high := coalesce(i.resolved_at, tms.now());
+  if i.company_id is not null then visible := array[i.company_id]; end if;
+  return (select jsonb_build_object('from', tms._utc(low), 'to', tms._utc(high),
+      'completed', (count(*) filter (where r.outcome in ('completed', 'awaiting_approval')))::text, 'failed', (count(*) filter (where r.outcome = 'failed'))::text,
+      'retried', (count(*) filter (where r.outcome in ('retried', 'lost')))::text, 'cost', coalesce(sum(r.cost), 0)::text,
+      'wasted', coalesce(sum(r.cost) filter (where r.outcome in ('failed', 'retried', 'lost', 'returned')), 0)::text,
+      'tenants', count(distinct r.company_id)::text,
+      'dead_letters', (select count(*)::text from tms.dead_letter_queue d where d.created_at >= low and d.created_at < high and (visible is null or d.company_id = any (visible))),
+      'halted_seconds', (select round(coalesce(sum(extract(epoch from least(coalesce(h.resumed_at, clock_timestamp()), clock_timestamp()) - h.at)), 0), 1)::text
+                           from tms.halts h where h.id = (select min(x.halt_id) from tms.incident_halts x where x.incident_id = i.id)))
+    from tms.agent_runs r where r.finished_at >= low and r.finished_at < high and (visible is null or r.company_id = any (visible)));
+end
+$$;
+grant execute on function tms.incident_impact(jsonb) to tms_caller;
+
+-- ---------------------------------------------------------------------------------------------- the button
+-- After fence_halt: opens the P1 or joins it, ties the halt to it, tells everybody. Waits for nobody's lock longer than a blink.
+create or replace function tms.incident_press(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_press', args, '{request_id,halt,why}', 'incident.emergency_stop');
+  joined record;
+  i tms.incidents;
+  h tms.halts;
+  first tms.halts;
+  reason text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  perform set_config('lock_timeout', '500ms', true);
+  reason := coalesce(left(btrim(args ->> 'why'), 1000), '');
+  if not tms._halted() then
+    return tms._refuse(c, 'CONFLICT', 'the fleet is not halted', 'the button halts first and opens the incident then', array['tms incident big-red-button']);
+  end if;
+  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt' and x.resumed_at is null;
+  if args ->> 'halt' is not null and h.id is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
+  select * into joined from tms._incident_join('P1', 'emergency_stop', 'emergency_stop', null, 'Emergency stop' || case when reason = '' then '' else ': ' || left(reason, 280) end,
+    jsonb_build_object('epoch', tms._fence_json() -> 'epoch', 'halt', h.id::text), c.who);
+  select * into i from tms.incidents x where x.id = joined.id;
+  if h.id is not null then
+    insert into tms.incident_halts (halt_id, incident_id) values (h.id, i.id) on conflict do nothing;
+  end if;
+  if joined.opened then
+    -- the press itself is somebody acting
+    update tms.incidents x set acted_at = tms.now() where x.id = i.id returning * into i;
+  else
+    perform tms._incident_event(i.id, null, c.who, 'pressed_again', reason, jsonb_build_object('halt', h.id::text));
+  end if;
+  select x.* into first from tms.halts x where x.id = (select min(y.halt_id) from tms.incident_halts y where y.incident_id = i.id);
+  perform tms._record(c, 'incident.press', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'halt', h.id::text, 'epoch', tms._fence_json() -> 'epoch', 'joined', not joined.opened));
+  perform tms._incident_announce('fleet.halted', i, 'halted ' || (tms._fence_json() ->> 'epoch'), jsonb_build_object('by', c.who, 'why', left(reason, 300), 'fenced', h.fenced));
+  return tms._finish(c, jsonb_build_object('incident', i.id::text, 'joined', not joined.opened, 'priority', i.priority, 'since', tms._utc(coalesce(first.at, i.opened_at)), 'by', coalesce(first.by_name, i.opened_by),
+    'why', coalesce(first.why, ''), 'epoch', tms._fence_json() -> 'epoch', 'pressed_by', c.who, 'environment', (select e.name from tms.environment e), 'database_id', (select e.database_id::text from tms.environment e)));
+end
+$$;
+grant execute on function tms.incident_press(jsonb) to tms_caller;
+
+-- Apart from the press, so that looking around delays nothing.
+create or replace function tms.incident_snapshot(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_snapshot', args, '{request_id,id}', 'incident.emergency_stop');
+begin
+  if c.answer is not null then return c.answer; end if;
+  return tms._finish(c, jsonb_build_object('taken', tms._incident_snapshot((args ->> 'id')::bigint)));
+end
+$$;
+grant execute on function tms.incident_snapshot(jsonb) to tms_caller;
+
+-- The facts of a halt, as often as somebody waits for acknowledgements; fence_certificate records, this doesn't.
+create or replace function tms.incident_halt(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_halt', args, '{halt}', 'incident.emergency_stop');
+  h tms.halts;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt';
+  if h.id is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
+  return tms._halt_json(h, true);
+end
+$$;
+grant execute on function tms.incident_halt(jsonb) to tms_caller;
+
+-- Keeps a certificate, as the bytes that were signed. The first ones of a halt stay; later calls may add signatures to them. What
+-- it says of the halt must be what the database knows.
+create or replace function tms.incident_certified(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_certified', args, '{request_id,halt,certificate,fingerprint,signature}', 'incident.emergency_stop');
+  h tms.halts;
+  k tms.halt_certificates;
+  incident bigint;
+  body jsonb;
+  facts jsonb;
+begin
+  if c.answer is not null then return c.answer; end if;
+  perform set_config('lock_timeout', '500ms', true);
+  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt';
+  select x.incident_id into incident from tms.incident_halts x where x.halt_id = h.id;
+  if incident is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt of an incident', 'the press ties them together', array['tms incident list']); end if;
+  if (args ? 'fingerprint') <> (args ? 'signature') or coalesce(args ->> 'fingerprint', repeat('0', 64)) !~ '^[0-9a-f]{64}$'
+     or coalesce(args ->> 'signature', repeat('A', 86) || '==') !~ '^[A-Za-z0-9+/]{86}==$' then
+    raise exception 'a signature is 64 bytes in base64, and comes with the fingerprint of its key' using errcode = 'TM400';
+  end if;
+  body := tms._text(args, 'certificate', 262144)::jsonb;
+  facts := tms._halt_json(h, true);
+  if body ->> 'type' is distinct from 'tms-halt-certificate-v1' or body ->> 'incident' is distinct from incident::text or body ->> 'halt' is distinct from h.id::text
+     or body -> 'epoch' is distinct from facts -> 'epoch' or body -> 'fenced' is distinct from facts -> 'fenced' or body ->> 'by' is distinct from facts ->> 'by'
+     or body ->> 'at' is distinct from facts ->> 'at' or body ->> 'why' is distinct from facts ->> 'why'
+     or body -> 'terminated' is distinct from facts -> 'terminated' or body -> 'survivors' is distinct from facts -> 'survivors' then
+    return tms._refuse(c, 'CONFLICT', 'the certificate says something else than the database', 'halt, epoch, who, when, why and who was ended must agree', array[format('tms incident certify %s', incident)]);
+  end if;
+  insert into tms.halt_certificates (halt_id, incident_id, by_name, body, sha256, workers)
+    values (h.id, incident, c.who, args ->> 'certificate', tms._sha256(args ->> 'certificate'),
+            array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at
+                   and w.name in (select a ->> 'worker' from jsonb_array_elements(body -> 'acknowledged') a)))
+    on conflict do nothing;
+  select * into k from tms.halt_certificates x where x.halt_id = h.id;
+  if k.body <> args ->> 'certificate' then
+    return tms._refuse(c, 'CONFLICT', 'this halt has a certificate', 'it stays what it is; another signature goes under the same bytes', array[format('tms incident certify %s', incident)]);
+  end if;
+  if args ? 'signature' then
+    insert into tms.halt_signatures (halt_id, fingerprint, signature, by_name) values (h.id, args ->> 'fingerprint', args ->> 'signature', c.who) on conflict do nothing;
+  end if;
+  perform tms._record(c, 'incident.certificate', 'done', 'incident ' || incident, h.why, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'certificate', body,
+    'certificate_sha256', k.sha256, 'fingerprint', args ->> 'fingerprint', 'signature', args ->> 'signature'));
+  perform tms._incident_event(incident, null, c.who, 'certificate', case when args ? 'signature' then format('certificate of halt %s, signed by key %s', h.id, left(args ->> 'fingerprint', 8))
+    else format('certificate of halt %s, not signed', h.id) end, jsonb_build_object('sha256', k.sha256));
+  return tms._finish(c, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'sha256', k.sha256));
+end
+$$;
+grant execute on function tms.incident_certified(jsonb) to tms_caller;
+
+-- What is there to certify: the presses of an incident, with what is kept of each.
+create or replace function tms.incident_certificates(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_certificates', args, '{id}', 'incident.emergency_stop');
+  i tms.incidents;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into i from tms.incidents x where x.id = (args ->> 'id')::bigint and x.company_id is null;
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  return jsonb_build_object('incident', i.id::text, 'type', i.type, 'database_id', (select e.database_id::text from tms.environment e), 'environment', (select e.name from tms.environment e),
+    'halts', (select coalesce(jsonb_agg(jsonb_build_object('facts', tms._halt_json(h, true), 'certificate', k.body, 'signed_by',
+        (select coalesce(jsonb_agg(jsonb_build_object('fingerprint', s.fingerprint, 'signature', s.signature) order by s.at), '[]') from tms.halt_signatures s where s.halt_id = h.id)) order by h.id), '[]')
+        from tms.incident_halts x join tms.halts h on h.id = x.halt_id left join tms.halt_certificates k on k.halt_id = h.id where x.incident_id = i.id));
+end
+$$;
+grant execute on function tms.incident_certificates(jsonb) to tms_caller;
+
+-- ---------------------------------------------------------------------------------------------- flags under a lever
+-- Puts a flag's row as a lever or its undoing wants it; null takes it away. The row that stands then.
+create or replace function tms._flag_put(c tms.call, action text, flag text, lvl text, env text, company uuid, wanted tms.feature_flags_v2, reason text) returns tms.feature_flags_v2
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  was tms.feature_flags_v2;
+  f tms.feature_flags_v2;
+begin
+  select * into was from tms.feature_flags_v2 x where x.key = flag and x.level = lvl and x.environment is not distinct from env and x.company_id is not distinct from company;
+  if wanted.value is null then
+    delete from tms.feature_flags_v2 x where x.id = was.id;
+  else
+    insert into tms.feature_flags_v2 as x
+      (key, level, environment, company_id, value, rollout, canary, cohort_name, cohort_rollout, wait_seconds, stage_since, updated_at, updated_by, updated_by_name, why)
+    values (flag, lvl, env, company, wanted.value, wanted.rollout, wanted.canary, wanted.cohort_name, wanted.cohort_rollout, wanted.wait_seconds, wanted.stage_since, clock_timestamp(), c.principal_id, c.who, reason)
+    on conflict (key, level, coalesce(environment, ''), coalesce(company_id, '00000000-0000-0000-0000-000000000000'))
+    do update set value = excluded.value, rollout = excluded.rollout, canary = excluded.canary, cohort_name = excluded.cohort_name, cohort_rollout = excluded.cohort_rollout,
+      wait_seconds = excluded.wait_seconds, stage_since = excluded.stage_since, updated_at = excluded.updated_at, updated_by = excluded.updated_by, updated_by_name = excluded.updated_by_name, why = excluded.why
+    returning * into f;
+  end if;
+  perform tms._flag_changed(c, action, flag, lvl, env, company, tms._flag_state(was), tms._flag_state(f), reason);
+  return f;
+end
+$$;
+
+-- One change of a lever, done: what stood before and what stands after, whole.
+create or replace function tms._lever_change(c tms.call, action text, flag text, lvl text, env text, company uuid, wanted tms.feature_flags_v2, reason text) returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  was tms.feature_flags_v2;
+  f tms.feature_flags_v2;
+begin
+  perform from tms.flag_catalogue e where e.key = flag for update;
+  select * into was from tms.feature_flags_v2 x where x.key = flag and x.level = lvl and x.environment is not distinct from env and x.company_id is not distinct from company;
+  f := tms._flag_put(c, action, flag, lvl, env, company, wanted, reason);
+  return jsonb_build_object('key', flag, 'level', lvl, 'environment', env, 'company_id', company, 'before', to_jsonb(was), 'after', to_jsonb(f));
+end
+$$;
+
+create or replace function tms._lever_json(c tms.call, l tms.incident_levers) returns jsonb
+language sql stable as $$
+  select pg_catalog.jsonb_build_object('id', l.id::text, 'kind', l.kind, 'tenant', tms._tenant_key(l.company_id), 'at', tms._utc(l.at), 'by', case when tms._clear(c, l.company_id) then l.by_name else 'redacted' end,
+    'undone_at', tms._utc(l.undone_at), 'undone_by', case when l.undone_by is null or tms._clear(c, l.company_id) then l.undone_by else 'redacted' end,
+    'changes', (select coalesce(pg_catalog.jsonb_agg(tms._change_json(c, x)), '[]') from pg_catalog.jsonb_array_elements(l.changes) x),
+    'kept', coalesce(l.kept, '[]'))
+$$;
+
+create or replace function tms._change_json(c tms.call, x jsonb) returns jsonb
+language sql stable as $$
+  select pg_catalog.jsonb_build_object('key', x ->> 'key', 'scope', tms._flag_scope(x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid),
+    'before', case when tms._clear(c, (x ->> 'company_id')::uuid) then x #> '{before,value}' end, 'after', case when tms._clear(c, (x ->> 'company_id')::uuid) then x #> '{after,value}' end,
+    'before_stage', case when pg_catalog.jsonb_typeof(x #> '{before,value}') is not null and (x #>> '{before,rollout}')::integer < 10000 then tms._stage(pg_catalog.jsonb_populate_record(null::tms.feature_flags_v2, x -> 'before')) end)
+$$;
+
+create or replace function tms._safe_row(entry tms.flag_catalogue) returns tms.feature_flags_v2
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  f tms.feature_flags_v2;
+begin
+  f.value := entry.safe_value;
+  f.rollout := 10000;
+  f.canary := '{}';
+  return f;
+end
+$$;
+
+-- Fewer slots, no replays, and what is tried out goes to its safe value. For a tenant: what is that tenant's. Stopping, so it asks
+-- nothing; pulled again it changes what changed since, and says so when that is nothing.
+create or replace function tms.incident_soft_degrade(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_soft_degrade', args, '{request_id,tenant,why}', 'incident.soft_degrade');
+  reason text;
+  joined record;
+  l tms.incident_levers;
+  i tms.incidents;
+  e tms.flag_catalogue;
+  f tms.feature_flags_v2;
+  changes jsonb := '[]';
+  env text := (select x.name from tms.environment x);
+  slots_before integer := tms._fleet_limit();
+begin
+  if c.answer is not null then return c.answer; end if;
+  reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'soft degrade');
+  select * into joined from tms._incident_join('P2', 'soft_degrade', 'soft_degrade:' || coalesce(c.company_id::text, 'fleet'), c.company_id, left('Soft degrade: ' || reason, 300), '{}', c.who);
+  if joined.opened then perform tms._incident_snapshot(joined.id); end if;
+  update tms.incidents x set acted_at = coalesce(x.acted_at, tms.now()) where x.id = joined.id returning * into i;
+  if c.company_id is null then
+    select * into e from tms.flag_catalogue x where x.key = 'budget.agents.maxConcurrent' for update;
+    if e.key is not null and (tms._flag_value(e.key, null) #>> '{}')::integer > (e.safe_value #>> '{}')::integer then
+      -- where the value that applies comes from: the environment's wins over the global one
+      select * into f from tms._flag_row(e.key, null);
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, coalesce(f.level, 'global'), f.environment, null, tms._safe_row(e), reason);
+    end if;
+    select * into e from tms.flag_catalogue x where x.key = 'ops.replayEnabled';
+    for f in select * from tms.feature_flags_v2 x where x.key = e.key and x.value is distinct from e.safe_value and (x.environment is null or x.environment = env) order by x.id loop
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, f.level, f.environment, f.company_id, tms._safe_row(e), reason);
+    end loop;
+    -- what is on for some and not yet for all is what is being tried
+    for f in select x.* from tms.feature_flags_v2 x where x.rollout < 10000 and (x.rollout > 0 or x.canary <> '{}') and x.company_id is null
+              and x.key not in ('budget.agents.maxConcurrent', 'ops.replayEnabled') order by x.id loop
+      select * into e from tms.flag_catalogue x where x.key = f.key and not x.guarded;
+      continue when e.key is null;
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', f.key, f.level, f.environment, null, tms._safe_row(e), reason);
+    end loop;
+  else
+    for e in select * from tms.flag_catalogue x where not x.guarded and (x.key = 'ops.replayEnabled'
+               or exists (select from tms.feature_flags_v2 y where y.key = x.key and y.company_id is null and y.rollout < 10000 and (c.company_id = any (y.canary) or tms._bucket(y.key, c.company_id) < y.rollout)))
+              order by x.key loop
+      continue when tms._flag_value(e.key, c.company_id) is not distinct from e.safe_value;
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, 'tenant', null, c.company_id, tms._safe_row(e), reason);
+    end loop;
+  end if;
+  if changes <> '[]' then
+    insert into tms.incident_levers (incident_id, company_id, kind, at, by_name, changes) values (i.id, c.company_id, 'soft_degrade', tms.now(), c.who, changes) returning * into l;
+    perform tms._incident_event(i.id, i.company_id, c.who, 'lever', format('soft degrade: %s', (select string_agg(x ->> 'key', ', ') from jsonb_array_elements(changes) x)), jsonb_build_object('lever', l.id::text));
+    perform tms._record(c, 'incident.soft_degrade', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'lever', l.id::text, 'keys', (select jsonb_agg(x -> 'key') from jsonb_array_elements(changes) x)));
+    perform tms._signal('control');
+  end if;
+  return tms._finish(c, jsonb_build_object('incident', i.id::text, 'joined', not joined.opened, 'lever', l.id::text, 'slots_before', slots_before, 'slots_after', tms._fleet_limit(),
+    'changes', (select coalesce(jsonb_agg(tms._change_json(c, x)), '[]') from jsonb_array_elements(changes) x), 'workers', tms._live_workers()));
+end
+$$;
+grant execute on function tms.incident_soft_degrade(jsonb) to tms_caller;
+
+create or replace function tms._live_workers() returns integer
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (select count(*)::integer from tms.workers w where w.stopped_at is null and w.lease_until > clock_timestamp());
+end
+$$;
+
+-- Back to what stood before the lever; a flag that somebody changed since is left as it is, and named.
+create or replace function tms._lever_undo(c tms.call, l tms.incident_levers, reason text) returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  x jsonb;
+  f tms.feature_flags_v2;
+  left_alone jsonb := '[]';
+begin
+  for x in select v.value from jsonb_array_elements(l.changes) with ordinality v order by v.ordinality desc loop
+    perform from tms.flag_catalogue e where e.key = x ->> 'key' for update;
+    select * into f from tms.feature_flags_v2 y where y.key = x ->> 'key' and y.level = x ->> 'level' and y.environment is not distinct from x ->> 'environment'
+       and y.company_id is not distinct from (x ->> 'company_id')::uuid;
+    if to_jsonb(f) is distinct from x -> 'after' then
+      left_alone := left_alone || jsonb_build_object('key', x ->> 'key', 'scope', tms._flag_scope(x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid), 'value', f.value,
+        'why', coalesce(format('%s changed it at %s', f.updated_by_name, tms._utc(f.updated_at)), 'somebody took it away'));
+    else
+      perform tms._flag_put(c, 'flag.resume', x ->> 'key', x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid, jsonb_populate_record(null::tms.feature_flags_v2, x -> 'before'), reason);
+    end if;
+  end loop;
+  update tms.incident_levers y set undone_at = tms.now(), undone_by = c.who, kept = left_alone where y.id = l.id;
+  perform tms._incident_event(l.incident_id, l.company_id, c.who, 'lever_undone', format('%s undone', replace(l.kind, '_', ' ')), jsonb_build_object('lever', l.id::text, 'kept', left_alone));
+  return left_alone;
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------------- rollback
+-- Every row of every flag as it stood at a moment, from the history.
+create or replace function tms._flags_at(moment timestamptz) returns table (key text, level text, environment text, company_id uuid, state jsonb)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  with scopes as (
+    select h.key, h.level, h.environment, h.company_id from tms.feature_flags_history h group by 1, 2, 3, 4
+  )
+  select s.key, s.level, s.environment, s.company_id, coalesce(
+      (select h.after from tms.feature_flags_history h where h.key = s.key and h.level = s.level and h.environment is not distinct from s.environment and h.company_id is not distinct from s.company_id
+          and h.at <= moment order by h.id desc limit 1),
+      (select h.before from tms.feature_flags_history h where h.key = s.key and h.level = s.level and h.environment is not distinct from s.environment and h.company_id is not distinct from s.company_id
+          and h.at > moment order by h.id limit 1))
+    from scopes s
+$$;
+
+-- A row with that state. A staged rollout begins its wait anew: nobody watched it meanwhile.
+create or replace function tms._row_of_state(state jsonb) returns tms.feature_flags_v2
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  f tms.feature_flags_v2;
+begin
+  if jsonb_typeof(state) is distinct from 'object' then return f; end if;
+  f.value := state -> 'value';
+  f.rollout := (state ->> 'percentage')::numeric * 100;
+  f.canary := array(select x::uuid from jsonb_array_elements_text(state -> 'canary') x);
+  if jsonb_typeof(state -> 'rollout') = 'object' then
+    f.cohort_name := state #>> '{rollout,cohort}';
+    f.cohort_rollout := (state #>> '{rollout,percentage}')::numeric * 100;
+    f.wait_seconds := (state #>> '{rollout,wait_seconds}')::integer;
+    f.stage_since := tms.now();
+  end if;
+  return f;
+end
+$$;
+
+-- Did every required flag have its value then, for the environment and for every tenant.
+create or replace function tms._flags_green_at(moment timestamptz) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  with at as materialized (
+    select a.key, a.level, a.environment, a.company_id, a.state from tms._flags_at(moment) a where jsonb_typeof(a.state) = 'object'
+  ), scope as (
+    select null::uuid as id union all select t.id from tms._companies_by(null) t
+  )
+  select not exists (
+    select from tms.flag_catalogue e cross join scope s
+     where e.required_value is not null and not e.guarded
+       and e.required_value is distinct from coalesce((
+         select case when a.state ->> 'percentage' = '100' then a.state -> 'value'
+                     when s.id is null then e.default_value
+                     when a.state -> 'canary' ? s.id::text or tms._bucket(e.key, s.id) < (a.state ->> 'percentage')::numeric * 100 then a.state -> 'value'
+                     else e.default_value end
+           from at a where a.key = e.key and (a.level = 'global' or (a.level = 'environment' and a.environment = (select x.name from tms.environment x)) or (a.level = 'tenant' and a.company_id = s.id))
+          order by case a.level when 'tenant' then 0 when 'environment' then 1 else 2 end limit 1), e.default_value))
+$$;
+
+-- What a rollback would change: which rows differ from what they were at the moment.
+create or replace function tms._rollback_plan(wanted timestamptz, out moment timestamptz, out source text, out changes jsonb, out plan text) returns record
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  t timestamptz;
+begin
+  changes := '[]';
+  if wanted is not null then
+    moment := wanted;
+    source := 'the time that was asked for';
+  else
+    for t in select distinct h.at from tms.feature_flags_history h order by h.at desc limit 200 loop
+      if tms._flags_green_at(t) then moment := t; exit; end if;
+    end loop;
+    source := case when moment is null then 'no state of the last 200 changes was green' else 'the newest state in which every required flag had its value' end;
+    if moment is null then return; end if;
+  end if;
+  select coalesce(jsonb_agg(jsonb_build_object('key', a.key, 'level', a.level, 'environment', a.environment, 'company_id', a.company_id, 'before', to_jsonb(f), 'state', a.state) order by a.key collate "C", a.level, a.company_id), '[]')
+    into changes
+    from tms._flags_at(moment) a join tms.flag_catalogue e on e.key = a.key and not e.guarded
+    left join tms.feature_flags_v2 f on f.key = a.key and f.level = a.level and f.environment is not distinct from a.environment and f.company_id is not distinct from a.company_id
+   where tms._flag_state(f) is distinct from a.state and (jsonb_typeof(a.state) <> 'object' or tms._flag_problem(e, a.state -> 'value') is null);
+  plan := left(tms._sha256(changes::text), 12);
+end
+$$;
+
+create or replace function tms._rollback_json(c tms.call, moment timestamptz, source text, changes jsonb, plan text) returns jsonb
+language sql stable as $$
+  select pg_catalog.jsonb_build_object('moment', tms._utc(moment), 'source', source, 'plan', plan,
+    'changes', (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('key', x ->> 'key', 'scope', tms._flag_scope(x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid),
+       'before', x #> '{before,value}', 'after', x #> '{state,value}')), '[]') from pg_catalog.jsonb_array_elements(changes) x))
+$$;
+
+create or replace function tms.incident_rollback_plan(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_rollback_plan', args, '{to}', 'incident.rollback');
+  p record;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select * into p from tms._rollback_plan((args ->> 'to')::timestamptz);
+  return tms._rollback_json(c, p.moment, p.source, p.changes, p.plan);
+end
+$$;
+grant execute on function tms.incident_rollback_plan(jsonb) to tms_caller;
+
+create or replace function tms.incident_rollback(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_rollback', args, '{request_id,to,plan,why}', 'incident.rollback');
+  p record;
+  x jsonb;
+  reason text;
+  joined record;
+  done jsonb := '[]';
+  l tms.incident_levers;
+begin
+  if c.answer is not null then return c.answer; end if;
+  reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'rollback');
+  lock table tms.flag_catalogue in share row exclusive mode;
+  select * into p from tms._rollback_plan((args ->> 'to')::timestamptz);
+  if p.moment is null then
+    return tms._refuse(c, 'CONFLICT', 'there is no state to go back to', p.source, array['tms flags history', 'tms incident rollback --to <time>']);
+  end if;
+  if p.plan is distinct from tms._text(args, 'plan', 64) then
+    return tms._refuse(c, 'PLAN_CHANGED', 'the flags are not what they were when this was planned', 'somebody changed one meanwhile', array['tms incident rollback']);
+  end if;
+  if p.changes = '[]' then return tms._finish(c, jsonb_build_object('incident', null, 'lever', null) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan)); end if;
+  select * into joined from tms._incident_join('P2', 'rollback', 'rollback', null, left('Rollback: ' || reason, 300), '{}', c.who);
+  if joined.opened then perform tms._incident_snapshot(joined.id); end if;
+  update tms.incidents y set acted_at = coalesce(y.acted_at, tms.now()) where y.id = joined.id;
+  for x in select value from jsonb_array_elements(p.changes) loop
+    done := done || tms._lever_change(c, 'flag.rollback', x ->> 'key', x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid, tms._row_of_state(x -> 'state'), reason);
+  end loop;
+  insert into tms.incident_levers (incident_id, kind, at, by_name, changes) values (joined.id, 'rollback', tms.now(), c.who, done) returning * into l;
+  perform tms._incident_event(joined.id, null, c.who, 'lever', format('rollback to %s: %s', tms._utc(p.moment), (select string_agg(y ->> 'key', ', ') from jsonb_array_elements(done) y)), jsonb_build_object('lever', l.id::text));
+  perform tms._record(c, 'incident.rollback', 'done', 'incident ' || joined.id, reason, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'moment', tms._utc(p.moment), 'plan', p.plan,
+    'keys', (select jsonb_agg(y -> 'key') from jsonb_array_elements(done) y)));
+  perform tms._signal('control');
+  return tms._finish(c, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan));
+end
+$$;
+grant execute on function tms.incident_rollback(jsonb) to tms_caller;
+
+-- ---------------------------------------------------------------------------------------------- starting again
+-- approve: a second person agrees. prepare: the record, the levers undone, a tenth of the slots. lift: the fence, last. slots: the
+-- next stage; the whole ends the incident. Each is a transaction of its own: what was done shows when the next one fails.
+create or replace function tms.incident_resume(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_resume', args, '{request_id,id,step,percent,why}', 'incident.resume');
+  i tms.incidents;
+  l tms.incident_levers;
+  reason text;
+  step text := args ->> 'step';
+  part integer := (args ->> 'percent')::integer;
+  halted boolean := tms._halted();
+  stop boolean;
+  answer jsonb;
+  undone jsonb := '[]';
+  kept jsonb := '[]';
+begin
+  if c.answer is not null then return c.answer; end if;
+  reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'resume');
+  if coalesce(step, '') not in ('approve', 'prepare', 'lift', 'slots') then raise exception '"step" is approve, prepare, lift or slots' using errcode = 'TM400'; end if;
+  i := tms._incident_of(c, args);
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  stop := i.type = 'emergency_stop';
+  if i.status in ('RESOLVED', 'CLOSED') or i.type not in ('emergency_stop', 'soft_degrade') then
+    return tms._refuse(c, 'CONFLICT', format('incident %s has nothing to resume', i.id),
+      case when i.type not in ('emergency_stop', 'soft_degrade') then format('it is about %s', i.type) else format('it is %s', i.status) end, array['tms incident list']);
+  end if;
+  if step = 'approve' then
+    insert into tms.resume_approvals (incident_id, epoch, principal_id, who) values (i.id, (tms._fence_json() ->> 'epoch')::bigint, c.principal_id, c.who) on conflict do nothing;
+    if found then
+      perform tms._incident_event(i.id, i.company_id, c.who, 'approved', 'agrees that it is resumed');
+      perform tms._record(c, 'incident.approve', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'epoch', tms._fence_json() -> 'epoch'));
+    end if;
+    return tms._finish(c, jsonb_build_object('step', step, 'halted', halted, 'percent', tms._slots_percent(), 'undone', '[]'::jsonb, 'kept', '[]'::jsonb, 'epoch', tms._fence_json() -> 'epoch', 'workers', tms._live_workers()));
+  end if;
+
+  if step = 'prepare' then
+    if i.company_id is null then
+      answer := tms._second_person(c, i.id);
+      if answer is not null then return answer; end if;
+    end if;
+    if stop then
+      answer := tms.fence_resume(jsonb_build_object('request_id', gen_random_uuid(), 'step', 'prepare', 'why', reason));
+      if answer ? 'refused' then return tms._finish(c, answer); end if;
+    end if;
+    for l in select * from tms.incident_levers x where x.kind = 'soft_degrade' and x.undone_at is null and (x.incident_id = i.id or (stop and x.company_id is null)) order by x.id desc for update loop
+      kept := kept || tms._lever_undo(c, l, reason);
+      undone := undone || (select coalesce(jsonb_agg(tms._change_json(c, x)), '[]') from jsonb_array_elements(l.changes) x);
+      if l.incident_id <> i.id and not exists (select from tms.incident_levers x where x.incident_id = l.incident_id and x.kind = 'soft_degrade' and x.undone_at is null) then
+        perform tms._resumed(c, l.incident_id, reason);
+      end if;
+    end loop;
+    if i.company_id is null then
+      update tms.resumption r set percent = 10, incident_id = i.id, since = clock_timestamp() where r.one;
+    else
+      perform tms._resumed(c, i.id, reason);
+    end if;
+    perform tms._late_acknowledgements();
+    perform tms._incident_event(i.id, i.company_id, c.who, 'resume', reason, jsonb_build_object('kept', kept));
+    perform tms._record(c, 'incident.resume', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'kept', kept));
+    perform tms._signal('control');
+  elsif step = 'lift' then
+    if not stop then raise exception 'only a halt is lifted' using errcode = 'TM400'; end if;
+    answer := tms.fence_resume(jsonb_build_object('request_id', gen_random_uuid(), 'step', 'lift', 'why', reason));
+    if answer ? 'refused' then return tms._finish(c, answer); end if;
+    halted := false;
+    perform tms._incident_announce('fleet.resumed', i, 'resumed ' || (answer ->> 'epoch'), jsonb_build_object('by', c.who, 'epoch', answer -> 'epoch'));
+  else
+    if part is null or part not in (10, 50, 100) then raise exception '"percent" is 10, 50 or 100' using errcode = 'TM400'; end if;
+    if halted then return tms._refuse(c, 'CONFLICT', 'the fleet is halted', 'slots come back after the fence is lifted', array[format('tms incident resume %s', i.id)]); end if;
+    if part > tms._slots_percent() and part <> (case tms._slots_percent() when 10 then 50 else 100 end) then
+      return tms._refuse(c, 'STAGE_REFUSED', format('%s %% does not follow %s %%', part, tms._slots_percent()), 'stages come one after the other', array[format('tms incident resume %s', i.id)]);
+    end if;
+    update tms.resumption r set percent = part, since = clock_timestamp() where r.one;
+    perform tms._incident_event(i.id, i.company_id, c.who, 'slots', format('%s %% of the slots', part));
+    perform tms._record(c, 'incident.slots', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'percent', part));
+    if part = 100 then perform tms._resumed(c, i.id, reason); end if;
+    perform tms._signal('control');
+  end if;
+  return tms._finish(c, jsonb_build_object('step', step, 'halted', case when step = 'lift' then false else halted end, 'percent', tms._slots_percent(), 'undone', undone, 'kept', kept,
+    'epoch', tms._fence_json() -> 'epoch', 'workers', tms._live_workers()));
+end
+$$;
+grant execute on function tms.incident_resume(jsonb) to tms_caller;
+
+create or replace function tms._resumed(c tms.call, incident bigint, reason text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  i tms.incidents;
+begin
+  update tms.incidents x set status = 'RESOLVED', resolution = 'resumed', resolved_at = tms.now(), resolved_by = c.who, acted_at = coalesce(x.acted_at, tms.now())
+   where x.id = incident and x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') returning * into i;
+  if i.id is null then return; end if;
+  perform tms._incident_event(i.id, i.company_id, c.who, 'resolved', reason, jsonb_build_object('resolution', 'resumed'));
+  perform tms._incident_announce('incident.resolved', i, 'resolved', jsonb_build_object('resolution', 'resumed'));
+end
+$$;
+
+-- How the fleet does since a stage began. What nothing was measured of is no health: waiting work without results is unknown, an
+-- empty queue is idle.
+create or replace function tms.incident_health(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_health', args, '{id}', 'incident.resume');
+  since timestamptz := (select r.since from tms.resumption r);
+  good bigint;
+  bad bigint;
+  waiting bigint;
+  graver text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  select count(*) filter (where x.outcome in ('completed', 'awaiting_approval')), count(*) filter (where x.outcome in ('failed', 'retried', 'lost')) into good, bad
+    from (select r.outcome from tms.agent_runs r where r.finished_at >= since limit 20000) x;
+  select coalesce(sum(tms._waiting(p.agent, null)), 0) into waiting from tms.agent_policies p;
+  select 'incident ' || i.id || ' is open: ' || i.type into graver from tms.incidents i
+   where i.priority = 'P1' and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and i.id <> (args ->> 'id')::bigint and i.opened_at >= since order by i.id limit 1;
+  return jsonb_build_object('since', tms._utc(since), 'percent', tms._slots_percent(), 'halted', tms._halted(), 'good', good::text, 'bad', bad::text, 'waiting', waiting::text, 'workers', tms._live_workers(),
+    'state', case when tms._halted() or graver is not null then 'red' when good + bad > 0 then case when bad * 100 > (good + bad) * 3 then 'red' else 'green' end when waiting = 0 then 'idle' else 'unknown' end,
+    'why', case when tms._halted() then 'the fleet was halted again' when graver is not null then graver
+                when good + bad > 0 then format('%s of %s runs failed', bad, good + bad)
+                when waiting = 0 then 'there is no work' when tms._live_workers() = 0 then 'work waits and no worker is there' else 'no run has ended yet' end);
+end
+$$;
+grant execute on function tms.incident_health(jsonb) to tms_caller;

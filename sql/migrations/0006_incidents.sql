@@ -57,6 +57,13 @@ create table tms.incident_snapshots (
   body jsonb not null
 );
 
+-- Which presses belong to it: the first one, and those that found the fleet halted. Append-only.
+create table tms.incident_halts (
+  halt_id bigint primary key,
+  incident_id bigint not null
+);
+create index incident_halts_incident on tms.incident_halts (incident_id, halt_id);
+
 -- A halt's certificate as it was signed: these bytes, for ever. Append-only; its signatures too.
 create table tms.halt_certificates (
   halt_id bigint primary key,
@@ -94,11 +101,12 @@ create index incident_levers_incident on tms.incident_levers (incident_id, id);
 
 -- Who agrees that the fleet starts again, where that takes two.
 create table tms.resume_approvals (
+  incident_id bigint not null,
   epoch bigint not null,
   principal_id uuid not null,
   who text not null,
   at timestamptz not null default clock_timestamp(),
-  primary key (epoch, principal_id)
+  primary key (incident_id, epoch, principal_id)
 );
 
 -- How much of the fleet's slots there is while it comes back from a halt. One row.
@@ -114,11 +122,11 @@ do $$
 declare
   t text;
 begin
-  foreach t in array '{incidents,incident_events,incident_snapshots,halt_certificates,halt_signatures,incident_levers,resume_approvals,resumption}'::text[] loop
+  foreach t in array '{incidents,incident_events,incident_snapshots,incident_halts,halt_certificates,halt_signatures,incident_levers,resume_approvals,resumption}'::text[] loop
     execute format('alter table tms.%I enable row level security', t);
     execute format('alter table tms.%I force row level security', t);
   end loop;
-  foreach t in array '{incident_events,incident_snapshots,halt_certificates,halt_signatures}'::text[] loop
+  foreach t in array '{incident_events,incident_snapshots,incident_halts,halt_certificates,halt_signatures}'::text[] loop
     execute format('create trigger append_only before update or delete or truncate on tms.%I execute function tms._append_only()', t);
     execute format('alter table tms.%I enable always trigger append_only', t);
   end loop;

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
@@ -63,3 +64,33 @@ export async function openShop(subject: Subject): Promise<Shop> {
 }
 
 export const readShop = (): Promise<Invariants> => readInvariants([shopPolicies])
+
+/** Policies that a test writes, read as any others. */
+export async function readPolicies(files: Readonly<Record<string, string>>): Promise<Invariants> {
+  const folder = await mkdtemp(join(tmpdir(), 'tms-invariants-'))
+  try {
+    await mkdir(join(folder, 'invariants'))
+    for (const [name, text] of Object.entries(files)) {
+      await writeFile(join(folder, 'invariants', name.includes('.') ? name : `${name}.yaml`), text)
+    }
+    return await readInvariants([folder])
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** One policy, of which only the query matters. */
+export function policyText(invariant: string, query: string, more = 'grants: { read: [retail.stock] }'): string {
+  const block = query.split('\n').map((line) => `  ${line}`)
+  return [
+    `invariant: ${invariant}`,
+    'title: tried',
+    'owner: test',
+    'priority: P2',
+    'timeout: 1s',
+    'query: |',
+    ...block,
+    more,
+    '',
+  ].join('\n')
+}

@@ -22,7 +22,7 @@ const control = fence.extend({
   tenants: z.record(z.string(), z.enum(agentStates)),
 })
 
-const terminated = z.array(
+export const terminated = z.array(
   z.object({
     pid: z.number(),
     login: z.string().nullable(),
@@ -30,7 +30,7 @@ const terminated = z.array(
     transaction_began: timestamp.nullable(),
   }),
 )
-const halt = z.object({
+export const halt = z.object({
   halt: id,
   kind: z.enum(['halt', 'safe_mode']),
   epoch: z.number(),

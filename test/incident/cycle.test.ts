@@ -1,0 +1,237 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Contract } from '../../src/drivers/contract.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
+
+describe.each(Object.entries(subjects))('the life of an incident through the %s driver', (name, start) => {
+  let scene: Scene
+  beforeAll(async () => {
+    scene = await openScene(await start())
+  }, 120_000)
+  afterAll(() => scene.stop())
+
+  const open = async (args: Partial<Contract['incident_open']['args']> = {}) =>
+    granted(
+      await scene.operator.call('incident_open', {
+        request_id: randomUUID(),
+        priority: 'P2',
+        title: 'rates are wrong',
+        ...args,
+      }),
+    )
+  const work = (id: string, action: Contract['incident_work']['args']['action'], text?: string) =>
+    scene.operator.call('incident_work', {
+      request_id: randomUUID(),
+      id,
+      action,
+      ...(text === undefined ? {} : { text }),
+    })
+  const cycle = async () => granted(await scene.operator.call('incident_cycle', { request_id: randomUUID() }))
+  const kinds = async (id: string) => (await showOf(scene.operator, id)).events.map(({ kind }) => kind)
+  /** As if it had been opened so long ago. */
+  const aged = (id: string, minutes: number) =>
+    scene.sql(
+      `alter table tms.incidents disable trigger life;
+       update tms.incidents set opened_at = opened_at - ${minutes} * interval '1 minute', response_due = response_due - ${minutes} * interval '1 minute' where id = ${id};
+       alter table tms.incidents enable always trigger life`,
+    )
+
+  test('it is opened with a snapshot, acknowledged, noted, resolved and closed, and all of it stays in order', async () => {
+    const { incident } = await open()
+    expect(incident).toMatchObject({ priority: 'P2', status: 'OPEN', acted_at: null })
+    const { snapshot } = await showOf(scene.operator, incident.id)
+    expect(Object.keys(snapshot ?? {})).toEqual(
+      expect.arrayContaining(['fence', 'flags', 'runs', 'numbers', 'queue', 'outbox', 'workers', 'locks', 'changes']),
+    )
+    expect(Object.values(snapshot ?? {}).filter((part) => JSON.stringify(part).includes('"missing"'))).toEqual([])
+    granted(await work(incident.id, 'ack'))
+    granted(await work(incident.id, 'note', 'the carrier changed its format'))
+    granted(await work(incident.id, 'resolve', 'rates loaded again'))
+    granted(await work(incident.id, 'close'))
+    expect(await kinds(incident.id)).toEqual(['opened', 'acked', 'note', 'resolved', 'closed'])
+  })
+
+  test('what the life cycle does not have is refused', async () => {
+    const { incident } = await open()
+    expect(await work(incident.id, 'close')).toMatchObject({ refused: { code: 'CONFLICT' } })
+    granted(await work(incident.id, 'resolve', 'it was nothing'))
+    expect(await work(incident.id, 'ack')).toMatchObject({ refused: { code: 'CONFLICT' } })
+    expect(await work(incident.id, 'resolve', 'again')).toMatchObject({ refused: { code: 'CONFLICT' } })
+    expect(await work('999999', 'ack')).toMatchObject({ refused: { code: 'NOT_FOUND' } })
+    await expect(scene.sql(`update tms.incidents set status = 'OPEN' where id = ${incident.id}`)).rejects.toThrow(
+      'does not go from RESOLVED to OPEN',
+    )
+    await expect(scene.sql(`delete from tms.incident_events where incident_id = ${incident.id}`)).rejects.toThrow(
+      'append-only',
+    )
+  })
+
+  test('duplicate symptoms join, and twenty at once make one', async () => {
+    const all = await Promise.all(Array.from({ length: 20 }, () => open({ key: 'rates' })))
+    expect(new Set(all.map(({ incident }) => incident.id)).size).toBe(1)
+    expect(all.filter(({ joined }) => !joined)).toHaveLength(1)
+    expect((await showOf(scene.operator, all[0]?.incident.id ?? '')).incident.occurrences).toBe('20')
+  })
+
+  test('an incident nobody acts on is late once, and is escalated when it is 15 minutes old', async () => {
+    const { incident } = await open({ priority: 'P1' })
+    await cycle()
+    expect(await kinds(incident.id)).toEqual(['opened'])
+    await aged(incident.id, 1)
+    expect((await cycle()).late).toEqual([incident.id])
+    expect((await cycle()).late).toEqual([])
+    await aged(incident.id, 15)
+    expect((await cycle()).escalated).toEqual([incident.id])
+    expect(await kinds(incident.id)).toEqual(['opened', 'late', 'escalated'])
+    const [told] = await scene.sql(
+      `select count(*)::int as n from tms.outbox_events where topic = 'incident.escalated' and payload ->> 'incident' = '${incident.id}'`,
+    )
+    expect(told).toEqual({ n: 1 })
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  test('an acknowledged one is not escalated for its age', async () => {
+    const { incident } = await open()
+    granted(await work(incident.id, 'ack'))
+    await aged(incident.id, 60)
+    expect(await cycle()).toMatchObject({ late: [], escalated: [] })
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  test('three attempts that did not help escalate it', async () => {
+    const { incident } = await open({ key: 'heals' })
+    const [{ key } = {}] = await scene.sql(`select dedupe_key as key from tms.incidents where id = ${incident.id}`)
+    for (let n = 0; n < 3; n++)
+      await scene.sql(
+        `insert into tms.incident_events (incident_id, at, who, kind, text) values (${incident.id}, now(), 'tms', 'attempt', 'tried')`,
+      )
+    await scene.sql(
+      `update tms.incidents set attempts = 3, status = 'AUTO_HEALING', acted_at = now() where dedupe_key = '${String(key)}' and status = 'OPEN'`,
+    )
+    expect((await cycle()).escalated).toEqual([incident.id])
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  // One process owns the embedded database and is one person there; the permission walk opens it as each in turn.
+  test.skipIf(name === 'embedded')('a tenant sees its own and the fleet’s, and nobody else’s', async () => {
+    const theirs = await open({ tenant: 'globex', title: 'about globex' })
+    const fleets = await open({ title: 'about everybody' })
+    const credential = await scene.fleet.subject.credential('viewer')
+    granted(
+      await scene.operator.call('users_grant', {
+        request_id: randomUUID(),
+        principal: 'viewer@acme',
+        role: 'viewer',
+        tenant: 'acme',
+        credential,
+      }),
+    )
+    const viewer = await scene.fleet.subject.as(credential.name)
+    try {
+      const { incidents } = granted(await viewer.call('incident_list', { limit: 100 }))
+      const ids = incidents.map(({ id }) => id)
+      expect(ids).toContain(fleets.incident.id)
+      expect(ids).not.toContain(theirs.incident.id)
+      expect(await viewer.call('incident_show', { id: theirs.incident.id })).toMatchObject({
+        refused: { code: 'NOT_FOUND' },
+      })
+      const shown = granted(await viewer.call('incident_show', { id: fleets.incident.id }))
+      expect(shown.snapshot).toBeNull()
+    } finally {
+      await viewer.close()
+    }
+  })
+
+  test('soft degrade lowers the limits, and resume restores exactly that', async () => {
+    const { fleet, operator } = scene
+    await fleet.set('budget.agents.maxConcurrent', 120)
+    await fleet.set('ops.replayEnabled', true, 'acme')
+    granted(
+      await operator.call('flags_rollout', {
+        request_id: randomUUID(),
+        key: 'finance.autoInvoice',
+        step: 'start',
+        value: true,
+        canary: ['acme'],
+        cohort: { name: 'first', percentage: '10' },
+        consent: 'finance.autoInvoice@canary',
+        why: 'tried out',
+      }),
+    )
+    const rows = () =>
+      scene.sql(
+        `select key, level, company_id, value, rollout, canary, cohort_name, cohort_rollout, wait_seconds, stage_since from tms.feature_flags_v2 order by key, level, company_id`,
+      )
+    const before = await rows()
+    const pulled = granted(
+      await operator.call('incident_soft_degrade', { request_id: randomUUID(), why: 'too many errors' }),
+    )
+    expect(pulled).toMatchObject({ joined: false, slots_before: 120, slots_after: 15 })
+    expect(pulled.changes.map(({ key, scope }) => `${key} ${scope}`).sort()).toEqual([
+      'budget.agents.maxConcurrent global',
+      'finance.autoInvoice global',
+      'ops.replayEnabled global',
+      'ops.replayEnabled tenant acme',
+    ])
+    const again = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
+    expect(again).toMatchObject({ joined: true, incident: pulled.incident, lever: null, changes: [] })
+    expect(await work(pulled.incident, 'resolve', 'done')).toMatchObject({ refused: { code: 'CONFLICT' } })
+    await resumeNow(operator, pulled.incident)
+    expect(await rows()).toEqual(before)
+  })
+
+  test('a flag that somebody changed under soft degrade is left, and said', async () => {
+    const { fleet, operator } = scene
+    const pulled = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
+    await fleet.set('budget.agents.maxConcurrent', 40)
+    const { kept } = granted(
+      await operator.call('incident_resume', { request_id: randomUUID(), id: pulled.incident, step: 'prepare' }),
+    )
+    expect(kept).toMatchObject([{ key: 'budget.agents.maxConcurrent', value: 40 }])
+    for (const percent of [50, 100])
+      granted(
+        await operator.call('incident_resume', {
+          request_id: randomUUID(),
+          id: pulled.incident,
+          step: 'slots',
+          percent,
+        }),
+      )
+    expect((await showOf(operator, pulled.incident)).incident).toMatchObject({
+      status: 'RESOLVED',
+      resolution: 'resumed',
+    })
+    await fleet.set('budget.agents.maxConcurrent', 120)
+  })
+
+  test('rollback goes back to the newest green state', async () => {
+    const { fleet, operator } = scene
+    await fleet.set('obs.otelEnabled', true)
+    await fleet.set('finance.approvalLimit', '100')
+    const rows = () =>
+      scene.sql(
+        `select key, level, company_id, value, rollout from tms.feature_flags_v2 order by key, level, company_id`,
+      )
+    const green = await rows()
+    await fleet.set('autonomy.mode', 'ASSIST')
+    await fleet.set('finance.approvalLimit', '5000')
+    const plan = granted(await operator.call('incident_rollback_plan', {}))
+    expect(plan.changes.map(({ key }) => key)).toEqual(['autonomy.mode', 'finance.approvalLimit'])
+    expect(await operator.call('incident_rollback', { request_id: randomUUID(), plan: 'another' })).toMatchObject({
+      refused: { code: 'PLAN_CHANGED' },
+    })
+    granted(await operator.call('incident_rollback', { request_id: randomUUID(), plan: plan.plan ?? '' }))
+    expect(await rows()).toEqual(green)
+    expect(granted(await operator.call('incident_rollback_plan', {})).changes).toEqual([])
+  })
+
+  test('MTTA and MTTR are means of what was opened in the span, and unknown without samples', async () => {
+    const none = granted(
+      await scene.operator.call('incident_times', { to: '2020-01-01T00:00:00Z', from: '2019-01-01T00:00:00Z' }),
+    )
+    expect(none).toMatchObject({ opened: '0', mtta_seconds: null, mttr_seconds: null })
+    const some = granted(await scene.operator.call('incident_times', {}))
+    expect(Number(some.mttr_seconds)).toBeGreaterThan(0)
+  })
+})

@@ -1,0 +1,60 @@
+import { randomUUID } from 'node:crypto'
+import type { Contract } from '../../src/drivers/contract.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { embeddedSubject, postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
+import { readyFleet, type Fleet } from '../fleet/fleet.ts'
+
+export const subjects: Readonly<Record<Subject['name'], () => Promise<Subject>>> = {
+  embedded: embeddedSubject,
+  postgres: postgresSubject,
+  supabase: supabaseSubject,
+}
+
+/** A fleet, its operator, and SQL of the test's own beside it. */
+export type Scene = {
+  readonly fleet: Fleet
+  readonly operator: Driver
+  sql(text: string, parameters?: unknown[]): Promise<readonly Record<string, unknown>[]>
+  /** As this service account; closed with the scene. */
+  account(name: string): Promise<Driver>
+  stop(): Promise<void>
+}
+
+export async function openScene(subject: Subject): Promise<Scene> {
+  const fleet = await readyFleet(subject)
+  const others: Driver[] = []
+  const { administration } = fleet.operator
+  return {
+    fleet,
+    operator: fleet.operator,
+    // On the embedded database a second operator would be a second owner.
+    sql: async (text, parameters) =>
+      subject.name === 'embedded' && administration
+        ? administration.transaction((run) => run(text, parameters))
+        : subject.sql(text, parameters),
+    async account(name) {
+      const driver = await subject.as(await subject.account(name))
+      others.push(driver)
+      return driver
+    },
+    async stop() {
+      for (const driver of others) await driver.close()
+      await fleet.stop()
+    },
+  }
+}
+
+type Show = Contract['incident_show']['result']
+export const showOf = async (driver: Driver, id: string): Promise<Show> =>
+  granted(await driver.call('incident_show', { id }))
+
+export async function resumeNow(driver: Driver, id: string): Promise<void> {
+  const step = async (args: Pick<Contract['incident_resume']['args'], 'step' | 'percent'>) =>
+    granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: 'the test goes on', ...args }))
+  await step({ step: 'prepare' })
+  const { incident } = await showOf(driver, id)
+  if (incident.type === 'emergency_stop') await step({ step: 'lift' })
+  await step({ step: 'slots', percent: 50 })
+  await step({ step: 'slots', percent: 100 })
+}

@@ -1,0 +1,157 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { scanInvariants } from '../../src/invariants/scan.ts'
+import { subjects } from '../contract/subjects.ts'
+import { openShop, policyText, readPolicies, readShop, type Shop } from './shop.ts'
+
+/** What a correction may do: what its policy says, within its bounds, while machines may write at all. */
+
+describe.each(Object.entries(subjects))('through %s, a correction', (_, make) => {
+  let shop: Shop
+  let autopilot: Driver
+
+  const correction = (statement: string, write: string, more = '') =>
+    policyText(
+      'TIDY',
+      'select p.id from retail.parents p where p.id > 100',
+      `grants: { read: [retail.parents, retail.children] }
+show: [id]
+correct:
+  statement: ${JSON.stringify(statement)}
+  write: [${write}]
+  rows_per_scan: 10
+  rows_per_violation: 2${more}`,
+    )
+
+  beforeAll(async () => {
+    shop = await openShop(await make())
+    autopilot = await shop.subject.as(await shop.subject.account('autopilot'))
+    const [row] = await shop.sql(
+      `select pg_get_userbyid(relowner) as owner from pg_class where oid = 'retail.stock'::regclass`,
+    )
+    const owner = String(row?.['owner'])
+    await shop.sql(`
+      create table retail.parents (id int primary key);
+      create table retail.children (id int, parent int references retail.parents on delete cascade);
+      create table retail.notes (who text);
+      alter table retail.parents owner to "${owner}"; alter table retail.children owner to "${owner}"; alter table retail.notes owner to "${owner}"`)
+    const { problems } = await shop.load(await readShop())
+    expect(problems).toEqual([])
+  }, 120_000)
+  afterAll(async () => {
+    await autopilot.close()
+    await shop.stop()
+  })
+  beforeEach(async () => {
+    await shop.sql('truncate retail.parents, retail.children, retail.notes')
+    await shop.sql('insert into retail.parents values (1), (101), (102)')
+  })
+
+  const load = async (text: string) => {
+    const read = await readPolicies({ TIDY: text })
+    expect(read.problems).toEqual([])
+    const { problems } = await shop.load(read)
+    expect(problems).toEqual([])
+  }
+  const correct = async (driver = shop.operator) => {
+    const { checks } = await scanInvariants(driver, { ids: ['TIDY'], correct: true })
+    const [check] = checks
+    return check !== undefined && 'correction' in check ? check.correction : undefined
+  }
+  const parents = async () => (await shop.sql('select id from retail.parents order by id')).map(({ id }) => id)
+
+  test('does what it says', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    expect(await correct(autopilot)).toEqual({
+      invariant: 'TIDY',
+      before: 2,
+      touched: 2,
+      allowed: 4,
+      after: 0,
+      why: '',
+    })
+    expect(await parents()).toEqual([1])
+  })
+
+  test('is undone when it touches more than its bound, cascades counted', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql('insert into retail.children select n, 101 from generate_series(1, 3) n')
+    expect(await correct()).toMatchObject({ touched: 0, why: 'it would have touched 5 rows and may touch 4' })
+    expect(await parents()).toEqual([1, 101, 102])
+    expect(await shop.sql('select count(*)::int as n from retail.children')).toEqual([{ n: 3 }])
+  })
+
+  test('is undone when it does not help', async () => {
+    await load(correction('update retail.parents set id = id + 100 where id > 100', 'retail.parents'))
+    expect(await correct()).toMatchObject({ touched: 0, after: 2, why: expect.stringContaining('were left of 2') })
+    expect(await parents()).toEqual([1, 101, 102])
+  })
+
+  test('writes no other table and reads no other', async () => {
+    await load(correction('delete from retail.children', 'retail.parents'))
+    expect(await correct()).toMatchObject({ touched: 0, why: expect.stringContaining('permission denied') })
+    await load(correction('delete from retail.parents where exists (select from retail.notes)', 'retail.parents'))
+    expect(await correct()).toMatchObject({ touched: 0, why: expect.stringContaining('permission denied') })
+    // granted is what its verb needs, and that alone
+    await load(correction('insert into retail.parents select 1 from retail.parents where id = 7', 'retail.parents'))
+    const [may] = await shop.sql(`select has_table_privilege('tms_correction_tidy', 'retail.parents', 'delete') as may`)
+    expect(may).toEqual({ may: false })
+  })
+
+  test('lets no trigger do later, or as somebody else, what it may not do itself', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql(`create or replace function retail.note() returns trigger language plpgsql as $$ begin insert into retail.notes values (current_user); return null; end $$;
+      create constraint trigger later after delete on retail.parents deferrable initially deferred for each row execute function retail.note()`)
+    try {
+      expect(await correct()).toMatchObject({
+        touched: 0,
+        why: expect.stringContaining('permission denied for table notes'),
+      })
+      expect(await parents()).toEqual([1, 101, 102])
+    } finally {
+      await shop.sql('drop trigger later on retail.parents')
+    }
+  })
+
+  test('is not tried while the fleet is halted or in safe mode, by whomever, and says so', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    granted(await shop.operator.call('fence_halt', { why: 'the test', grace_ms: 0 }))
+    for (const driver of [shop.operator, autopilot]) {
+      expect(await correct(driver)).toMatchObject({ touched: 0, why: 'the fleet is halted' })
+    }
+    for (const step of ['prepare', 'lift'] as const) {
+      granted(await shop.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'the test' }))
+    }
+    granted(await shop.operator.call('safe_mode_on', { why: 'the test' }))
+    expect(await correct()).toMatchObject({ touched: 0, why: 'safe mode: nothing is written' })
+    granted(
+      await shop.operator.call('safe_mode_off', {
+        request_id: randomUUID(),
+        override_token_sha256: 'ab'.repeat(32),
+        why: 'the test',
+      }),
+    )
+    expect(await parents()).toEqual([1, 101, 102])
+    const [incident] = await shop.sql(
+      `select attempts, status from tms.incidents where dedupe_key = 'invariant:TIDY' order by id desc limit 1`,
+    )
+    expect(incident).toMatchObject({ status: expect.not.stringMatching('RESOLVED') as unknown })
+    expect(await correct(autopilot)).toMatchObject({ touched: 2, after: 0 })
+  })
+
+  test('whose function was changed after it was loaded is not run', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql(`create or replace function tms_invariants.fix_tidy() returns bigint language plpgsql security definer as
+      $$ begin delete from retail.parents; return 1; end $$`)
+    expect(await correct()).toMatchObject({ touched: 0, why: 'its function is not the one that was loaded' })
+    expect(await parents()).toEqual([1, 101, 102])
+  })
+
+  test('of more violations than are listed is left to a person', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql('insert into retail.parents select generate_series(1000, 2100)')
+    expect(await correct()).toMatchObject({ touched: 0, why: expect.stringContaining('more than 1000') })
+  })
+})
