@@ -73,13 +73,13 @@ $$;
 -- ---------------------------------------------------------------------------------------------- facts
 
 -- The flags as they stood at a moment: what changed since is undone.
-create or replace function tms._flags_at(at timestamptz) returns setof tms.feature_flags_v2
+create or replace function tms._flag_rows_at(at timestamptz) returns setof tms.feature_flags_v2
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   return query
     with since as (
       select distinct on (h.key, h.level, h.environment, h.company_id) h.key, h.level, h.environment, h.company_id, h.before
-        from tms.feature_flags_history h where h.at >= _flags_at.at order by h.key, h.level, h.environment, h.company_id, h.id
+        from tms.feature_flags_history h where h.at >= _flag_rows_at.at order by h.key, h.level, h.environment, h.company_id, h.id
     )
     select f.* from tms.feature_flags_v2 f
      where not exists (select from since s where s.key = f.key and s.level = f.level and s.environment is not distinct from f.environment and s.company_id is not distinct from f.company_id)
@@ -97,7 +97,7 @@ declare
   env text := (select e.name from tms.environment e);
   -- the fence as it stood: flags only show it
   halted boolean := case when stood then tms._halted() else exists (select from tms.halts h where h.kind = 'halt' and h.at < _evidence_flags.at and (h.resumed_at is null or h.resumed_at >= _evidence_flags.at)) end;
-  rows tms.feature_flags_v2[] := array(select f from tms._flags_at(_evidence_flags.at) f);
+  rows tms.feature_flags_v2[] := array(select f from tms._flag_rows_at(_evidence_flags.at) f);
 begin
   return (
     with tenants as materialized (select t.id, t.key from tms._companies_by(null) t
