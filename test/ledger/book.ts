@@ -10,7 +10,9 @@ export type Book = {
   readonly subject: Subject
   readonly operator: Driver
   readonly signer: Signer
-  /** Records so many actions as their functions would, each in a transaction of its own or all in one. */
+  /** As superuser: to look behind the contract, and to attack. */
+  sql(text: string): Promise<readonly Record<string, unknown>[]>
+  /** Records so many actions as functions would, in one transaction. */
   record(n: number): Promise<void>
   stop(): Promise<void>
 }
@@ -26,12 +28,18 @@ export async function openBook(subject: Subject): Promise<Book> {
       signing_key_fingerprint: signer.fingerprint,
     }),
   )
+  // the embedded database has one owner, and that is the operator's driver
+  const sql: Book['sql'] = async (text) =>
+    subject.name === 'embedded'
+      ? ((await operator.administration?.transaction((run) => run(text))) ?? [])
+      : subject.sql(text)
   return {
     subject,
     operator,
     signer,
+    sql,
     record: async (n) => {
-      await subject.sql(rows(n))
+      await sql(rows(n))
     },
     async stop() {
       await operator.close()
