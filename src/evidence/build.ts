@@ -70,6 +70,7 @@ export async function buildPack(input: BuildInput): Promise<Built> {
   await settleFolders(root, input.self)
   let state = await stateOf(driver, await dayOf(driver, input.day))
   refuseImpossible(state)
+  if (state.expired) input.note(`${state.day} has expired and has a tombstone; the next prune deletes its folder again`)
   let by: Built['by'] = 'an earlier run'
   // Each round ends a step that somebody may have taken meanwhile; a handful of builders at once need a few.
   for (let round = 0; state.final === null; round += 1) {
