@@ -224,10 +224,16 @@ async function sealedCut({ driver, pause }: BuildInput, day: string, cut: Cut): 
 }
 
 async function render({ driver, root, self }: BuildInput, day: string, by: Built['by']): Promise<Built> {
-  const { pack } = granted(await driver.call('evidence_pack', { day }))
-  if (!pack) throw crowded(day)
+  let pack = await newest(driver, day)
+  let written = await writePackFolder(root, { ...pack, files: storedFiles(pack) }, self)
+  if (written === 'kept') {
+    // A newer one, stored since; or a folder that only says so: changed, or of another database. The stored bytes count.
+    const before = pack.revision
+    pack = await newest(driver, day)
+    const force = pack.revision === before
+    written = await writePackFolder(root, { ...pack, files: storedFiles(pack), force }, self)
+  }
   const files = storedFiles(pack)
-  const written = await writePackFolder(root, { day, revision: pack.revision, files }, self)
   return {
     day,
     revision: pack.revision,
@@ -242,6 +248,12 @@ async function render({ driver, root, self }: BuildInput, day: string, by: Built
     written,
     by,
   }
+}
+
+async function newest(driver: Driver, day: string): Promise<Pack> {
+  const { pack } = granted(await driver.call('evidence_pack', { day }))
+  if (!pack) throw crowded(day)
+  return pack
 }
 
 /** Why the day has no verdict; null when it has one. The pack is written all the same. */
