@@ -350,6 +350,7 @@ begin
     'begun', tms._utc(e.initialised_at), 'first_day', to_char(e.initialised_at at time zone 'UTC', 'YYYY-MM-DD'),
     'database_id', e.database_id, 'environment', e.name,
     'final', final.revision,
+    'expired', exists (select from tms.evidence_tombstones t where t.day = the_day),
     'revisions', (select count(*) from tms.evidence_packs p where p.day = the_day),
     'next_revision', (select coalesce(max(x.revision), 0) + 1 from tms.evidence_cuts x where x.day = the_day),
     'previous', case when before.day is not null then jsonb_build_object('day', to_char(before.day, 'YYYY-MM-DD'), 'manifest_sha256', before.manifest_sha256, 'checkpoint', before.files ->> 'checkpoint.txt') end,

@@ -70,6 +70,7 @@ export async function buildPack(input: BuildInput): Promise<Built> {
   await settleFolders(root, input.self)
   let state = await stateOf(driver, await dayOf(driver, input.day))
   refuseImpossible(state)
+  if (state.expired) input.note(`${state.day} has expired and has a tombstone; the next prune deletes its folder again`)
   let by: Built['by'] = 'an earlier run'
   // Each round ends a step that somebody may have taken meanwhile; a handful of builders at once need a few.
   for (let round = 0; state.final === null; round += 1) {
@@ -223,10 +224,16 @@ async function sealedCut({ driver, pause }: BuildInput, day: string, cut: Cut): 
 }
 
 async function render({ driver, root, self }: BuildInput, day: string, by: Built['by']): Promise<Built> {
-  const { pack } = granted(await driver.call('evidence_pack', { day }))
-  if (!pack) throw crowded(day)
+  let pack = await newest(driver, day)
+  let written = await writePackFolder(root, { ...pack, files: storedFiles(pack) }, self)
+  if (written === 'kept') {
+    // A newer one, stored since; or a folder that only says so: changed, or of another database. The stored bytes count.
+    const before = pack.revision
+    pack = await newest(driver, day)
+    const force = pack.revision === before
+    written = await writePackFolder(root, { ...pack, files: storedFiles(pack), force }, self)
+  }
   const files = storedFiles(pack)
-  const written = await writePackFolder(root, { day, revision: pack.revision, files }, self)
   return {
     day,
     revision: pack.revision,
@@ -241,6 +248,12 @@ async function render({ driver, root, self }: BuildInput, day: string, by: Built
     written,
     by,
   }
+}
+
+async function newest(driver: Driver, day: string): Promise<Pack> {
+  const { pack } = granted(await driver.call('evidence_pack', { day }))
+  if (!pack) throw crowded(day)
+  return pack
 }
 
 /** Why the day has no verdict; null when it has one. The pack is written all the same. */

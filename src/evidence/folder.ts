@@ -17,6 +17,8 @@ export type PackBytes = {
   readonly day: string
   readonly revision: number
   readonly files: ReadonlyMap<string, Uint8Array>
+  /** Whatever revision the folder in its place says it is. */
+  readonly force?: boolean
 }
 
 /** `kept`: a newer revision lies there, and stays. */
@@ -44,30 +46,42 @@ export async function writePackFolder(root: string, pack: PackBytes, self: Self)
     for (const [name, bytes] of pack.files) await writeSynced(join(`${mine}.tmp`, name), bytes)
     await syncFolder(`${mine}.tmp`)
     await rename(`${mine}.tmp`, `${mine}.new`)
-    return await swap(root, place, mine, pack.revision)
+    return await swap(root, place, mine, pack)
   } catch (error) {
-    await rm(`${mine}.tmp`, { recursive: true, force: true })
-    // Nothing is lost with it: the database has these bytes.
-    if (await exists(place)) await rm(`${mine}.new`, { recursive: true, force: true })
+    // Nothing is lost with them: the database has these bytes.
+    await rm(`${mine}.tmp`, { recursive: true, force: true }).catch(() => undefined)
+    if (await exists(place)) await rm(`${mine}.new`, { recursive: true, force: true }).catch(() => undefined)
     throw fileProblem(place, error)
   }
 }
 
-/** Another builder may be at the same place: each takes what is there aside, and the newest revision ends up in it. */
-async function swap(root: string, place: string, mine: string, revision: number): Promise<Written> {
-  for (let tries = 0; ; tries += 1) {
+/**
+ * Another builder may be at the same place. Each takes what is there aside and puts the newer one of the two back: its
+ * own, or the one that it found, which nobody else has any more.
+ */
+async function swap(
+  root: string,
+  place: string,
+  mine: string,
+  pack: Pick<PackBytes, 'revision' | 'force'>,
+): Promise<Written> {
+  let { revision } = pack
+  let kept = false
+  for (let tries = 0; tries < 1000; tries += 1) {
     const stepped = await renamed(place, `${mine}.old`)
-    if (stepped && (await revisionIn(`${mine}.old`)) > revision) {
-      if (!(await renamed(`${mine}.old`, place))) await rm(`${mine}.old`, { recursive: true, force: true })
+    const found = stepped && pack.force !== true ? await revisionIn(`${mine}.old`) : 0
+    if (found > revision) {
       await rm(`${mine}.new`, { recursive: true, force: true })
-      return 'kept'
+      await rename(`${mine}.old`, `${mine}.new`)
+      revision = found
+      kept = true
     }
     const done = await renamed(`${mine}.new`, place)
     await syncFolder(root)
-    if (stepped) await rm(`${mine}.old`, { recursive: true, force: true })
-    if (done) return 'written'
-    if (tries >= 100) throw new Error(`${place} is in somebody's way each time`)
+    await rm(`${mine}.old`, { recursive: true, force: true })
+    if (done) return kept ? 'kept' : 'written'
   }
+  throw new Error(`something is in the way of ${place} each time`)
 }
 
 /** Ends what a killed process began. Every command that reads or writes packs calls it first. */
