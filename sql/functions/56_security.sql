@@ -113,7 +113,7 @@ begin
   if add = 0 then return; end if;
   most := tms._security_number(case kind when 'nonce' then 'nonces' else 'signatures' end);
   if most <= 0 then return; end if;
-  select sum(e.fresh) into total from tms.security_events e
+  select coalesce(sum(e.fresh), 0) into total from tms.security_events e
    where e.kind = _security_count.kind and e.address = _security_count.address and e.key_id = key and e.minute > tms.now() - interval '5 minutes';
   if total < most then return; end if;
   -- A key that works at this address: its owner sits there, and whoever sends bad signatures from behind the same address
@@ -145,7 +145,7 @@ declare
   total bigint;
 begin
   if most <= 0 or c.principal_id is null then return; end if;
-  select sum(r.count) into total from tms.refusals r
+  select coalesce(sum(r.count), 0) into total from tms.refusals r
    where r.minute > greatest(clock_timestamp() - interval '5 minutes',
            -- what a block has answered is not answered twice
            (select b.until from tms.security_blocks b where b.kind = 'principal' and b.source = c.principal_id::text))

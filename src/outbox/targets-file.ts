@@ -28,7 +28,7 @@ export type Targets = {
   readonly path: string | null
   /** None when there are problems: a target that is left out loses what waits for it, so it is all or nothing. */
   readonly targets: readonly OutboxTarget[]
-  /** Whether variables like SLACK_WEBHOOK_URL stand for targets, too. */
+  /** False: variables like SLACK_WEBHOOK_URL stand for no targets. */
   readonly defaults?: boolean
   readonly problems: readonly FileProblem[]
 }
@@ -87,14 +87,14 @@ function targetsOf(path: string, file: ParsedPolicyFile<z.output<typeof form>>):
     if (wrong === null) return twice
     return [...twice, problemAt([...at, 'config', ...wrong.keys], wrong.message)]
   })
-  const defaults = value.defaults ?? true
-  if (problems.length > 0) return { path, targets: [], defaults, problems: inOrder(problems) }
+  const defaults = value.defaults === false ? { defaults: false } : {}
+  if (problems.length > 0) return { path, targets: [], ...defaults, problems: inOrder(problems) }
   const targets = value.targets.map(({ tenant, max_attempts, ...target }) => ({
     ...target,
     ...(tenant === undefined ? {} : { tenant }),
     ...(max_attempts === undefined ? {} : { max_attempts }),
   }))
-  return { path, targets, defaults, problems: [] }
+  return { path, targets, ...defaults, problems: [] }
 }
 
 /** Who is paged for an incident must hear its end through the same key, or the alert stays for ever. */
