@@ -7,12 +7,18 @@ import { TmsError } from './errors.ts'
  * Writes a file whole or not at all: under a temporary name in the same folder, synced, then renamed. A killed run leaves
  * a temporary file at worst, never half of the real one.
  */
-export async function writeFileAtomically(path: string, content: string | Uint8Array, mode = 0o644): Promise<void> {
+export async function writeFileAtomically(
+  path: string,
+  /** In parts where it is too large to be held at once. */
+  content: string | Uint8Array | AsyncIterable<string>,
+  mode = 0o644,
+): Promise<void> {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
     const file = await open(temporary, 'wx', mode)
     try {
-      await file.writeFile(content)
+      if (typeof content === 'string' || content instanceof Uint8Array) await file.writeFile(content)
+      else for await (const part of content) await file.writeFile(part)
       await file.sync()
     } finally {
       await file.close()

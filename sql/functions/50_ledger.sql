@@ -469,30 +469,30 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   c tms.call := tms._begin('ledger_checkpoint_add', args, '{request_id,note,size,root,key}', 'ledger.seal');
   sealed bigint := (select coalesce(max(l.seq) + 1, 0) from tms.ledger l);
-  size bigint := (args ->> 'size')::bigint;
+  covers bigint := (args ->> 'size')::bigint;
   note text := args ->> 'note';
   body text;
   x tms.ledger_checkpoints;
 begin
   if c.answer is not null then return c.answer; end if;
   if coalesce(args ->> 'key', '') !~ '^[0-9a-f]{64}$' then raise exception '"key" is a fingerprint: 64 hexadecimal digits' using errcode = 'TM400'; end if;
-  if coalesce(size < 1 or size > sealed, true) then return tms._out_of_tree(c, sealed); end if;
-  if args ->> 'root' is distinct from encode(tms._tree_hash(0, size), 'base64') then
-    return tms._refuse(c, 'CONFLICT', format('that is not the root of the first %s rows', size), 'it was made for another ledger, or one of them was changed', array['tms ledger verify']);
+  if coalesce(covers < 1 or covers > sealed, true) then return tms._out_of_tree(c, sealed); end if;
+  if args ->> 'root' is distinct from encode(tms._tree_hash(0, covers), 'base64') then
+    return tms._refuse(c, 'CONFLICT', format('that is not the root of the first %s rows', covers), 'it was made for another ledger, or one of them was changed', array['tms ledger verify']);
   end if;
-  body := format(E'%s\n%s\n%s\n\n', tms._ledger_origin(), size, args ->> 'root');
+  body := format(E'%s\n%s\n%s\n\n', tms._ledger_origin(), covers, args ->> 'root');
   if left(coalesce(note, ''), length(body)) <> body or right(note, 1) <> E'\n' or length(note) > 10000
      or not exists (select from regexp_split_to_table(rtrim(substr(note, length(body) + 1), E'\n'), E'\n') l where tms._note_line(l, 68) = tms._ledger_origin()) then
     return tms._refuse(c, 'SIGNATURE_INVALID', 'that is no signed note of this root', 'it needs origin, size, root, an empty line, and a signature in the name of the origin', array['tms ledger checkpoint']);
   end if;
   perform set_config('synchronous_commit', 'on', true);
-  insert into tms.ledger_checkpoints (size, root, note, key, by_name) values (size, decode(args ->> 'root', 'base64'), note, args ->> 'key', c.who)
+  insert into tms.ledger_checkpoints (size, root, note, key, by_name) values (covers, decode(args ->> 'root', 'base64'), note, args ->> 'key', c.who)
     on conflict on constraint ledger_checkpoints_size_key_key do nothing returning * into x;
   if x.id is null then
-    select * into x from tms.ledger_checkpoints y where y.size = ledger_checkpoint_add.size and y.key = args ->> 'key';
+    select * into x from tms.ledger_checkpoints y where y.size = covers and y.key = args ->> 'key';
     return tms._finish(c, tms._checkpoint_json(x) || '{"first": false}');
   end if;
-  perform tms._record(c, 'ledger.checkpoint', 'done', 'size ' || size, '', jsonb_build_object('size', size::text, 'root', args ->> 'root', 'key', x.key));
+  perform tms._record(c, 'ledger.checkpoint', 'done', 'size ' || covers, '', jsonb_build_object('size', covers::text, 'root', args ->> 'root', 'key', x.key));
   return tms._finish(c, tms._checkpoint_json(x) || '{"first": true}');
 end
 $$;

@@ -97,15 +97,15 @@ declare
   env text := (select e.name from tms.environment e);
   -- the fence as it stood: flags only show it
   halted boolean := case when stood then tms._halted() else exists (select from tms.halts h where h.kind = 'halt' and h.at < _evidence_flags.at and (h.resumed_at is null or h.resumed_at >= _evidence_flags.at)) end;
+  rows tms.feature_flags_v2[] := array(select f from tms._flags_at(_evidence_flags.at) f);
 begin
   return (
-    with stood as materialized (select * from tms._flags_at(_evidence_flags.at)
-    ), tenants as materialized (select t.id, t.key from tms._companies_by(null) t
+    with tenants as materialized (select t.id, t.key from tms._companies_by(null) t
     ), own as (
       -- the environment's own: no tenant
       select c.key, c.type, c.required_value, c.default_value,
-             (select s.level from stood s where s.key = c.key and (s.level = 'global' or (s.level = 'environment' and s.environment = env)) order by s.level = 'global' limit 1) as level,
-             (select case when s.rollout = 10000 then s.value else c.default_value end from stood s where s.key = c.key and (s.level = 'global' or (s.level = 'environment' and s.environment = env)) order by s.level = 'global' limit 1) as value
+             (select s.level from unnest(rows) s where s.key = c.key and (s.level = 'global' or (s.level = 'environment' and s.environment = env)) order by s.level = 'global' limit 1) as level,
+             (select case when s.rollout = 10000 then s.value else c.default_value end from unnest(rows) s where s.key = c.key and (s.level = 'global' or (s.level = 'environment' and s.environment = env)) order by s.level = 'global' limit 1) as value
         from tms.flag_catalogue c
     ), effective as (
       select o.key, o.type, o.required_value, coalesce(o.level, 'default') as source,
@@ -114,12 +114,12 @@ begin
     ), other as (
       -- set for a tenant, or rolled out to a part of them
       select s.key, case when s.level = 'tenant' then t.key end as tenant, s.level, s.value, s.rollout, cardinality(s.canary) as canaries
-        from stood s left join tenants t on t.id = s.company_id
+        from unnest(rows) s left join tenants t on t.id = s.company_id
        where s.level = 'tenant' or (s.rollout < 10000 and (s.level = 'global' or s.environment = env))
     ), required as (
       select e.key, t.key as tenant, e.required_value as expected,
              case when e.key = 'autonomy.emergencyStop' then to_jsonb(halted)
-                  else tms._flag_of_row((select s from stood s where s.key = e.key and (s.level = 'global' or (s.level = 'environment' and s.environment = env) or (s.level = 'tenant' and s.company_id = t.id))
+                  else tms._flag_of_row((select s from unnest(rows) s where s.key = e.key and (s.level = 'global' or (s.level = 'environment' and s.environment = env) or (s.level = 'tenant' and s.company_id = t.id))
                                           order by case s.level when 'tenant' then 0 when 'environment' then 1 else 2 end limit 1), t.id, c.default_value) end as observed
         from effective e join tms.flag_catalogue c on c.key = e.key cross join (select null::uuid as id, null::text as key union all select x.id, x.key from tenants x) t
        where e.required_value is not null
@@ -236,6 +236,15 @@ begin
 end
 $$;
 
+-- How a pack names who did something: a service account by its name, a person by a word that is the same for the same person.
+create or replace function tms._evidence_who(principal uuid, name text) returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return case when principal is null then 'unknown login' when tms._principal_kind(principal) = 'service' then name
+              else 'person ' || left(tms._sha256(principal::text), 12) end;
+end
+$$;
+
 -- What the ledger holds of the day: how often what was done, and the gravest of it one by one. Nobody's name, no reasons: people's words
 -- stay in the ledger, and the row's hash says which row it is. Subjects only where they can't be a person.
 create or replace function tms._evidence_audit(from_seq bigint, tree_size bigint) returns jsonb
@@ -263,9 +272,7 @@ begin
       'counts', (select coalesce(jsonb_agg(jsonb_build_object('action', x.action, 'outcome', x.outcome, 'count', x.n::text) order by x.action collate "C", x.outcome), '[]')
                    from (select c.action, c.outcome, sum(c.n) as n from counted c group by 1, 2 order by c.action collate "C", c.outcome limit 300) x),
       'listed', (select coalesce(jsonb_agg(jsonb_build_object('seq', g.seq::text, 'at', tms._utc(g.at), 'action', g.action, 'outcome', g.outcome, 'role', g.role,
-                    'who', case when g.principal_id is null then 'unknown login' when tms._principal_kind(g.principal_id) = 'service' then g.who
-                                -- the same person twice is the same word; which person is in the ledger
-                                else 'person ' || left(tms._sha256(g.principal_id::text), 12) end,
+                    'who', tms._evidence_who(g.principal_id, g.who),
                     'tenant', tms._tenant_key(g.company_id),
                     'subject', case when g.outcome = 'refused' or g.action ~ '^(fence|safe_mode|environment|flag|agents|dlq|outbox|tenant|evidence|ledger|gate|deploy|release|backup)\.' then g.subject end,
                     'row_hash', g.row_hash, 'body_sha256', g.body_sha256, 'trace_id', g.trace_id) order by g.seq), '[]') from gravest g)));
@@ -343,6 +350,7 @@ begin
     'begun', tms._utc(e.initialised_at), 'first_day', to_char(e.initialised_at at time zone 'UTC', 'YYYY-MM-DD'),
     'database_id', e.database_id, 'environment', e.name,
     'final', final.revision,
+    'expired', exists (select from tms.evidence_tombstones t where t.day = the_day),
     'revisions', (select count(*) from tms.evidence_packs p where p.day = the_day),
     'next_revision', (select coalesce(max(x.revision), 0) + 1 from tms.evidence_cuts x where x.day = the_day),
     'previous', case when before.day is not null then jsonb_build_object('day', to_char(before.day, 'YYYY-MM-DD'), 'manifest_sha256', before.manifest_sha256, 'checkpoint', before.files ->> 'checkpoint.txt') end,
@@ -398,6 +406,9 @@ begin
     raise exception '% is not over: its pack cannot be final', args ->> 'day' using errcode = 'TM400';
   end if;
   select coalesce(max(l.seq) + 1, 0) into head from tms.ledger l;
+  if tms._signing_key_problem(m ->> 'key') is not null then
+    return tms._refuse(c, 'CONFIG_INVALID', format('the signing key %s… may not sign', left(m ->> 'key', 16)), tms._signing_key_problem(m ->> 'key'), array['tms evidence keys list']);
+  end if;
   if (m #>> '{ledger,tree_size}')::bigint > head then raise exception 'the ledger has % sealed rows', head using errcode = 'TM400'; end if;
   if m -> 'previous' is distinct from coalesce((select jsonb_build_object('day', to_char(p.day, 'YYYY-MM-DD'), 'manifest_sha256', p.manifest_sha256)
        from tms.evidence_packs p where p.final and p.day < the_day order by p.day desc limit 1), 'null') then
@@ -408,6 +419,8 @@ begin
    where w.value is distinct from tms._sha256(f.value) limit 1;
   if found then raise exception 'the manifest and the files differ in %', left(stray, 60) using errcode = 'TM400'; end if;
   body := jsonb_build_object('day', args ->> 'day', 'revision', m -> 'revision', 'manifest_sha256', tms._sha256(args ->> 'manifest'));
+  -- this row's line lies in the pack, word for word: nobody's name may stand in it. Who it was is in the inbox, by number.
+  c.who := tms._evidence_who(c.principal_id, c.who);
   perform tms._record(c, 'evidence.manifest', 'done', (args ->> 'day') || '/' || (m ->> 'revision'), '', body);
   insert into tms.evidence_cuts (day, revision, final, as_of, from_seq, tree_size, verdict, key, manifest, manifest_sha256, files, inbox_id)
     values (the_day, (m ->> 'revision')::integer, (m -> 'final')::boolean, (m ->> 'as_of')::timestamptz, (m #>> '{ledger,from_seq}')::bigint, (m #>> '{ledger,tree_size}')::bigint,

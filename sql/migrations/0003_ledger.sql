@@ -86,6 +86,7 @@ begin
   end loop;
 end
 $$;
+
 -- ---------------------------------------------------------------------------------------------- keys that sign
 
 -- Public halves only. One is valid at a time; the others are history, and verify what was signed in their time.

@@ -31,7 +31,7 @@ export function alertsText({ day, window, alerts, checks }: SloSnapshotFile): st
         check.observed ?? 'unknown',
         check.comparison,
         check.limit,
-        check.samples,
+        String(check.samples),
       ]),
     ),
     '',

@@ -2,12 +2,13 @@ import { randomUUID } from 'node:crypto'
 import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
+import { TmsError, type Problem } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
 import { canonicalFile } from '../proof/canonical.ts'
 import { sha256Hex } from '../proof/bytes.ts'
-import { factFiles, packFacts, type DayFacts, type Judgement } from './facts.ts'
-import { settleFolders, writePackFolder, type Written } from './folder.ts'
+import type { Judgement } from '../posture/judge.ts'
+import { factFiles, packFacts, type DayFacts } from './facts.ts'
+import { settleFolders, writePackFolder, type Self, type Written } from './folder.ts'
 import type { ManifestFile } from './schemas/manifest.ts'
 import { sealedFiles, storedFiles } from './seal.ts'
 import { dayAfter, isDay } from './verify-forms.ts'
@@ -28,6 +29,7 @@ export type BuildInput = {
   readonly driver: Driver
   /** The folder of the days. */
   readonly root: string
+  readonly self: Self
   /** A date, `today` or `yesterday`: of the database's calendar, in UTC. */
   readonly day: string
   /** Asked for only when something is to be signed. Throws when there is no usable key. */
@@ -65,9 +67,10 @@ const freshMs = 60_000
 
 export async function buildPack(input: BuildInput): Promise<Built> {
   const { driver, root } = input
-  await settleFolders(root)
+  await settleFolders(root, input.self)
   let state = await stateOf(driver, await dayOf(driver, input.day))
   refuseImpossible(state)
+  if (state.expired) input.note(`${state.day} has expired and has a tombstone; the next prune deletes its folder again`)
   let by: Built['by'] = 'an earlier run'
   // Each round ends a step that somebody may have taken meanwhile; a handful of builders at once need a few.
   for (let round = 0; state.final === null; round += 1) {
@@ -220,11 +223,17 @@ async function sealedCut({ driver, pause }: BuildInput, day: string, cut: Cut): 
   })
 }
 
-async function render({ driver, root }: BuildInput, day: string, by: Built['by']): Promise<Built> {
-  const { pack } = granted(await driver.call('evidence_pack', { day }))
-  if (!pack) throw crowded(day)
+async function render({ driver, root, self }: BuildInput, day: string, by: Built['by']): Promise<Built> {
+  let pack = await newest(driver, day)
+  let written = await writePackFolder(root, { ...pack, files: storedFiles(pack) }, self)
+  if (written === 'kept') {
+    // A newer one, stored since; or a folder that only says so: changed, or of another database. The stored bytes count.
+    const before = pack.revision
+    pack = await newest(driver, day)
+    const force = pack.revision === before
+    written = await writePackFolder(root, { ...pack, files: storedFiles(pack), force }, self)
+  }
   const files = storedFiles(pack)
-  const written = await writePackFolder(root, { day, revision: pack.revision, files })
   return {
     day,
     revision: pack.revision,
@@ -238,5 +247,22 @@ async function render({ driver, root }: BuildInput, day: string, by: Built['by']
     bytes: [...files.values()].reduce((sum, bytes) => sum + bytes.length, 0),
     written,
     by,
+  }
+}
+
+async function newest(driver: Driver, day: string): Promise<Pack> {
+  const { pack } = granted(await driver.call('evidence_pack', { day }))
+  if (!pack) throw crowded(day)
+  return pack
+}
+
+/** Why the day has no verdict; null when it has one. The pack is written all the same. */
+export function builtUnknown({ day, verdict, folder }: Built): Problem | null {
+  if (verdict !== 'unknown') return null
+  return {
+    code: 'NO_DATA',
+    what: `The pack of ${day} is written, and its verdict is unknown.`,
+    why: 'nothing was red, and too little was measured to call the day green; the pack says what is missing',
+    next: ['tms posture check', `tms evidence verify ${folder}`],
   }
 }

@@ -20,7 +20,7 @@ type Fact = {
   readonly file: string
   readonly fact: string
   readonly shows: string
-  state(facts: Facts): Verdict
+  readonly state: (facts: Facts) => Verdict
 }
 type Criterion = {
   readonly id: string
@@ -149,14 +149,17 @@ const criteria: readonly Criterion[] = [
     id: 'CC4.1',
     about: 'controls are evaluated continuously',
     strength: 'supporting',
-    facts: [posture, checked('success', 'a service level is judged each day, and red days are kept as well')],
+    facts: [
+      posture,
+      checked('task_success_percent', 'a service level is judged each day, and red days are kept as well'),
+    ],
     not_shown: 'evaluations that people make, and the independence of whoever makes them',
   },
   {
     id: 'CC5.2',
     about: 'general controls over technology',
     strength: 'supporting',
-    facts: [posture, checked('concurrency', 'the limit on how many agents work at once held')],
+    facts: [posture, checked('agents_at_once', 'the limit on how many agents work at once held')],
     not_shown: 'controls over infrastructure, networks and what is outside this database',
   },
   {
@@ -191,7 +194,7 @@ const criteria: readonly Criterion[] = [
     id: 'CC7.1',
     about: 'changes of configuration that open a weakness are detected',
     strength: 'direct',
-    facts: [posture, checked('migrations', 'the schema was that of the release')],
+    facts: [posture, checked('pending_migrations', 'the schema was that of the release')],
     not_shown: 'scans for known vulnerabilities',
   },
   {
@@ -199,9 +202,9 @@ const criteria: readonly Criterion[] = [
     about: 'the system is watched for anomalies',
     strength: 'direct',
     facts: [
-      checked('success', 'how much of the work succeeded, against its limit'),
-      checked('p95', 'how long the work took, against its limit'),
-      checked('uptime', 'how much of the time the system answered, from recorded probes'),
+      checked('task_success_percent', 'how much of the work succeeded, against its limit'),
+      checked('p95_latency_ms', 'how long the work took, against its limit'),
+      checked('uptime_percent', 'how much of the time the system answered, from recorded probes'),
       grave,
     ],
     not_shown: 'anomalies that none of these numbers shows',
@@ -231,14 +234,14 @@ const criteria: readonly Criterion[] = [
     id: 'A1.1',
     about: 'capacity is watched and managed',
     strength: 'direct',
-    facts: [checked('concurrency', 'how much of the limit was in use'), lag, spend],
+    facts: [checked('agents_at_once', 'how much of the limit was in use'), lag, spend],
     not_shown: 'capacity of machines, disks and networks',
   },
   {
     id: 'A1.2',
     about: 'backups and recovery facilities',
     strength: 'supporting',
-    facts: [checked('backup age', 'the age of the last valid backup')],
+    facts: [checked('backup_age_hours', 'the age of the last valid backup')],
     not_shown: 'where backups are kept, and environmental protections',
   },
   {
@@ -246,8 +249,8 @@ const criteria: readonly Criterion[] = [
     about: 'processing is complete, valid, accurate and timely',
     strength: 'supporting',
     facts: [
-      checked('success', 'tasks that ended well, against those that did not'),
-      checked('quarantine', 'tasks that were taken out after their last try'),
+      checked('task_success_percent', 'tasks that ended well, against those that did not'),
+      checked('quarantine_percent', 'tasks that were taken out after their last try'),
     ],
     not_shown: 'whether results were right in substance',
   },

@@ -1,5 +1,6 @@
 import type { Contract } from '../drivers/contract.ts'
 import { canonicalFile } from '../proof/canonical.ts'
+import type { Judgement } from '../posture/judge.ts'
 import { redact, redactText, type Json } from '../redaction/redact.ts'
 import { traceLink } from '../tracing/link.ts'
 import { alertsText } from './alerts.ts'
@@ -13,9 +14,6 @@ import type { SloSnapshotFile } from './schemas/slo-snapshot.ts'
 /** What a pack says of a day, as data. Everything that people wrote is redacted here, once, before it is frozen. */
 
 export type DayFacts = Contract['evidence_facts']['result']
-
-/** What was judged of the day: the posture's own words. */
-export type Judgement = Pick<SloSnapshotFile, 'verdict' | 'checks' | 'health'>
 
 export type PackFacts = {
   readonly flags: FlagsFile
@@ -94,23 +92,51 @@ function flagsOf({ day, flags, spend }: DayFacts): FlagsFile {
 /** A flag's name may say that its value is a secret: `webhook.apiToken`. */
 function flagValue(key: string, value: Json): boolean | string | number | null {
   const name = key.slice(key.lastIndexOf('.') + 1)
-  const [shown = null] = Object.values(redact({ [name]: value }) ?? {})
+  // True because an object stays one, and has the one field.
+  const [shown = null] = Object.values(redact({ [name]: value }) as Record<string, Json>)
   if (shown === null || typeof shown === 'boolean' || typeof shown === 'string') return shown
   return typeof shown === 'number' && Number.isSafeInteger(shown) ? shown : JSON.stringify(shown)
 }
 
-function sloOf({ day, from, until, as_of, runs, queue, alerts }: DayFacts, judged: Judgement): SloSnapshotFile {
+function sloOf(
+  { day, from, until, as_of, runs, queue, alerts }: DayFacts,
+  { verdict, ground, health, checks }: Judgement,
+): SloSnapshotFile {
   const { quarters, ...totals } = runs
   return {
     type: 'tms-slo-snapshot-v1',
     day,
     window: { from, until },
     as_of,
-    ...judged,
-    checks: judged.checks.map((check) => ({
-      ...check,
-      observed: check.observed === null ? null : redactText(check.observed),
-      why: redactText(check.why),
+    verdict,
+    ground: { state: ground.state, why: redactText(ground.why) },
+    health: health && {
+      low: health.low,
+      high: health.high,
+      grade: health.grade,
+      components: health.components.map(({ name, low, high, most, known, why }) => ({
+        name,
+        low,
+        high,
+        of: String(most),
+        known,
+        why: redactText(why),
+      })),
+    },
+    checks: checks.map((check) => ({
+      name: check.name,
+      group: check.group,
+      observed: check.observed,
+      unit: check.unit,
+      comparison: check.comparison,
+      limit: check.limit,
+      samples: check.samples,
+      window: check.window === 'now' ? 'now' : { from: check.window.from, until: check.window.to },
+      source: check.source,
+      state: check.state,
+      // It may name values of flags.
+      why: check.why === null ? null : redactText(check.why),
+      counts: check.counts,
     })),
     runs: totals,
     quarters,

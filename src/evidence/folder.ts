@@ -1,6 +1,5 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { lstat, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { fileProblem } from '../files.ts'
 
@@ -18,54 +17,75 @@ export type PackBytes = {
   readonly day: string
   readonly revision: number
   readonly files: ReadonlyMap<string, Uint8Array>
+  /** Whatever revision the folder in its place says it is. */
+  readonly force?: boolean
 }
 
 /** `kept`: a newer revision lies there, and stays. */
 export type Written = 'written' | 'same' | 'kept'
 
-const host = createHash('sha256').update(hostname()).digest('hex').slice(0, 8)
+/** Which process writes, so that others know whether it is still at it. */
+export type Self = {
+  /** Eight hex digits that mean this machine. */
+  readonly host: string
+  readonly pid: number
+  alive(pid: number): boolean
+}
+
 const leftover = /^\.(\d{4}-\d\d-\d\d)\.([0-9a-f]{8})-(\d+)-[0-9a-f]+\.(tmp|new|old)$/
 /** Writing takes seconds: whoever seems to be at it for so long has another process's number. */
 const longestWriteMs = 10 * 60_000
 
-export async function writePackFolder(root: string, pack: PackBytes): Promise<Written> {
+export async function writePackFolder(root: string, pack: PackBytes, self: Self): Promise<Written> {
   const place = join(root, pack.day)
   if (await sameFiles(place, pack.files)) return 'same'
-  const mine = join(root, `.${pack.day}.${host}-${process.pid}-${randomBytes(6).toString('hex')}`)
+  const mine = join(root, `.${pack.day}.${self.host}-${self.pid}-${randomBytes(6).toString('hex')}`)
   try {
     await mkdir(root, { recursive: true })
     await mkdir(`${mine}.tmp`)
     for (const [name, bytes] of pack.files) await writeSynced(join(`${mine}.tmp`, name), bytes)
     await syncFolder(`${mine}.tmp`)
     await rename(`${mine}.tmp`, `${mine}.new`)
-    return await swap(root, place, mine, pack.revision)
+    return await swap(root, place, mine, pack)
   } catch (error) {
-    await rm(`${mine}.tmp`, { recursive: true, force: true })
-    // Nothing is lost with it: the database has these bytes.
-    if (await exists(place)) await rm(`${mine}.new`, { recursive: true, force: true })
+    // Nothing is lost with them: the database has these bytes.
+    await rm(`${mine}.tmp`, { recursive: true, force: true }).catch(() => undefined)
+    if (await exists(place)) await rm(`${mine}.new`, { recursive: true, force: true }).catch(() => undefined)
     throw fileProblem(place, error)
   }
 }
 
-/** Another builder may be at the same place: each takes what is there aside, and the newest revision ends up in it. */
-async function swap(root: string, place: string, mine: string, revision: number): Promise<Written> {
-  for (let tries = 0; ; tries += 1) {
+/**
+ * Another builder may be at the same place. Each takes what is there aside and puts the newer one of the two back: its
+ * own, or the one that it found, which nobody else has any more.
+ */
+async function swap(
+  root: string,
+  place: string,
+  mine: string,
+  pack: Pick<PackBytes, 'revision' | 'force'>,
+): Promise<Written> {
+  let { revision } = pack
+  let kept = false
+  for (let tries = 0; tries < 1000; tries += 1) {
     const stepped = await renamed(place, `${mine}.old`)
-    if (stepped && (await revisionIn(`${mine}.old`)) > revision) {
-      if (!(await renamed(`${mine}.old`, place))) await rm(`${mine}.old`, { recursive: true, force: true })
+    const found = stepped && pack.force !== true ? await revisionIn(`${mine}.old`) : 0
+    if (found > revision) {
       await rm(`${mine}.new`, { recursive: true, force: true })
-      return 'kept'
+      await rename(`${mine}.old`, `${mine}.new`)
+      revision = found
+      kept = true
     }
     const done = await renamed(`${mine}.new`, place)
     await syncFolder(root)
-    if (stepped) await rm(`${mine}.old`, { recursive: true, force: true })
-    if (done) return 'written'
-    if (tries >= 100) throw new Error(`${place} is in somebody's way each time`)
+    await rm(`${mine}.old`, { recursive: true, force: true })
+    if (done) return kept ? 'kept' : 'written'
   }
+  throw new Error(`something is in the way of ${place} each time`)
 }
 
 /** Ends what a killed process began. Every command that reads or writes packs calls it first. */
-export async function settleFolders(root: string): Promise<void> {
+export async function settleFolders(root: string, self: Self): Promise<void> {
   let names: string[]
   try {
     names = await readdir(root)
@@ -83,24 +103,17 @@ export async function settleFolders(root: string): Promise<void> {
   const order = ['new', 'old', 'tmp']
   found.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind))
   for (const { path, place, kind, owner, pid } of found) {
-    if (await atWork(path, owner, pid)) continue
+    if (await atWork(path, owner === self.host ? self.alive(pid) : true)) continue
     if (kind === 'tmp' || (await exists(place)) || !(await renamed(path, place))) {
       await rm(path, { recursive: true, force: true }).catch(() => undefined)
     }
   }
 }
 
-async function atWork(path: string, owner: string | undefined, pid: number): Promise<boolean> {
+/** Of another machine nobody can be asked: only time tells. */
+async function atWork(path: string, alive: boolean): Promise<boolean> {
   const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: 0 }))
-  if (Date.now() - mtimeMs > longestWriteMs) return false
-  // Of another machine nobody can be asked.
-  if (owner !== host) return true
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'
-  }
+  return alive && Date.now() - mtimeMs < longestWriteMs
 }
 
 /** False when there is nothing to rename, or something is in the way. */

@@ -1,5 +1,5 @@
-import type { DayFacts, Judgement } from '../../src/evidence/facts.ts'
-import type { Check } from '../../src/evidence/schemas/slo-snapshot.ts'
+import type { DayFacts } from '../../src/evidence/facts.ts'
+import type { Check, Judgement } from '../../src/posture/judge.ts'
 
 /** Days as the database might tell of them, for what is made of them without a database. */
 
@@ -219,74 +219,84 @@ function flag(
   return { key, type, value, source, required }
 }
 
-const judgedCheck = (
+const judged = (
   name: string,
+  group: Check['group'],
   observed: string | null,
-  comparison: string,
+  comparison: Check['comparison'],
   limit: string,
-  unit: string | null,
+  unit: string,
   state: Check['state'],
-  why: string,
+  why: string | null = null,
 ): Check => ({
   name,
-  group: 'service levels',
+  group,
   observed,
   comparison,
   limit,
   unit,
-  samples: observed === null ? '0' : '102884',
-  window: '24h',
-  source: 'agent_metrics',
+  samples: observed === null ? 0 : 102884,
+  window: group === 'service' ? { from: '2026-10-31T00:00:00.000000Z', to: '2026-11-01T00:00:00.000000Z' } : 'now',
+  source: 'runs that ended tasks',
   state,
   why,
+  counts: name !== 'backup_age_hours',
+  consequences: [],
 })
 
 export const redJudgement: Judgement = {
   verdict: 'red',
+  ground: { state: 'measured', why: '102884 tasks, 1440 of 1440 minutes probed' },
   health: {
-    low: '71',
-    high: '81',
+    low: '77.3',
+    high: '87.3',
     grade: 'C',
     components: [
-      { name: 'integrity', points: '28.5', of: '30', why: 'drift score 95' },
-      { name: 'error rate', points: '16.8', of: '20', why: '1.6 % of tasks failed' },
-      { name: 'latency', points: '9', of: '15', why: 'p95 of 1.72 s' },
-      { name: 'incidents', points: '18', of: '20', why: 'one P3 open' },
-      { name: 'backup', points: null, of: '10', why: 'nothing records backups' },
-      { name: 'migrations', points: '5', of: '5', why: 'none pending' },
+      { name: 'integrity', low: '28.5', high: '28.5', most: 30, known: true, why: 'drift score 95' },
+      { name: 'error_rate', low: '16.8', high: '16.8', most: 20, known: true, why: '1650 of 102884 tasks failed' },
+      { name: 'latency', low: '9', high: '9', most: 15, known: true, why: 'p95 between 1448 and 1722 ms' },
+      { name: 'incidents', low: '18', high: '18', most: 20, known: true, why: 'open: 0 P1, 0 P2, 1 P3' },
+      { name: 'backup', low: '0', high: '10', most: 10, known: false, why: 'no backup is on record' },
+      { name: 'migrations', low: '5', high: '5', most: 5, known: true, why: 'none pending' },
     ],
   },
   checks: [
-    judgedCheck(
-      'uptime_percent',
-      '99.97',
-      'at_least',
-      '99.95',
-      'percent',
-      'green',
-      '1,439 of 1,440 minutes were probed',
-    ),
-    judgedCheck('task_success_percent', '98.3962', 'at_least', '98', 'percent', 'green', ''),
-    judgedCheck('p95_latency_ms', '1722.2', 'at_most', '2500', 'ms', 'green', 'may be up to 18.9 % lower'),
-    judgedCheck('outbox_lag_p95_ms', '2210', 'at_most', '5000', 'ms', 'green', ''),
-    judgedCheck(
+    judged(
       'required_flags',
+      'flags',
       '1',
-      'at_most',
+      'at most',
       '0',
-      'finding',
+      'findings',
       'red',
-      'obs.otelEnabled is false for the environment',
+      'obs.otelEnabled of environment production is false and must be true',
     ),
-    judgedCheck('backup_age_hours', null, 'below', '24', 'h', 'unknown', 'nothing here records backups yet'),
-    judgedCheck('cost_per_1000_tasks', '3.04', 'below', '5', null, 'green', ''),
+    judged('agents_at_once', 'budgets', '120', 'at most', '150', 'slots', 'green'),
+    judged('uptime_percent', 'service', '99.97', 'at least', '99.95', 'percent', 'green'),
+    judged('task_success_percent', 'service', '98.396212', 'at least', '98', 'percent', 'green'),
+    judged('p95_latency_ms', 'service', '1722.2', 'at most', '2500', 'ms', 'green'),
+    judged('outbox_lag_p95_ms', 'service', '2210', 'at most', '5000', 'ms', 'green'),
+    judged('cost_per_1000_tasks', 'service', '3.04', 'below', '5', 'dollars', 'green'),
+    judged('backup_age_hours', 'watch', null, 'below', '24', 'hours', 'unknown', 'no backup is on record'),
+    judged('unsealed_ledger_seconds', 'watch', '2.1', 'at most', '60', 'seconds', 'green'),
+    judged(
+      'task_success_burn_fast',
+      'burn',
+      '0.4',
+      'at most',
+      '14.4',
+      'times, over 1h and 5m',
+      'green',
+      '0.80× over 1h, 0.40× over 5m',
+    ),
   ],
 }
 
 export const unknownJudgement: Judgement = {
   verdict: 'unknown',
+  ground: { state: 'young', why: 'it was installed at 2026-10-31 23:10 UTC, within the window' },
   health: null,
   checks: redJudgement.checks
     .filter(({ state }) => state !== 'red')
-    .map((check) => ({ ...check, observed: null, samples: '0', state: 'unknown' as const, why: 'no samples' })),
+    .map((check) => ({ ...check, observed: null, samples: 0, state: 'unknown', why: 'nothing ended in the window' })),
 }

@@ -180,6 +180,8 @@ export const evidenceContract = {
       environment: z.string().nullable(),
       /** Revision of the day's final pack. */
       final: z.int().nullable(),
+      /** It has a tombstone. */
+      expired: z.boolean(),
       revisions: z.int(),
       next_revision: z.int(),
       /** The last final pack before this day. */

@@ -60,9 +60,7 @@ export function chartSvg(chart: Chart): string {
         ),
     ),
     ...(points.length === 0
-      ? [
-          `<text class="none" x="${(left + right) / 2}" y="${(top + bottom) / 2 + 4}" text-anchor="middle">no samples</text>`,
-        ]
+      ? [`<text class="none" x="${(left + right) / 2}" y="${bottom - 14}" text-anchor="middle">no samples</text>`]
       : []),
   ]
   return `<svg viewBox="0 0 ${width} ${height}" role="img" preserveAspectRatio="xMidYMid meet">${parts.join('')}</svg>`
@@ -118,7 +116,8 @@ type Axis = { readonly low: number; readonly high: number; readonly step: number
 /** Round ticks, the limit always in view. */
 function axis({ points, limit, least, most }: Chart): Axis {
   const values = [...points.map(({ value }) => value), ...(limit ? [limit.value] : [])]
-  const highest = Math.max(...values, least ?? 0)
+  // An axis without a value goes to four: something has to stand there.
+  const highest = values.length === 0 ? 4 : Math.max(...values, least ?? 0)
   const lowest = Math.min(...values, most ?? Infinity)
   const from = least ?? lowest - (most ?? highest - lowest) * 0.02
   const to = most ?? highest + (highest - from) * 0.12

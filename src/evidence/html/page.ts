@@ -72,7 +72,7 @@ function header({ manifest, manifestSha256, slo, audit }: Page): string {
   return `<header>
 <p class="over">Green posture, one day of a fleet of agents</p>
 <h1>Evidence of ${longDay(day)}</h1>
-<div class="verdict ${verdict}"><b>${sign} ${word.toUpperCase()}</b><p>${escape(verdictWords(slo.checks, verdict))}</p></div>
+<div class="verdict ${verdict}"><b>${sign} ${word.toUpperCase()}</b><p>${escape(verdictWords(slo))}</p></div>
 ${final ? '' : `<p class="note"><strong>Provisional, revision ${revision}.</strong> The day was not over when these facts were gathered: a later revision replaces this one.</p>`}
 ${facts([
   [
@@ -99,7 +99,7 @@ ${facts([
 </header>`
 }
 
-function verdictWords(checks: readonly Check[], verdict: Verdict): string {
+function verdictWords({ checks, ground, verdict }: SloSnapshotFile): string {
   const red = checks.filter(({ state }) => state === 'red')
   const unknown = checks.filter(({ state }) => state === 'unknown')
   const named = (some: readonly Check[]) =>
@@ -113,9 +113,16 @@ function verdictWords(checks: readonly Check[], verdict: Verdict): string {
     return `${red.length} of ${plural(checks.length, 'check')} did not hold: ${named(red)}.${aside}`
   }
   if (verdict === 'unknown') {
-    return `Nothing was red, but not enough was measured to call the day green.${aside}`
+    return `${grounds[ground.state]}: ${ground.why}. Nothing was red, but not enough was measured to call the day green.${aside}`
   }
   return `${checks.length - unknown.length} of ${plural(checks.length, 'check')} held, and none was red.${aside}`
+}
+
+const grounds: Readonly<Record<SloSnapshotFile['ground']['state'], string>> = {
+  measured: 'Some of it could not be measured',
+  idle: 'Nobody worked on this day',
+  young: 'This database did not see the whole day',
+  unwatched: 'Nobody watched whether the system was up',
 }
 
 // ---- checks and health
@@ -132,11 +139,11 @@ ${table(
   sorted.map((check) => [
     { head: escape(title(check.name)) },
     state(check.state),
-    num(check.observed === null ? '–' : quantity(check.observed, check.unit)),
-    { text: escape(`${comparison(check.comparison)} ${quantity(check.limit, check.unit)}`), className: 'nowrap' },
-    num(grouped(check.samples)),
-    { text: escape(check.window), className: 'nowrap' },
-    { text: escape(check.why) },
+    num(check.observed === null ? '–' : quantity(check.observed, check.unit.split(',')[0] ?? '')),
+    { text: escape(`${check.comparison} ${quantity(check.limit, check.unit)}`) },
+    num(grouped(String(check.samples))),
+    { text: escape(check.window === 'now' ? 'then' : span(check.window)), className: 'nowrap' },
+    { text: escape(check.why ?? '') },
   ]),
   'No check was made.',
 )}
@@ -151,9 +158,9 @@ function health({ health: score }: SloSnapshotFile): string {
 <p class="score"><b>${escape(score.grade)}</b> <span>${sure ? score.low : `${score.low} to ${score.high}`} of 100${sure ? '' : ', depending on what is unknown; the grade is that of the lower end'}</span></p>
 ${table(
   ['part', 'points', 'of', 'why'],
-  score.components.map(({ name, points, of, why }) => [
+  score.components.map(({ name, low, high, known, of, why }) => [
     { head: escape(title(name)) },
-    num(points ?? '?'),
+    num(known ? low : `${low} to ${high}`),
     num(of),
     { text: escape(why) },
   ]),
@@ -242,8 +249,8 @@ function numbers(slo: SloSnapshotFile, outbox: OutboxLagFile): string {
         { head: clock(at) },
         num(run ? grouped(run.completed) : ''),
         num(run ? grouped(run.failed) : ''),
-        num(run?.success_percent == null ? '' : `${run.success_percent} %`),
-        num(run?.p95_ms == null ? '' : duration(run.p95_ms)),
+        num(run === undefined || run.success_percent === null ? '' : `${run.success_percent} %`),
+        num(run === undefined || run.p95_ms === null ? '' : duration(run.p95_ms)),
         num(lag ? grouped(lag.samples) : ''),
         num(lag ? duration(lag.p95_ms) : ''),
         num(queue ? grouped(queue.waiting) : ''),
@@ -316,8 +323,8 @@ ${table(
     { head: escape(row.id) },
     { text: escape(row.priority) },
     row.status === 'OPEN' ? { text: 'open', className: 'state red' } : { text: 'ended', className: 'state green' },
-    { text: `${escape(row.title)}<br><span class="soft small">${escape(row.type)}</span>` },
-    { text: escape(row.tenant ?? 'the fleet') },
+    { text: `${escape(row.title)}<br><span class="soft small">${escape(row.type)}</span>`, className: 'long' },
+    { text: escape(row.tenant ?? 'the fleet'), className: 'long' },
     { text: moment(row.opened_at), className: 'nowrap' },
     { text: row.ended_at === null ? '' : moment(row.ended_at), className: 'nowrap' },
   ]),
@@ -340,16 +347,16 @@ function actionsSection({ audit }: Page): string {
 ${table(
   ['row', 'at', 'action', 'who', 'role', 'to', 'tenant', 'hash'],
   listed.slice(0, shownActions).map((row) => [
-    { head: grouped(row.seq) },
+    { head: `<span class="nowrap">${grouped(row.seq)}</span>` },
     { text: clockSeconds(row.at), className: 'nowrap' },
     {
       text: `${escape(row.action)}${row.outcome === 'refused' ? ' <span class="state red">refused</span>' : ''}`,
     },
     { text: escape(row.who) },
-    { text: escape(row.role) },
-    { text: escape(row.subject ?? '') },
-    { text: escape(row.tenant ?? '') },
-    { text: `<span class="mono">${row.row_hash.slice(0, 10)}…</span>` },
+    { text: escape(row.role), className: 'nowrap' },
+    { text: escape(row.subject ?? ''), className: 'long' },
+    { text: escape(row.tenant ?? ''), className: 'long' },
+    { text: `<span class="mono nowrap">${row.row_hash.slice(0, 10)}…</span>` },
   ]),
   'Nothing critical was done in this day.',
 )}
@@ -558,26 +565,17 @@ function facts(rows: readonly (readonly [label: string, html: string])[]): strin
   return `<dl class="facts">${rows.map(([label, html]) => `<dt>${escape(label)}</dt><dd>${html}</dd>`).join('')}</dl>`
 }
 
-const comparisons: Readonly<Record<string, string>> = {
-  at_least: 'at least',
-  at_most: 'at most',
-  '>=': 'at least',
-  '<=': 'at most',
-  '<': 'below',
-  '=': '',
+function quantity(value: string, unit: string): string {
+  if (!/^-?\d+(\.\d+)?$/.test(value)) return value
+  if (unit === 'ms') return duration(value)
+  return `${grouped(value)}${unit === 'percent' ? '\u00a0%' : unit === '' ? '' : ` ${unit}`}`
 }
 
-function comparison(word: string): string {
-  return comparisons[word] ?? word
+/** How long a window is: that it ends with the day is said above. */
+function span({ from, until }: { readonly from: string; readonly until: string }): string {
+  return duration(String(Date.parse(until) - Date.parse(from)))
 }
 
-function quantity(value: string, unit: string | null): string {
-  const number = /^-?\d+(\.\d+)?$/.test(value)
-  if (number && unit === 'ms') return duration(value)
-  return `${number ? grouped(value) : value}${unit === null ? '' : ` ${unit === 'percent' ? '%' : unit}`}`
-}
-
-/** The unit stands with the value. */
 function title(name: string): string {
   return name.replace(/_(?:percent|ms|hours|seconds)$/, '').replaceAll('_', ' ')
 }

@@ -11,14 +11,14 @@ h2{font-size:1.15rem;line-height:1.3;margin:2.6rem 0 .5rem;padding-bottom:.3rem;
 h3{font-size:1rem;margin:1.4rem 0 .4rem}
 p{margin:.4rem 0;max-width:46rem}
 a{color:var(--line)}
-.over{color:var(--soft);font-size:.85rem;letter-spacing:.02em;margin:0}
+.over{color:var(--soft);font-size:.88em;letter-spacing:.02em;margin:0}
 .soft{color:var(--soft)}
-.small{font-size:.85rem}
+.small{font-size:.88em}
 code,pre,.mono{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.84em;overflow-wrap:anywhere}
 pre{background:var(--card);border:1px solid var(--rule);border-radius:6px;padding:.7rem .9rem;margin:.5rem 0;overflow-x:auto;line-height:1.45;white-space:pre-wrap}
 .group{margin-right:.5em}
 .verdict{display:flex;gap:1rem;align-items:center;border:1px solid;border-left-width:.5rem;border-radius:6px;padding:.9rem 1.1rem;margin:0 0 .8rem}
-.verdict b{font-size:1.5rem;line-height:1.1;letter-spacing:.03em}
+.verdict b{white-space:nowrap;flex:none;font-size:1.5rem;line-height:1.1;letter-spacing:.03em}
 .verdict p{margin:0}
 .verdict.green{background:var(--good-bg);border-color:var(--good)}.verdict.green b{color:var(--good)}
 .verdict.red{background:var(--bad-bg);border-color:var(--bad)}.verdict.red b{color:var(--bad)}
@@ -27,10 +27,12 @@ pre{background:var(--card);border:1px solid var(--rule);border-radius:6px;paddin
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.2rem;margin:1rem 0 0}
 dl.facts dt{color:var(--soft)}
 dl.facts dd{margin:0;min-width:0;overflow-wrap:anywhere}
-table{border-collapse:collapse;width:100%;margin:.5rem 0;font-size:.92rem}
-th,td{text-align:left;vertical-align:top;padding:.38rem .7rem .38rem 0;border-bottom:1px solid var(--rule);overflow-wrap:anywhere}
-th{color:var(--soft);font-weight:600;font-size:.85rem;white-space:nowrap}
+table{border-collapse:collapse;width:100%;margin:.5rem 0;font-size:.92em}
+th,td{text-align:left;vertical-align:top;padding:.38em .75em .38em 0;border-bottom:1px solid var(--rule);overflow-wrap:break-word}
+.long{overflow-wrap:anywhere}
+th{color:var(--soft);font-weight:600;font-size:.92em;white-space:nowrap}
 tbody th{color:inherit;font-size:inherit;white-space:normal}
+tbody th .soft{font-weight:400}
 td:last-child,th:last-child{padding-right:0}
 .num{text-align:right;white-space:nowrap}
 td.num,th.num{padding-right:1.1rem}
@@ -57,7 +59,7 @@ summary{cursor:pointer;color:var(--soft)}
 ul.plain{margin:.4rem 0;padding-left:1.1rem;max-width:52rem}
 .score{display:flex;align-items:baseline;gap:.8rem;flex-wrap:wrap}
 .score b{font-size:1.5rem}
-footer{margin-top:3rem;padding-top:.8rem;border-top:1px solid var(--rule);color:var(--soft);font-size:.85rem}
+footer{margin-top:3rem;padding-top:.8rem;border-top:1px solid var(--rule);color:var(--soft);font-size:.88em}
 @media (max-width:44rem){
 main{padding:1rem 1rem 3rem}
 h1{font-size:1.4rem}
@@ -76,7 +78,8 @@ table.wide td:empty{display:none}
 :root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#bbb;--good:#14632b;--bad:#a01822;--warn:#6f4800;--line:#0550ae;--gap:#eee;--good-bg:#fff;--bad-bg:#fff;--warn-bg:#fff}
 body{font-size:9.5pt;-webkit-print-color-adjust:exact;print-color-adjust:exact}
 main{max-width:none;padding:0}
-h1{font-size:17pt}h2{font-size:12pt;margin-top:1.4rem;break-after:avoid}h3{break-after:avoid}
+h1{font-size:17pt}h2{font-size:12pt;margin-top:1.4rem;break-after:avoid}h3{font-size:10pt;break-after:avoid}
+figcaption{font-size:9pt}.verdict b{font-size:15pt}.score b{font-size:14pt}
 table{font-size:8.5pt}
 tr,.verdict,pre{break-inside:avoid}
 thead{display:table-header-group}

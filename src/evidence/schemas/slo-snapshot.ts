@@ -5,14 +5,15 @@ export const check = z.strictObject({
   name: z.string(),
   group: z.string(),
   observed: z.string().nullable().describe('what was measured; null: nothing was'),
-  comparison: z.string(),
-  limit: z.string(),
-  unit: z.string().nullable(),
-  samples: whole,
-  window: z.string(),
+  unit: z.string(),
+  comparison: z.enum(['at least', 'at most', 'below']),
+  limit: decimal,
+  samples: count,
+  window: z.union([window, z.literal('now')]).describe('now: at as_of'),
   source: z.string(),
   state: verdict.describe('unknown where there are no samples: never green by default'),
-  why: z.string(),
+  why: z.string().nullable(),
+  counts: z.boolean().describe('false: when it is unknown the verdict does not care'),
 })
 export type Check = z.infer<typeof check>
 
@@ -23,13 +24,28 @@ export const sloSnapshotFile = z
     window,
     as_of: instant.describe('when these facts were gathered'),
     verdict: verdict.describe('red when one check is red; else unknown when one is unknown; else green'),
+    ground: z
+      .strictObject({
+        state: z.enum(['measured', 'idle', 'young', 'unwatched']),
+        why: z.string(),
+      })
+      .describe(
+        'what lies behind the numbers: work, no work, a day that the database did not see whole, or too few probes',
+      ),
     health: z
       .strictObject({
         low: decimal.describe('health score if everything unknown were bad'),
         high: decimal.describe('health score if everything unknown were good'),
         grade: z.string(),
         components: z.array(
-          z.strictObject({ name: z.string(), points: decimal.nullable(), of: decimal, why: z.string() }),
+          z.strictObject({
+            name: z.string(),
+            low: decimal,
+            high: decimal,
+            of: decimal,
+            known: z.boolean(),
+            why: z.string(),
+          }),
         ),
       })
       .nullable(),
