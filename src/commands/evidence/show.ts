@@ -1,0 +1,22 @@
+import { Args } from '@oclif/core'
+import { join } from 'node:path'
+import { TmsCommand } from '../../ui/command.ts'
+
+export default class EvidenceShow extends TmsCommand {
+  static override summary = 'show what the pack of a day says of itself'
+  static override examples = [
+    '<%= config.bin %> evidence show 2026-10-31',
+    '<%= config.bin %> evidence show 2026-10-31 --json',
+  ]
+  static override args = { day: Args.string({ required: true, description: 'the day, in UTC' }) }
+
+  async run(): Promise<void> {
+    const { args } = await this.parse(EvidenceShow)
+    const [{ showEvidence }, { dayView }] = await Promise.all([
+      import('../../evidence/list.ts'),
+      import('../../evidence/verify-views.ts'),
+    ])
+    const { values } = await this.settings()
+    return this.show(dayView, await showEvidence(join(values.artifacts, 'green-posture'), args.day))
+  }
+}
