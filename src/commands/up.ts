@@ -1,15 +1,19 @@
 import { Flags } from '@oclif/core'
 import type { ServiceAccount } from '../drivers/connection.ts'
+import type { Driver } from '../drivers/driver.ts'
+import type { Logger } from '../redaction/logger.ts'
+import type { Duties } from '../runtime/duties.ts'
 import { FleetCommand, fleetFlags } from '../ui/fleet-command.ts'
 
 export default class Up extends FleetCommand {
-  static override summary = 'the whole of it in one process: the embedded database, workers, outbox and door'
+  static override summary =
+    'the whole of it in one process: the embedded database, workers, outbox, door and housekeeping'
   static override description =
-    'Runs until Ctrl-C or SIGTERM. Loads policies and outbox targets first. Other commands go through its socket and start faster. The door opens when TMS_DOOR_KEYS has keys. With Postgres or Supabase each part is a command of its own: tms agents start, tms serve.'
+    'Runs until Ctrl-C or SIGTERM. Loads policies and outbox targets first. Other commands go through its socket and start faster. The door opens when TMS_DOOR_KEYS has keys. Housekeeping seals the ledger, probes, judges the posture and draws its consequences, scans invariants and looks after incidents. With Postgres or Supabase it does the housekeeping alone, as autopilot or super_admin: workers and door are tms agents start and tms serve.'
   static override examples = ['<%= config.bin %> up', '<%= config.bin %> up --no-work --json']
   static override flags = {
     work: Flags.boolean({
-      description: 'run agents and deliver the outbox',
+      description: 'do all of that; --no-work only keeps the embedded database open',
       default: true,
       allowNo: true,
     }),
@@ -26,11 +30,18 @@ export default class Up extends FleetCommand {
     ])
     const { connection } = await this.settings()
     const held = await hold(await this.database())
-    await this.line(upView, held)
-    if (!held.held) return
-    if (connection.driver !== 'embedded' || !flags.work) return this.untilSignal()
+    await this.line(upView, { ...held, works: flags.work })
+    if (!flags.work) return held.held ? this.untilSignal() : undefined
 
     const log = await this.openLog(flags.json)
+    if (connection.driver !== 'embedded') {
+      const duties = await this.keepHouse(await this.database(), log)
+      try {
+        return await this.untilSignal()
+      } finally {
+        await duties.stop()
+      }
+    }
     for (const problem of await loadPolicies(await this.database(), await this.policyFolders())) this.warn(problem)
     const as = (account: ServiceAccount) => this.openDatabase({ ...connection, account })
     const fleet = await this.openFleet(await as('agents'), flags, 500, log)
@@ -49,6 +60,7 @@ export default class Up extends FleetCommand {
             metricsToken: process.env['TMS_DOOR_METRICS_TOKEN'],
             logger: log,
           })
+    const duties = await this.keepHouse(await as('autopilot'), log)
     return this.workUntilStopped(
       fleet,
       {
@@ -56,7 +68,23 @@ export default class Up extends FleetCommand {
         door: door === null ? 'shut: TMS_DOOR_KEYS has no keys' : door.url,
         graceMs: flags.grace * 1000,
       },
-      async () => door?.close(),
+      async () => Promise.all([door?.close(), duties.stop()]),
     )
+  }
+
+  /** What the product does by itself: sealing, probing, judging, scanning, looking after incidents. */
+  private async keepHouse(driver: Driver, log: Logger): Promise<Duties> {
+    const [{ startDuties }, { housekeeping }, { values }] = await Promise.all([
+      import('../runtime/duties.ts'),
+      import('../runtime/housekeeping.ts'),
+      this.settings(),
+    ])
+    const duties = housekeeping({
+      driver,
+      policyFolders: await this.policyFolders(),
+      sqlFiles: await this.sqlFiles(),
+      reach: { doorUrl: values.doorUrl, fetch, now: () => performance.now() },
+    })
+    return startDuties(duties, log)
   }
 }

@@ -84,13 +84,15 @@ export function doctorView({ checks }: Diagnosis): readonly Block[] {
   ]
 }
 
-export function upView({ target, held }: Held): readonly Block[] {
+export function upView({ target, held, works }: Held & { readonly works: boolean }): readonly Block[] {
   return [
     {
       kind: 'text',
       text: held
         ? `Serving ${target} to other tms processes. Ctrl-C ends it.`
-        : `${target} has a server of its own: there is nothing to keep open.`,
+        : works
+          ? `Keeping house for ${target}: sealing, probes, posture, invariants, incidents. Ctrl-C ends it.`
+          : `${target} has a server of its own: there is nothing to keep open.`,
     },
   ]
 }
