@@ -18,9 +18,8 @@ export type Book = {
   stop(): Promise<void>
 }
 
-export async function openBook(subject: Subject): Promise<Book> {
+export async function openBook(subject: Subject, signer: Signer = newSigner()): Promise<Book> {
   const operator = await subject.operator()
-  const signer = newSigner()
   granted(
     await operator.call('environment_init', {
       request_id: randomUUID(),
