@@ -2,7 +2,7 @@ import pg from 'pg'
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
-import { sealLedger } from '../../src/ledger/ledger.ts'
+import { ledgerHead, sealLedger } from '../../src/ledger/ledger.ts'
 import { verifyLedger } from '../../src/ledger/verify.ts'
 import { supabaseSubject, type SupabaseSubject } from '../contract/subjects.ts'
 import { openBook, rows, type Book } from './book.ts'
@@ -162,5 +162,41 @@ test('no role of the product changes, deletes or empties what is sealed, the own
       await expect(as('role tms_owner')).rejects.toThrow('is append-only')
       await expect(as('role tms_caller')).rejects.toThrow('permission denied')
     }
+  }
+})
+
+test('a dispatcher reads what is theirs, and of all other rows gets hashes only', async () => {
+  const write = () => ({ request_id: randomUUID() })
+  granted(await book.operator.call('tenants_add', { ...write(), key: 'globex', name: 'Globex' }))
+  const credential = await subject.credential('dispatcher')
+  granted(
+    await book.operator.call('users_grant', {
+      ...write(),
+      principal: 'd@globex',
+      role: 'dispatcher',
+      tenant: 'globex',
+      credential,
+    }),
+  )
+  await book.sql(`insert into tms.ledger_inbox (who, credential, role, fn, action, outcome, company_id, subject, why, body, body_sha256)
+    select 'd', 'x', 'x', 'x', 'x', 'done', id, 'x', 'theirs', '{}', encode(sha256('{}'), 'hex') from tms.companies where key = 'globex'`)
+  await sealLedger(book.operator)
+  const { size } = await ledgerHead(book.operator)
+  const dispatcher = await subject.as(credential.name)
+  try {
+    const { rows } = granted(await dispatcher.call('ledger_lines', { from: String(size - 100), to: String(size) }))
+    const shown = rows.filter(([line]) => line !== null)
+    expect(shown.map(([, , why]) => why)).toContain('theirs')
+    expect(shown.length).toBeLessThan(10)
+    expect(JSON.stringify(rows)).not.toMatch(/Łódź|ann\d/)
+    expect(rows.every(([, , , , hash, leaf]) => /^[0-9a-f]{64}$/.test(hash) && leaf.length === 44)).toBe(true)
+    expect(await dispatcher.call('ledger_show', { seq: '2' })).toHaveProperty('refused.code', 'NOT_FOUND')
+    expect(await dispatcher.call('ledger_seal', {})).toHaveProperty('refused.code', 'ROLE_DENIED')
+    expect(await dispatcher.call('ledger_verify', { from: '0', to: '16' })).toHaveProperty(
+      'refused.code',
+      'ROLE_DENIED',
+    )
+  } finally {
+    await dispatcher.close()
   }
 })

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
+import { registerFirstKey } from '../../src/keys/keys.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
 import type { Signer } from '../../src/keys/signer.ts'
 import type { Subject } from '../contract/subjects.ts'
@@ -17,9 +18,8 @@ export type Book = {
   stop(): Promise<void>
 }
 
-export async function openBook(subject: Subject): Promise<Book> {
+export async function openBook(subject: Subject, signer: Signer = newSigner()): Promise<Book> {
   const operator = await subject.operator()
-  const signer = newSigner()
   granted(
     await operator.call('environment_init', {
       request_id: randomUUID(),
@@ -28,6 +28,7 @@ export async function openBook(subject: Subject): Promise<Book> {
       signing_key_fingerprint: signer.fingerprint,
     }),
   )
+  await registerFirstKey(operator, signer)
   // the embedded database has one owner, and that is the operator's driver
   const sql: Book['sql'] = async (text) =>
     subject.name === 'embedded'

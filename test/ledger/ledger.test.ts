@@ -28,7 +28,7 @@ import {
   verifyConsistency,
   verifyInclusion,
 } from '../../src/proof/merkle.ts'
-import { verifyCheckpoint, verifyCosignature } from '../../src/proof/note.ts'
+import { signNote, verifyCheckpoint, verifyCosignature } from '../../src/proof/note.ts'
 import { parseTlogProof } from '../../src/proof/tlog-proof.ts'
 import { subjects } from '../contract/subjects.ts'
 import { newSigner, openBook, type Book } from './book.ts'
@@ -134,6 +134,11 @@ describe.each(Object.entries(subjects))('the ledger through %s', (_, make) => {
     expect(await add({})).toMatchObject({ first: false, note: made.note })
     expect(await add({ size: String(made.size - 1) })).toHaveProperty('refused.code', 'CONFLICT')
     expect(await add({ root: toBase64(new Uint8Array(32)) })).toHaveProperty('refused.code', 'CONFLICT')
+    const other = newSigner()
+    expect(await add({ key: other.fingerprint })).toHaveProperty('refused.code', 'SIGNATURE_INVALID')
+    // signed by a key that isn't the one it names
+    const text = `${made.note.split('\n\n')[0] ?? ''}\n`
+    expect(await add({ note: await signNote(text, origin, other) })).toHaveProperty('refused.code', 'SIGNATURE_INVALID')
     expect(await add({ size: '999999' })).toHaveProperty('refused.code', 'NOT_FOUND')
     const unsigned = `${made.note.split('\n\n')[0] ?? ''}\n\n`
     expect(await add({ note: unsigned })).toHaveProperty('refused.code', 'SIGNATURE_INVALID')
