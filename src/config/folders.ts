@@ -36,10 +36,10 @@ export function pressPlace(settings: Settings, environment: NodeJS.ProcessEnv) {
   }
 }
 
-/** For the button: a database that can't be reached is to be known within two seconds. */
+/** For the button: whoever presses it wants to know soon that there is nothing to connect to. */
 export function hurried(connection: Connection): Connection {
   return connection.driver === 'postgres'
-    ? { ...connection, connectTimeoutMs: Math.min(connection.connectTimeoutMs, 1500) }
+    ? { ...connection, connectTimeoutMs: Math.min(connection.connectTimeoutMs, 5000) }
     : connection
 }
 

@@ -1,5 +1,4 @@
 import type { Driver } from '../drivers/driver.ts'
-import { reason } from './limits.ts'
 import { pressButton, type Pressed } from './press.ts'
 import { stopFilePath, writeStopFile } from './stop-file.ts'
 
@@ -45,9 +44,5 @@ export async function pressHere(here: PressedHere, why: string): Promise<Pressed
     now: () => performance.now(),
     pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     warn: here.warn,
-  }).catch((error: unknown) => {
-    // A bug of ours must not look like a halt.
-    here.warn(`The press ended early: ${reason(error)}`)
-    throw error
   })
 }

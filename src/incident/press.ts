@@ -69,13 +69,7 @@ const stepMs = 2000
  */
 export async function pressButton(press: Press): Promise<Pressed> {
   const began = press.now()
-  let driver: Driver
-  try {
-    driver = await press.open()
-  } catch (error) {
-    throw await withoutDatabase(press, error)
-  }
-  const halt = await haltFleet(press, driver)
+  const { driver, halt } = await haltFleet(press)
   const fencedAt = press.now()
   const missed = (what: string) => (why: string) => press.warn(`${what}: ${why}`)
 
@@ -132,18 +126,19 @@ export async function pressButton(press: Press): Promise<Pressed> {
 
 type Halted = Contract['fence_halt']['result']
 
-async function haltFleet(press: Press, driver: Driver): Promise<Halted> {
-  const halting = driver.call('fence_halt', { why: press.why })
+async function haltFleet(press: Press): Promise<{ readonly driver: Driver; readonly halt: Halted }> {
   const elsewhere: Promise<Problem>[] = []
+  // A database that is slow and one that is gone look the same for a while: nobody waits for the difference.
   const patience = setTimeout(() => {
-    elsewhere.push(stopElsewhere(press, 'it has not answered yet; the halt is still being tried'))
+    elsewhere.push(stopElsewhere(press, `it did not answer within ${patienceMs} ms`))
   }, patienceMs)
   try {
-    return granted(await halting)
+    const driver = await press.open()
+    return { driver, halt: granted(await driver.call('fence_halt', { why: press.why })) }
   } catch (error) {
-    if (!(error instanceof TmsError) || error.exit !== 3) throw error
+    if (error instanceof TmsError && error.exit !== 3) throw error
     const [said] = await Promise.all(elsewhere)
-    throw said === undefined ? await withoutDatabase(press, error) : new TmsError(said, { cause: error })
+    throw new TmsError(said ?? (await stopElsewhere(press, reason(error))), { cause: error })
   } finally {
     clearTimeout(patience)
     await Promise.all(elsewhere)
@@ -198,7 +193,8 @@ async function certify(
       press.warn(`The certificate is not signed (${why}). Later: ${later}`)
     },
   )
-  if (signed === null && !noted.has('signing')) press.warn(`The certificate is not signed: there is no key here. Later: ${later}`)
+  if (signed === null && !noted.has('signing'))
+    press.warn(`The certificate is not signed: there is no key here. Later: ${later}`)
   const signature = signed === null ? null : { fingerprint: signed.fingerprint, signature: signed.signature }
   const [files] = await Promise.all([
     within(
@@ -231,11 +227,6 @@ async function certify(
 }
 
 /** What is left when the database can't be asked, and what to say of it. */
-async function withoutDatabase(press: Press, error: unknown): Promise<TmsError> {
-  if (error instanceof TmsError && error.exit !== 3) return error
-  return new TmsError(await stopElsewhere(press, reason(error)), { cause: error })
-}
-
 async function stopElsewhere(press: Press, why: string): Promise<Problem> {
   const said: string[] = []
   const at = press.clock().toISOString()
