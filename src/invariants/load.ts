@@ -5,7 +5,7 @@ import type { Driver, RunSql } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import { problemLine } from '../policy-file.ts'
-import { building, prepareSchema, removal } from './build.ts'
+import { bodies, building, prepareSchema, removal, sha256 } from './build.ts'
 import { invariantNameRule } from './form.ts'
 import type { InvariantProblem, Invariants, ReadInvariant } from './read.ts'
 
@@ -20,7 +20,8 @@ export type Loaded = Contract['invariants_load']['result'] & {
  * of roles that may do what the policy grants; what a connection that only calls can't put there stays pending, and
  * unknown. A policy that is broken is loaded as broken: it is never green.
  */
-export async function loadInvariants(driver: Driver, read: Invariants): Promise<Loaded> {
+export async function loadInvariants(driver: Driver, files: Invariants): Promise<Loaded> {
+  const read = { ...files, invariants: files.invariants.map(withDigests) }
   const { invariants: held } = granted(await driver.call('invariants_list', {}))
   const queries = read.invariants.filter(({ loaded }) => loaded.kind === 'query')
   const build = queries.filter(({ loaded }) => {
@@ -54,6 +55,12 @@ export async function loadInvariants(driver: Driver, read: Invariants): Promise<
 async function unbuiltOnes(driver: Driver): Promise<readonly string[]> {
   const { invariants } = granted(await driver.call('invariants_list', {}))
   return invariants.filter(({ kind, fit }) => kind === 'query' && !fit).map(({ invariant }) => invariant)
+}
+
+/** What tells later that the functions are still the ones that were loaded. */
+function withDigests(policy: ReadInvariant): ReadInvariant {
+  const { find, fix } = bodies(policy)
+  return { ...policy, loaded: { ...policy.loaded, query_sha256: sha256(find), correction_sha256: sha256(fix) } }
 }
 
 /** Everything at once as a script, for an SQL console: what `loadInvariants` would run. */

@@ -3,7 +3,6 @@ import { join, resolve } from 'node:path'
 import type { LoadedInvariant } from '../drivers/contract/invariants.ts'
 import { TmsError, type Problem } from '../errors.ts'
 import { inOrder, problemLine, readPolicyFile, type FileProblem, type PolicyFile } from '../policy-file.ts'
-import { bodies, sha256 } from './build.ts'
 import { invariantForm, invariantNameRule, type InvariantForm } from './form.ts'
 import { readStatement } from './sql.ts'
 
@@ -73,7 +72,7 @@ function invariantOf(path: string, { value, problemAt }: PolicyFile<InvariantFor
   const text = trimmed(value.query ?? null)
   const statement = trimmed(correct?.statement ?? null)
   const parsed = statement === null ? null : readStatement(statement)
-  const half: ReadInvariant = {
+  return {
     path,
     query: text,
     correction:
@@ -102,20 +101,14 @@ function invariantOf(path: string, { value, problemAt }: PolicyFile<InvariantFor
       problem: null,
     },
   }
-  const { find, fix } = bodies(half)
-  return { ...half, loaded: { ...half.loaded, query_sha256: sha256(find), correction_sha256: sha256(fix) } }
 }
 
 /** The ; at the end, which is right in a file and wrong inside of another statement. */
 function trimmed(text: string | null): string | null {
   if (text === null) return null
   const parsed = readStatement(text)
-  if ('problem' in parsed) return text
-  const end = text.lastIndexOf(';')
-  // Only outside of texts and comments is it the end.
-  return end >= 0 && parsed.code[end] === ' ' && parsed.code.slice(end).trim() === ''
-    ? `${text.slice(0, end)} ${text.slice(end + 1)}`.trimEnd()
-    : text
+  if ('problem' in parsed || parsed.end === null) return text
+  return `${text.slice(0, parsed.end)} ${text.slice(parsed.end + 1)}`.trimEnd()
 }
 
 /** What each field allows and all of them together don't. */

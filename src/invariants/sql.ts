@@ -6,6 +6,8 @@ export type Statement = {
   /** Without comments, texts blanked out. As long as the original, so that places stay what they are. */
   readonly code: string
   readonly verb: 'select' | 'insert' | 'update' | 'delete' | null
+  /** Where the ; at its end stands; null when there is none. */
+  readonly end: number | null
   /** Names that stand before a parenthesis and have a schema. */
   readonly functions: readonly string[]
 }
@@ -16,6 +18,7 @@ export function readStatement(text: string): Statement | { readonly problem: str
   const parts: string[] = []
   let depth = 0
   let at = 0
+  let end: number | null = null
   while (at < text.length) {
     const hidden = skip(text, at)
     if (hidden !== null) {
@@ -30,6 +33,7 @@ export function readStatement(text: string): Statement | { readonly problem: str
     const sign = text[at] ?? ''
     if (sign === ';' && !onlyBlankAfter(text, at + 1))
       return wrong('is one statement: there is something after the ;', at)
+    if (sign === ';') end = at
     if (sign === '(') depth += 1
     if (sign === ')') depth -= 1
     if (depth < 0) return wrong('closes a parenthesis that was never opened', at)
@@ -38,7 +42,7 @@ export function readStatement(text: string): Statement | { readonly problem: str
   }
   if (depth > 0) return wrong('leaves a parenthesis open', text.length)
   const code = parts.join('')
-  return { code, verb: verbOf(code), functions: functionsIn(code) }
+  return { code, verb: verbOf(code), end, functions: functionsIn(code) }
 }
 
 type Hidden = { readonly end: number; readonly unfinished: string }

@@ -3,10 +3,12 @@ import { readAgentPolicies } from '../agents/policy/read.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { TmsError } from '../errors.ts'
 import { withDefaults } from '../outbox/defaults.ts'
+import { loadInvariants } from '../invariants/load.ts'
+import { readInvariants } from '../invariants/read.ts'
 import { loadTargets, readTargets, targetsToRemove } from '../outbox/targets-file.ts'
 
 /**
- * Puts agent policies and outbox targets into the database, as far as they are right; answers what isn't. A project
+ * Puts agent policies, outbox targets and invariants into the database, as far as they are right; answers what isn't. A project
  * without such files changes nothing: an empty list would deny every agent. Targets that are gone from the file stay:
  * taking one away ends its deliveries, and that needs a person (`tms outbox targets`).
  */
@@ -15,6 +17,33 @@ export async function loadPolicies(
   folders: readonly string[],
   /** Variables that stand for targets. */
   environment: Readonly<Record<string, string | undefined>> = {},
+): Promise<readonly string[]> {
+  return [...(await loadFleet(driver, folders, environment)), ...(await bringInvariants(driver, folders))]
+}
+
+/** What must be true of the data. One that can't be loaded is unknown from then on, which isn't green. */
+async function bringInvariants(driver: Driver, folders: readonly string[]): Promise<readonly string[]> {
+  const read = await readInvariants(folders)
+  try {
+    const { problems, pending } = await loadInvariants(driver, read)
+    return [
+      ...problems.map(({ path, line, message }) => `${path}:${line}: ${message}`),
+      ...(pending.length === 0
+        ? []
+        : [`the SQL of ${pending.join(', ')} is not in the database yet: run what tms invariants load --print shows`]),
+    ]
+  } catch (error) {
+    // Their SQL is an administrator's to put there: a login that may not, and an owner that goes on working, are told.
+    if (!(error instanceof TmsError) || !['ROLE_DENIED', 'IDENTITY_UNKNOWN', 'OWNER_BUSY'].includes(error.code))
+      throw error
+    return [`invariants were left as they are: ${error.message} Next: tms invariants load`]
+  }
+}
+
+async function loadFleet(
+  driver: Driver,
+  folders: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
 ): Promise<readonly string[]> {
   const policies = await readAgentPolicies(folders)
   const targets = withDefaults(await readTargets(folders), environment)

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
-import { scanInvariants } from '../../src/invariants/scan.ts'
+import { scanInvariants, showInvariant } from '../../src/invariants/scan.ts'
 import { subjects } from '../contract/subjects.ts'
 import { openShop, policyText, readPolicies, type Shop } from './shop.ts'
 
@@ -220,6 +220,20 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
     expect(row).toEqual({ n: 0 })
     const { checks } = granted(await shop.operator.call('doctor', {}))
     expect(checks.filter(({ check }) => check === 'dynamic SQL')).toMatchObject([{ state: 'ok' }])
+  })
+
+  test('with quotes of every kind is run as it is written', async () => {
+    const query = String.raw`select '$invariant0$' as a, E'\'' || '''' as b, '\' as "C ;", $$ ; ) ' $$ as d /* ; ) */ -- ' ;`
+    const text = policyText('SPIED', query, 'grants: { read: [retail.stock] }\nshow: [a, b, d]')
+    const { problems } = await shop.load(await readPolicies({ SPIED: text }))
+    expect(problems).toEqual([])
+    await scanInvariants(shop.operator, { ids: ['SPIED'] })
+    const { sample, query: shown } = await showInvariant(shop.operator, 'SPIED')
+    expect(sample).toEqual([
+      { a: '$invariant0$', b: `''`, 'C ;': expect.stringMatching(/^digest [0-9a-f]{12}$/) as unknown, d: ` ; ) ' ` },
+    ])
+    expect(shown?.trim()).toBe(query)
+    await shop.load(await readPolicies({ SPIED: spied }))
   })
 
   test('of an unknown invariant is refused', async () => {
