@@ -372,11 +372,12 @@ end
 $$;
 
 -- Freezes what a pack will say and enters its digest into the ledger. The first one wins: a second one is told, and goes on from what
--- the first one froze. Not from one whose key is gone, and no provisional cut stands in the way of a final one.
+-- the first one froze. Not from one whose key is gone, and no provisional cut stands in the way of a final one; nor one that a
+-- builder can't read, of another release, and names to be passed over (`instead`).
 create or replace function tms.evidence_cut(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  c tms.call := tms._begin('evidence_cut', args, '{request_id,day,manifest,files}', 'evidence.build');
+  c tms.call := tms._begin('evidence_cut', args, '{request_id,day,manifest,files,instead}', 'evidence.build');
   the_day date;
   m jsonb;
   cut tms.evidence_cuts;
@@ -395,7 +396,7 @@ begin
     raise exception 'the manifest is of another day or kind' using errcode = 'TM400';
   end if;
   select * into cut from tms.evidence_cuts x where x.day = the_day order by x.revision desc limit 1;
-  if cut.day is not null and cut.key = m ->> 'key' and (cut.final or not (m -> 'final')::boolean)
+  if cut.day is not null and cut.key = m ->> 'key' and (cut.final or not (m -> 'final')::boolean) and cut.revision is distinct from (args ->> 'instead')::integer
      and not exists (select from tms.evidence_packs p where p.day = cut.day and p.revision = cut.revision) then
     return tms._finish(c, jsonb_build_object('outcome', 'pending', 'cut', tms._evidence_cut_json(cut)));
   end if;
@@ -413,6 +414,9 @@ begin
   if m -> 'previous' is distinct from coalesce((select jsonb_build_object('day', to_char(p.day, 'YYYY-MM-DD'), 'manifest_sha256', p.manifest_sha256)
        from tms.evidence_packs p where p.final and p.day < the_day order by p.day desc limit 1), 'null') then
     return tms._finish(c, jsonb_build_object('outcome', 'revision', 'cut', null));
+  end if;
+  if not (args -> 'files') ?& array['flags.json', 'slo_snapshot.json', 'outbox_lag.json', 'audit_digest.json', 'controls.json', 'alerts.sql.out', 'trace-sample.txt'] then
+    raise exception 'a pack has seven files of facts at least' using errcode = 'TM400';
   end if;
   -- the facts are what the manifest says they are
   select coalesce(f.key, w.key) into stray from jsonb_each_text(args -> 'files') f full join jsonb_each_text(m -> 'files') w on w.key = f.key

@@ -10,7 +10,7 @@ import type { Judgement } from '../posture/judge.ts'
 import { factFiles, packFacts, type DayFacts } from './facts.ts'
 import { settleFolders, writePackFolder, type Self, type Written } from './folder.ts'
 import type { ManifestFile } from './schemas/manifest.ts'
-import { sealedFiles, storedFiles } from './seal.ts'
+import { readable, sealedFiles, storedFiles } from './seal.ts'
 import { dayAfter, isDay } from './verify-forms.ts'
 
 /**
@@ -137,16 +137,16 @@ function crowded(day: string): TmsError {
 
 // ---- the cut
 
-/** A cut that waits to be finished. Not one that needs another key, and no provisional one of a day that is over. */
+/** A cut that waits to be finished. Not one that needs another key or another release, and no provisional one of a day that is over. */
 function usableCut({ cut, over }: State, { fingerprint }: Signer): (Cut & { readonly other: boolean }) | null {
-  if (cut === null || cut.key !== fingerprint || (over && !cut.final)) return null
+  if (cut === null || cut.key !== fingerprint || (over && !cut.final) || !readable(cut)) return null
   return { ...cut, other: true }
 }
 
 /** Null: something came between, and where the day stands has to be looked at again. */
 async function cutDay(
   { driver, judge, traceLink, pause }: BuildInput,
-  { day, next_revision, previous, environment }: State,
+  { day, next_revision, previous, environment, cut: waiting }: State,
   { fingerprint }: Signer,
 ): Promise<(Cut & { readonly other: boolean }) | null> {
   await sealAll(driver, pause)
@@ -167,7 +167,13 @@ async function cutDay(
     key: fingerprint,
   }
   const { outcome, cut } = granted(
-    await driver.call('evidence_cut', { request_id: randomUUID(), day, manifest: canonicalFile(manifest), files }),
+    await driver.call('evidence_cut', {
+      request_id: randomUUID(),
+      day,
+      manifest: canonicalFile(manifest),
+      files,
+      ...(waiting && !readable(waiting) ? { instead: waiting.revision } : {}),
+    }),
   )
   return cut && { ...cut, other: outcome === 'pending' }
 }

@@ -54,7 +54,7 @@ export async function sealedFiles(driver: Driver, { day, previous, cut, signer }
   const consistency = granted(await driver.call('ledger_consistency', { from: String(from.size), to: String(size) }))
 
   const files = {
-    'index.html': page(manifest, manifestSha256, facts),
+    'index.html': pageHtml({ manifest, manifestSha256, ...factsOf(facts) }),
     'attestation.sigstore.json': await makeBundle(publicationStatement(manifest, manifestSha256), signer),
     'checkpoint.txt': checkpoint.note,
     'inclusion.tlog-proof': formatTlogProof({
@@ -187,16 +187,25 @@ async function keysOf(driver: Driver): Promise<KeysFile> {
   })
 }
 
-function page(manifest: ManifestFile, manifestSha256: string, facts: Readonly<Record<string, string>>): string {
-  const read = (name: string): unknown => JSON.parse(facts[name] ?? 'null')
-  return pageHtml({
-    manifest,
-    manifestSha256,
+/** Whether this release can finish the cut: it may be another one's. */
+export function readable({ manifest, files }: Cut): boolean {
+  try {
+    manifestFile.parse(JSON.parse(manifest))
+    factsOf(files)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function factsOf(files: Readonly<Record<string, string>>) {
+  const read = (name: string): unknown => JSON.parse(files[name] ?? 'null')
+  return {
     flags: flagsFile.parse(read('flags.json')),
     slo: sloSnapshotFile.parse(read('slo_snapshot.json')),
     outbox: outboxLagFile.parse(read('outbox_lag.json')),
     audit: auditDigestFile.parse(read('audit_digest.json')),
     controls: controlsFile.parse(read('controls.json')),
-    traces: facts['trace-sample.txt'] ?? '',
-  })
+    traces: files['trace-sample.txt'] ?? '',
+  }
 }

@@ -199,7 +199,8 @@ export const evidenceContract = {
   evidence_cut: {
     operation: 'evidence.build',
     reads: false,
-    args: z.strictObject({ ...write, day, manifest: z.string(), files }),
+    /** `instead`: passes over the cut of that revision, which waits and can't be read. */
+    args: z.strictObject({ ...write, day, manifest: z.string(), files, instead: z.int().optional() }),
     result: z.object({
       /** `pending`: another builder's cut is to be finished. `revision`: something came between, look again. */
       outcome: z.enum(['cut', 'pending', 'revision', 'final']),

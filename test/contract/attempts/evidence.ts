@@ -5,6 +5,15 @@ import { retentionAttempts } from './retention.ts'
 export const evidenceAttempts: readonly Attempt[] = [
   ...retentionAttempts,
   { fn: 'keys_add', args: newKey },
+  { fn: 'evidence_state', args: () => ({}) },
+  { fn: 'evidence_facts', args: () => ({ day: '2026-10-31' }) },
+  { fn: 'evidence_pack', args: () => ({ day: '2026-10-31' }) },
+  // Past the permission they are told what is wrong with them: nothing was cut.
+  { fn: 'evidence_cut', args: () => ({ day: '2026-10-31', manifest: '{}', files: {} }) },
+  {
+    fn: 'evidence_store',
+    args: () => ({ day: '2026-10-31', revision: 1, files: {}, signature: `${'A'.repeat(86)}==` }),
+  },
   { fn: 'keys_revoke', args: () => ({ fingerprint: 'a'.repeat(64), why: 'the walk' }) },
 ]
 
