@@ -1,6 +1,7 @@
 // From a fresh clone to a working system: installs, builds, makes an embedded database in .tms/ and shows the main job.
 // Safe to run again; leaves nothing running.
 import { spawn, spawnSync } from 'node:child_process'
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { build, install, requireNode, root } from './install.js'
@@ -20,6 +21,7 @@ const env = Object.fromEntries(
 env.TMS_AGENTS = join(root, 'examples/freight/agents')
 env.TMS_POLICIES = join(root, 'examples/freight/policies')
 const program = join(root, 'bin/run.js')
+const openssl = !spawnSync('openssl', ['version']).error
 let owner
 
 process.once('SIGINT', () => end(130))
@@ -90,12 +92,37 @@ try {
   tms(['outbox', 'list', '--tenant', 'acme', '--limit', '3'])
   tms(['outbox', 'lag', '--tenant', 'acme'])
 
+  heading('The button, pressed while the fleet works: nothing autonomous commits any more, and a certificate says so')
+  await load('rates.price_one', 400)
+  tms(['incident', 'big-red-button', '--reason', 'quickstart'])
+  const [{ id: incident }] = json(['incident', 'list']).incidents
+  certificate(join(root, 'artifacts/incidents', incident))
+  tms(['incident', 'resume', incident, '--watch', '1s', ...why, '--confirm', `incident-${incident}`])
+  tms(['incident', 'resolve', incident, ...why])
+
   heading('Be refused: the emergency stop is no flag to be flipped by hand')
   tms(['flags', 'set', 'autonomy.emergencyStop', 'true', ...why], 4)
 
   heading('Is the posture green, and who did what?')
   tms(['flags', 'verify'])
   tms(['ledger', 'tail', '--limit', '8'])
+
+  heading("The day's evidence, and what an auditor does with it: sh, sha256sum and openssl")
+  tms(['evidence', 'build'], [0, 1, 3])
+  const day = new Date().toISOString().slice(0, 10)
+  const pack = join('artifacts/green-posture', day)
+  writeFileSync(join(root, '.tms/key.pem'), capture(['evidence', 'keys', 'export']))
+  run('sh', [join(pack, 'VERIFY.sh'), '.tms/key.pem'], openssl ? 0 : 3)
+  heading('One flipped bit, in a copy')
+  const copy = join('.tms', day)
+  rmSync(join(root, copy), { recursive: true, force: true })
+  cpSync(join(root, pack), join(root, copy), { recursive: true })
+  const facts = join(root, copy, 'slo_snapshot.json')
+  const bytes = readFileSync(facts)
+  bytes[200] ^= 1
+  writeFileSync(facts, bytes)
+  run('sh', [join(copy, 'VERIFY.sh'), '.tms/key.pem'], openssl ? 1 : [1, 3])
+  tms(['evidence', 'verify', copy, '--key', '.tms/key.pem'], 1)
 
   heading(
     `Done in ${Math.round((Date.now() - started) / 1000)} s. The database stays in .tms/; nothing is left running.`,
@@ -118,12 +145,66 @@ function tms(args, expected = 0) {
     env,
     stdio: ['ignore', 'inherit', 'inherit'],
   })
-  if (status === expected) return
+  expect(status, expected)
+}
+
+/** The same for what isn't tms. */
+function run(program, args, expected = 0) {
+  process.stdout.write(`\n$ ${[program, ...args].join(' ')}\n`)
+  const { status } = spawnSync(program, args, { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
+  expect(status, expected)
+}
+
+function expect(status, expected) {
+  if ([expected].flat().includes(status)) return
   process.stderr.write(
     `\nThis ended with exit code ${status}, and ${expected} was expected. Look with: node bin/run.js doctor\n`,
   )
   void end(status ?? 3)
   throw new Error('quickstart stopped')
+}
+
+/** Gives the fleet so much to do that it is in the middle of it when the button is pressed. */
+async function load(fn, count) {
+  const { openDriver, openQueue } = await import('../dist/client.js')
+  const driver = await openDriver({
+    driver: 'embedded',
+    directory: join(root, '.tms'),
+    create: false,
+    callTimeoutMs: 20_000,
+  })
+  const queue = openQueue(driver, 'acme')
+  await Promise.all(
+    Array.from({ length: count }, (_, at) =>
+      queue.enqueue({ function: fn, payload: { load: `Q-${Date.now().toString(36)}-${at}`, miles: 300 } }),
+    ),
+  )
+  await driver.close()
+}
+
+/** What HOW-TO-CHECK.txt beside it says. */
+function certificate(folder) {
+  if (!openssl) return process.stdout.write('\nopenssl is not installed here: the certificate is not checked\n')
+  const key = readdirSync(folder).find((name) => name.endsWith('.pem'))
+  const file = join(folder, 'certificate.json')
+  run('openssl', [
+    'pkeyutl',
+    '-verify',
+    '-pubin',
+    '-inkey',
+    join(folder, key),
+    '-rawin',
+    '-in',
+    file,
+    '-sigfile',
+    `${file}.sig`,
+  ])
+}
+
+function capture(args) {
+  const { stdout, status } = spawnSync(process.execPath, [program, ...args], { cwd: root, env, encoding: 'utf8' })
+  expect(status, 0)
+  return stdout
 }
 
 /** Until there is an answer: the fleet works by itself. */
