@@ -170,6 +170,19 @@ describe.each(Object.keys(subjects) as (keyof typeof subjects)[])('keys on %s', 
     expect(readdirSync(sources.keysFolder)).toEqual(['signing.pem'])
   })
 
+  test('two databases that share a keys folder rotate each in its own time', async () => {
+    // the other database is this one with other rows: it knows the first key only
+    const first = await generateKey(driver, sources, usual)
+    const second = await rotateKey(driver, sources, { ...takeover, keep: true })
+    await sql(`delete from tms.signing_keys where fingerprint = $1`, [second.fingerprint])
+    await sql(`update tms.signing_keys set state = 'valid', ended_at = null`)
+    expect((await usableSigner(driver, sources, now)).fingerprint).toBe(first.fingerprint)
+    const third = await rotateKey(driver, sources, takeover)
+    expect((await usableSigner(driver, sources, now)).fingerprint).toBe(third.fingerprint)
+    expect(signerOf(readFileSync(pathOf(), 'utf8'))?.fingerprint).toBe(second.fingerprint)
+    expect(readdirSync(sources.keysFolder)).toEqual([`signing-${third.fingerprint.slice(0, 8)}.pem`, 'signing.pem'])
+  })
+
   test('a key of before this release is named, and registered as it is', async () => {
     const pem = makePrivateKey()
     await generateKey(driver, sources, usual)
