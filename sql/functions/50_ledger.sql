@@ -456,6 +456,17 @@ begin
 end
 $$;
 
+-- What names a key of the log in a note: it is made of the origin and the key's 32 bytes, the last ones of its PEM.
+create or replace function tms._note_key_id(fingerprint text) returns bytea
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  pem text := (select k.public_pem from tms.signing_keys k where k.fingerprint = _note_key_id.fingerprint);
+begin
+  return substr(sha256(convert_to(tms._ledger_origin(), 'UTF8') || '\x0a01'::bytea
+    || substr(decode(regexp_replace(pem, '-----[A-Z ]+-----|\s', '', 'g'), 'base64'), 13, 32)), 1, 4);
+end
+$$;
+
 create or replace function tms._checkpoint_json(x tms.ledger_checkpoints) returns jsonb
 language sql stable as $$
   select jsonb_build_object('id', x.id::text, 'size', x.size::text, 'root', pg_catalog.encode(x.root, 'base64'), 'key', x.key, 'at', tms._utc(x.at), 'note', x.note,
@@ -463,7 +474,8 @@ language sql stable as $$
 $$;
 
 -- Stores a checkpoint that was signed elsewhere: the private key never gets here. Signatures are verified by whoever has the
--- public key; this looks at form and at the tree.
+-- public key; this looks at form, at
+-- the tree, and at whether the key may sign now.
 create or replace function tms.ledger_checkpoint_add(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -471,6 +483,7 @@ declare
   sealed bigint := (select coalesce(max(l.seq) + 1, 0) from tms.ledger l);
   covers bigint := (args ->> 'size')::bigint;
   note text := args ->> 'note';
+  problem text;
   body text;
   x tms.ledger_checkpoints;
 begin
@@ -480,10 +493,15 @@ begin
   if args ->> 'root' is distinct from encode(tms._tree_hash(0, covers), 'base64') then
     return tms._refuse(c, 'CONFLICT', format('that is not the root of the first %s rows', covers), 'it was made for another ledger, or one of them was changed', array['tms ledger verify']);
   end if;
+  problem := tms._signing_key_problem(args ->> 'key');
+  if problem is not null then
+    return tms._refuse(c, 'SIGNATURE_INVALID', format('the key %s… may not sign', left(args ->> 'key', 16)), problem, array['tms evidence keys list']);
+  end if;
   body := format(E'%s\n%s\n%s\n\n', tms._ledger_origin(), covers, args ->> 'root');
   if left(coalesce(note, ''), length(body)) <> body or right(note, 1) <> E'\n' or length(note) > 10000
-     or not exists (select from regexp_split_to_table(rtrim(substr(note, length(body) + 1), E'\n'), E'\n') l where tms._note_line(l, 68) = tms._ledger_origin()) then
-    return tms._refuse(c, 'SIGNATURE_INVALID', 'that is no signed note of this root', 'it needs origin, size, root, an empty line, and a signature in the name of the origin', array['tms ledger checkpoint']);
+     or not exists (select from regexp_split_to_table(rtrim(substr(note, length(body) + 1), E'\n'), E'\n') l
+                     where tms._note_line(l, 68) = tms._ledger_origin() and substr(decode(split_part(l, ' ', 3), 'base64'), 1, 4) = tms._note_key_id(args ->> 'key')) then
+    return tms._refuse(c, 'SIGNATURE_INVALID', 'that is no signed note of this root', 'it needs origin, size, root, an empty line, and a signature by this key in the name of the origin', array['tms ledger checkpoint']);
   end if;
   perform set_config('synchronous_commit', 'on', true);
   insert into tms.ledger_checkpoints (size, root, note, key, by_name) values (covers, decode(args ->> 'root', 'base64'), note, args ->> 'key', c.who)

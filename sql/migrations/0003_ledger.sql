@@ -5,7 +5,7 @@
 
 set local role tms_owner;
 
--- A row of the inbox in its place. The hash is over the line of tms._ledger_tail; the leaf is RFC 6962's.
+-- A row of the inbox in its place. The hash is over the line that tms._ledger_line makes; the leaf is RFC 6962's.
 create table tms.ledger (
   seq bigint primary key check (seq >= 0),
   inbox_id bigint not null unique,

@@ -120,14 +120,3 @@ export function proven<T>(read: () => T): T {
     )
   }
 }
-
-/** Whoever signs here; without one nothing is signed, and no key is made silently. */
-export function theSigner(signer: Signer | null): Signer {
-  if (signer) return signer
-  throw new TmsError({
-    code: 'CONFIG_MISSING',
-    what: 'there is no signing key here',
-    why: 'a checkpoint is signed, and the private key is neither in the keys folder nor in TMS_SIGNING_KEY',
-    next: ['tms evidence keys generate', 'tms config show'],
-  })
-}

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
+import { registerFirstKey } from '../../src/keys/keys.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
 import type { Signer } from '../../src/keys/signer.ts'
 import type { Subject } from '../contract/subjects.ts'
@@ -10,14 +11,15 @@ export type Book = {
   readonly subject: Subject
   readonly operator: Driver
   readonly signer: Signer
-  /** Records so many actions as their functions would, each in a transaction of its own or all in one. */
+  /** As superuser: to look behind the contract, and to attack. */
+  sql(text: string): Promise<readonly Record<string, unknown>[]>
+  /** Records so many actions as functions would, in one transaction. */
   record(n: number): Promise<void>
   stop(): Promise<void>
 }
 
-export async function openBook(subject: Subject): Promise<Book> {
+export async function openBook(subject: Subject, signer: Signer = newSigner()): Promise<Book> {
   const operator = await subject.operator()
-  const signer = newSigner()
   granted(
     await operator.call('environment_init', {
       request_id: randomUUID(),
@@ -26,12 +28,19 @@ export async function openBook(subject: Subject): Promise<Book> {
       signing_key_fingerprint: signer.fingerprint,
     }),
   )
+  await registerFirstKey(operator, signer)
+  // the embedded database has one owner, and that is the operator's driver
+  const sql: Book['sql'] = async (text) =>
+    subject.name === 'embedded'
+      ? ((await operator.administration?.transaction((run) => run(text))) ?? [])
+      : subject.sql(text)
   return {
     subject,
     operator,
     signer,
+    sql,
     record: async (n) => {
-      await subject.sql(rows(n))
+      await sql(rows(n))
     },
     async stop() {
       await operator.close()

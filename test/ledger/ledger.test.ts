@@ -28,7 +28,7 @@ import {
   verifyConsistency,
   verifyInclusion,
 } from '../../src/proof/merkle.ts'
-import { verifyCheckpoint, verifyCosignature } from '../../src/proof/note.ts'
+import { signNote, verifyCheckpoint, verifyCosignature } from '../../src/proof/note.ts'
 import { parseTlogProof } from '../../src/proof/tlog-proof.ts'
 import { subjects } from '../contract/subjects.ts'
 import { newSigner, openBook, type Book } from './book.ts'
@@ -68,7 +68,7 @@ describe.each(Object.entries(subjects))('the ledger through %s', (_, make) => {
     expect(sealed).toBeGreaterThanOrEqual(40)
     expect(String((await ledgerHead(book.operator)).size)).toBe(size)
     expect((await sealLedger(book.operator)).sealed).toBe(0)
-    const rows = await book.subject.sql(
+    const rows = await book.sql(
       `select l.seq::int as seq, l.prev_hash, l.row_hash from tms.ledger l join tms.ledger_inbox i on i.id = l.inbox_id order by l.seq`,
     )
     expect(rows).toHaveLength(Number(size))
@@ -105,9 +105,9 @@ describe.each(Object.entries(subjects))('the ledger through %s', (_, make) => {
           await book.operator.call('ledger_proof', { index: String(index), size: String(size) }),
         ).hashes.map((hash) => fromBase64(hash ?? ''))
         expect(proof).toEqual(inclusionProof(tree, index))
-        expect(
-          verifyInclusion({ index, size, leaf: tree[index] ?? new Uint8Array(), root: rootOf(tree), proof }),
-        ).toBe(true)
+        expect(verifyInclusion({ index, size, leaf: tree[index] ?? new Uint8Array(), root: rootOf(tree), proof })).toBe(
+          true,
+        )
       }
       for (const from of new Set([0, 1, size >> 1, size - 1, size])) {
         const proof = granted(
@@ -134,6 +134,11 @@ describe.each(Object.entries(subjects))('the ledger through %s', (_, make) => {
     expect(await add({})).toMatchObject({ first: false, note: made.note })
     expect(await add({ size: String(made.size - 1) })).toHaveProperty('refused.code', 'CONFLICT')
     expect(await add({ root: toBase64(new Uint8Array(32)) })).toHaveProperty('refused.code', 'CONFLICT')
+    const other = newSigner()
+    expect(await add({ key: other.fingerprint })).toHaveProperty('refused.code', 'SIGNATURE_INVALID')
+    // signed by a key that isn't the one it names
+    const text = `${made.note.split('\n\n')[0] ?? ''}\n`
+    expect(await add({ note: await signNote(text, origin, other) })).toHaveProperty('refused.code', 'SIGNATURE_INVALID')
     expect(await add({ size: '999999' })).toHaveProperty('refused.code', 'NOT_FOUND')
     const unsigned = `${made.note.split('\n\n')[0] ?? ''}\n\n`
     expect(await add({ note: unsigned })).toHaveProperty('refused.code', 'SIGNATURE_INVALID')
@@ -243,24 +248,24 @@ describe.each(Object.entries(subjects))('the ledger through %s', (_, make) => {
     const fold = () => sealLedger(book.operator)
     const digests = `select count(*)::int as n from tms.ledger_inbox where action = 'runs.digest'`
     const add = `insert into tms.run_digests (from_xid, to_xid, runs, sha256) select g, g + 1, 7, repeat('ab', 32) from generate_series(1, 3) g`
-    await book.subject.sql(`update tms.ledger_sealer set digest_at = '-infinity'`)
-    await book.subject.sql(add)
+    await book.sql(`update tms.ledger_sealer set digest_at = '-infinity'`)
+    await book.sql(add)
     await fold()
-    await book.subject.sql(add)
+    await book.sql(add)
     await fold()
-    const [{ n } = {}] = await book.subject.sql(digests)
+    const [{ n } = {}] = await book.sql(digests)
     expect(n).toBe(1)
-    await book.subject.sql(`update tms.ledger_sealer set digest_at = digest_at - interval '15 minutes'`)
+    await book.sql(`update tms.ledger_sealer set digest_at = digest_at - interval '15 minutes'`)
     await fold()
-    const [row] = await book.subject.sql(
+    const [row] = await book.sql(
       `select body from tms.ledger_inbox where action = 'runs.digest' order by id desc limit 1`,
     )
     expect(JSON.parse(String(row?.['body']))).toMatchObject({ runs: '21', first: '4', last: '6' })
     expect((await verifyLedger(book.operator, {})).verdict).toBe('unanchored')
-    await book.subject.sql(`update tms.run_digests set runs = 8 where id = 5`)
+    await book.sql(`update tms.run_digests set runs = 8 where id = 5`)
     expect((await verifyLedger(book.operator, {})).findings).toMatchObject([
       { what: 'the digests of runs that it speaks of were changed' },
     ])
-    await book.subject.sql(`update tms.run_digests set runs = 7 where id = 5`)
+    await book.sql(`update tms.run_digests set runs = 7 where id = 5`)
   })
 })

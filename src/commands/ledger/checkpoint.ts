@@ -15,16 +15,16 @@ export default class LedgerCheckpoint extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(LedgerCheckpoint)
-    const [{ makeLedgerCheckpoint, theSigner }, { noteView, writtenView }, { keysFolder }, { openSigner }] =
+    const [{ makeLedgerCheckpoint }, { noteView, writtenView }, { signerSources }, { usableSigner }] =
       await Promise.all([
         import('../../ledger/checkpoint.ts'),
         import('../../ledger/views.ts'),
-        import('../../config/folders.ts'),
-        import('../../keys/open.ts'),
+        import('../../config/signing.ts'),
+        import('../../keys/keys.ts'),
       ])
-    const folder = keysFolder(await this.settings(), process.env)
-    const signer = theSigner(await openSigner({ keysFolder: folder, environment: process.env }))
-    const made = await makeLedgerCheckpoint(await this.database(), signer)
+    const sources = signerSources(await this.settings(), process.env)
+    const db = await this.database()
+    const made = await makeLedgerCheckpoint(db, await usableSigner(db, sources, () => new Date()))
     if (flags.out === undefined) return this.show(noteView, made)
     const { writeFileAtomically } = await import('../../files.ts')
     await writeFileAtomically(flags.out, made.note)
