@@ -131,11 +131,13 @@ grant execute on function tms.posture_facts(jsonb) to tms_caller;
 
 -- ---------------------------------------------------------------------------------------------- probes
 
--- Whether somebody works is not the caller's to say: it is looked up. Expected only where agents take work by themselves.
+-- Whether somebody works is not the caller's to say: it is looked up. Expected only where agents take work by themselves, and where
+-- some worker has been: before the first one nothing is down.
 create or replace function tms._fleet_probe() returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  if coalesce(tms._flag_value('agents.autonomousEnabled', null) <> 'true', true) or coalesce(tms._flag_value('autonomy.mode', null) = '"OFF"', true) then return null; end if;
+  if coalesce(tms._flag_value('agents.autonomousEnabled', null) <> 'true', true) or coalesce(tms._flag_value('autonomy.mode', null) = '"OFF"', true)
+     or not exists (select from tms.workers) then return null; end if;
   return exists (select from tms.workers w where w.stopped_at is null and w.lease_until > clock_timestamp());
 end
 $$;

@@ -56,24 +56,30 @@ export function healthText({ low, high, grade }: NonNullable<Judgement['health']
 }
 
 function rowsOf(checks: readonly Check[]): readonly (readonly Cell[])[] {
-  return checks.map(({ name, state, counts, observed, unit, comparison, limit, samples }) => [
+  return checks.map(({ name, state, counts, observed, comparison, limit, samples }) => [
     words(name),
-    { text: state === 'unknown' && !counts ? 'unknown (aside)' : state, tone: tones[state] },
+    { text: state === 'unknown' && !counts ? 'aside' : state, tone: tones[state] },
     observed,
-    `${comparison} ${limit} ${unit}`,
+    limitText(comparison, limit),
     samples,
   ])
 }
 
 function whys(checks: readonly Check[]): readonly Block[] {
   const items = checks
-    .filter(({ state, why }) => state !== 'green' && why !== null)
+    .filter(({ state, why, counts }) => (state === 'red' || (state === 'unknown' && counts)) && why !== null)
     .map(({ name, state, why }): Cell => ({ text: `${words(name)}: ${why ?? ''}`, tone: tones[state] }))
   return items.length === 0 ? [] : [{ kind: 'list', items }]
 }
 
 function words(name: string): string {
   return name.replaceAll('_', ' ')
+}
+
+const signs = { 'at least': '≥', 'at most': '≤', below: '<' } as const
+
+function limitText(comparison: Check['comparison'], limit: string): string {
+  return `${signs[comparison]} ${limit}`
 }
 
 // ---- watching
@@ -90,23 +96,29 @@ export function screenView(tick: Tick): readonly Block[] {
       { kind: 'text', text: problem === null ? '' : `${problem.what} ${problem.why}` },
     ]
   }
+  const { checks } = posture
+  const calm = checks.filter(({ state, counts }) => state === 'green' || (state === 'unknown' && !counts))
+  // What needs somebody stands on top: a screen may be too small for all.
   const order: Readonly<Record<State, number>> = { red: 0, unknown: 1, green: 2 }
-  const sorted = posture.checks.toSorted((a, b) => order[a.state] - order[b.state])
+  const shown = checks.filter(({ state, counts }) => state !== 'unknown' || counts)
   return [
     { kind: 'facts', rows: [...headRows(posture), ...tickRows(tick)] },
+    ...changeBlocks(changes, acted),
     {
       kind: 'table',
       columns: ['check', 'state', right('observed'), 'limit', 'course'],
-      rows: sorted.map(({ name, state, observed, comparison, limit }) => [
-        words(name),
-        { text: state, tone: tones[state] },
-        observed,
-        `${comparison} ${limit}`,
-        sparkline((tick.series[name] ?? []).slice(-16)),
-      ]),
+      rows: shown
+        .toSorted((a, b) => order[a.state] - order[b.state])
+        .map(({ name, state, observed, comparison, limit }) => [
+          words(name),
+          { text: state, tone: tones[state] },
+          observed,
+          limitText(comparison, limit),
+          sparkline((tick.series[name] ?? []).slice(-8)),
+        ]),
       empty: '',
     },
-    ...changeBlocks(changes, acted),
+    { kind: 'text', text: `${checks.length - calm.length} to look at, ${checks.length - shown.length} aside.` },
   ]
 }
 
