@@ -6,6 +6,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { fileProblem, writeFileAtomically } from '../files.ts'
 import type { Signer } from '../keys/signer.ts'
+import { settleFolders, type Self } from './folder.ts'
 import { ProofError, textOf, toBase64 } from '../proof/bytes.ts'
 import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
 import { parseCheckpoint, parseNote } from '../proof/note.ts'
@@ -90,8 +91,9 @@ export async function prune(
   return { ...plan, stay, pruned }
 }
 
-/** Ends what a killed run began: a pack that stepped aside has its tombstone already. */
-export async function settlePrune(root: string): Promise<void> {
+/** Ends what killed builds and prunes began: a pack that stepped aside for good has its tombstone already. */
+export async function settleEvidence(root: string, self: Self): Promise<void> {
+  await settleFolders(root, self)
   const names = await readdir(root).catch(() => [])
   for (const name of names) {
     const [, day] = leaving.exec(name) ?? []

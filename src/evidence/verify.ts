@@ -51,6 +51,8 @@ export type VerifiedDay = {
   /** What the pack says of its day. */
   readonly says: Manifest['verdict'] | null
   readonly manifest_sha256: string | null
+  /** Fingerprint of the key that it says signed it. */
+  readonly key: string | null
 }
 
 export type Verification = {
@@ -150,10 +152,11 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
       revision: pack?.manifest?.revision ?? null,
       says: pack?.manifest?.verdict ?? null,
       manifest_sha256: pack?.manifestSha256 ?? grave?.tombstone?.manifest_sha256 ?? null,
+      key: pack?.manifest?.key ?? null,
     }))
   for (const { day, kind } of absent) {
     const verdict = kind === 'missing' ? 'broken' : 'unanchored'
-    days.push({ day, kind, verdict, final: null, revision: null, says: null, manifest_sha256: null })
+    days.push({ day, kind, verdict, final: null, revision: null, says: null, manifest_sha256: null, key: null })
   }
   days.sort((a, b) => (a.day < b.day ? -1 : 1))
 
