@@ -9,7 +9,6 @@ import { TmsError } from '../errors.ts'
 import { fileProblem } from '../files.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
 import { coverHtml, coverText, howToCheck, verifyAllScript } from './archive-pages.ts'
-import { settleEvidence } from './prune.ts'
 import { trustKeys } from './verify-keys.ts'
 import { examinePack } from './verify-pack.ts'
 import { daysSource, type Entries, type Entry, type Source } from './verify-source.ts'
@@ -52,7 +51,6 @@ export function archiveName({ from, to }: Range, format: ArchiveFormat): string 
  */
 export async function exportEvidence(input: ExportInput): Promise<Exported> {
   const { range, format, out } = input
-  await settleEvidence(input.root)
   const { source, digests } = remembered(await daysOf(input))
   const keys = await earlierKeys(input)
   const found = await verifyEvidence(source, { keys, checkpoint: input.checkpoint ?? null, range })

@@ -3,7 +3,6 @@ import { ProofError, sha256Hex, textOf } from '../proof/bytes.ts'
 import { parseCanonicalFile, type Canonical } from '../proof/canonical.ts'
 import { parseManifest, readTombstone, type Manifest, type Tombstone } from './verify-forms.ts'
 import { parseBundle } from '../proof/sigstore.ts'
-import { settleEvidence } from './prune.ts'
 import { daysSource, type Entries } from './verify-source.ts'
 
 /** What lies in the artifacts folder, as it says itself. Whether it is true is for `verify`. */
@@ -21,7 +20,6 @@ export type ListedDay = {
 export type EvidenceList = { readonly root: string; readonly days: readonly ListedDay[] }
 
 export async function listEvidence(root: string): Promise<EvidenceList> {
-  await settleEvidence(root)
   const source = await daysSource(root).catch((error: unknown) => {
     if (error instanceof TmsError && error.code === 'NOT_FOUND') return null
     throw error
@@ -56,7 +54,6 @@ export type ShownDay = {
 }
 
 export async function showEvidence(root: string, day: string): Promise<ShownDay> {
-  await settleEvidence(root)
   const source = await daysSource(root)
   const entries = await source.packs.find(({ folder }) => folder === day)?.read()
   const grave = await source.tombstones.find(({ file }) => file === `${day}.json`)?.read()

@@ -6,7 +6,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { fileProblem, writeFileAtomically } from '../files.ts'
 import type { Signer } from '../keys/signer.ts'
-import { settleFolders } from './folder.ts'
+import { settleFolders, type Self } from './folder.ts'
 import { ProofError, textOf, toBase64 } from '../proof/bytes.ts'
 import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
 import { parseCheckpoint, parseNote } from '../proof/note.ts'
@@ -45,7 +45,6 @@ const leaving = /^\.expired-(\d{4}-\d\d-\d\d)$/
 
 export async function planPrune(input: PruneInput): Promise<PrunePlan> {
   const { root, keep } = input
-  await settleEvidence(root)
   const source = await daysIn(root)
   const expired = await expiredOf(input, source?.packs.map(({ folder }) => folder) ?? [])
   const stay: { day: string; why: string }[] = []
@@ -93,8 +92,8 @@ export async function prune(
 }
 
 /** Ends what killed builds and prunes began: a pack that stepped aside for good has its tombstone already. */
-export async function settleEvidence(root: string): Promise<void> {
-  await settleFolders(root)
+export async function settleEvidence(root: string, self: Self): Promise<void> {
+  await settleFolders(root, self)
   const names = await readdir(root).catch(() => [])
   for (const name of names) {
     const [, day] = leaving.exec(name) ?? []

@@ -73,7 +73,7 @@ test.skipIf(spawnSync('tar', ['--version']).status !== 0 || spawnSync('unzip', [
       mkdirSync(unpacked)
       const [program, ...args] =
         format === 'zip' ? ['unzip', '-q', out, '-d', unpacked] : ['tar', '-C', unpacked, '-xzf', out]
-      expect(spawnSync(program ?? '', args).status).toBe(0)
+      expect(spawnSync(program, args).status).toBe(0)
       const folder = join(unpacked, 'tms-evidence-2026-10-01-2026-10-04')
       expect((await verifyEvidence(await folderSource(folder), days.options)).verdict).toBe('verified')
       writeFileSync(join(home, 'key.pem'), days.key.publicKeyPem)

@@ -25,6 +25,7 @@ export type TestKey = Signer & {
   readonly notAfter: string
   readonly introducedBy: TestKey | null
   revokedAt: string | null
+  readonly privatePem: string
 }
 
 export function testKey(given: Partial<Pick<TestKey, 'notBefore' | 'notAfter' | 'introducedBy'>> = {}): TestKey {
@@ -36,6 +37,7 @@ export function testKey(given: Partial<Pick<TestKey, 'notBefore' | 'notAfter' | 
     notAfter: '2027-12-31T00:00:00.000000Z',
     introducedBy: null,
     revokedAt: null,
+    privatePem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
     ...given,
   }
 }

@@ -15,11 +15,14 @@ export default class EvidenceDiff extends TmsCommand {
 
   async run(): Promise<void> {
     const { args } = await this.parse(EvidenceDiff)
-    const [{ diffEvidence }, { diffView }] = await Promise.all([
+    const [{ diffEvidence }, { diffView }, { settleEvidence }, { self }] = await Promise.all([
       import('../../evidence/diff.ts'),
       import('../../evidence/verify-views.ts'),
+      import('../../evidence/prune.ts'),
+      import('../../config/self.ts'),
     ])
-    const { values } = await this.settings()
-    return this.show(diffView, await diffEvidence(join(values.artifacts, 'green-posture'), args.from, args.to))
+    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    await settleEvidence(root, self)
+    return this.show(diffView, await diffEvidence(root, args.from, args.to))
   }
 }

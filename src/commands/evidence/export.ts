@@ -27,16 +27,24 @@ export default class EvidenceExport extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(EvidenceExport)
-    const [{ archiveName, exportEvidence }, { parseRange, readCheckpoint, readKeys }, { exportView }] =
-      await Promise.all([
-        import('../../evidence/archive.ts'),
-        import('../../evidence/verify-inputs.ts'),
-        import('../../evidence/verify-views.ts'),
-      ])
+    const [
+      { archiveName, exportEvidence },
+      { parseRange, readCheckpoint, readKeys },
+      { exportView },
+      { settleEvidence },
+      { self },
+    ] = await Promise.all([
+      import('../../evidence/archive.ts'),
+      import('../../evidence/verify-inputs.ts'),
+      import('../../evidence/verify-views.ts'),
+      import('../../evidence/prune.ts'),
+      import('../../config/self.ts'),
+    ])
     const range = parseRange(`${flags.from}..${flags.to}`)
-    const { values } = await this.settings()
+    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    await settleEvidence(root, self)
     const exported = await exportEvidence({
-      root: join(values.artifacts, 'green-posture'),
+      root,
       range,
       format: flags.format,
       out: resolve(flags.out ?? archiveName(range, flags.format)),

@@ -7,11 +7,14 @@ export default class EvidenceList extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(EvidenceList)
-    const [{ listEvidence }, { listView }] = await Promise.all([
+    const [{ listEvidence }, { listView }, { settleEvidence }, { self }] = await Promise.all([
       import('../../evidence/list.ts'),
       import('../../evidence/verify-views.ts'),
+      import('../../evidence/prune.ts'),
+      import('../../config/self.ts'),
     ])
-    const { values } = await this.settings()
-    return this.show(listView, await listEvidence(join(values.artifacts, 'green-posture')))
+    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    await settleEvidence(root, self)
+    return this.show(listView, await listEvidence(root))
   }
 }

@@ -17,11 +17,14 @@ export default class EvidencePrune extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(EvidencePrune)
-    const [{ consentName, planPrune, prune }, { prunedView, prunePlanView }] = await Promise.all([
-      import('../../evidence/prune.ts'),
-      import('../../evidence/verify-views.ts'),
-    ])
+    const [{ consentName, planPrune, prune, settleEvidence }, { prunedView, prunePlanView }, { self }] =
+      await Promise.all([
+        import('../../evidence/prune.ts'),
+        import('../../evidence/verify-views.ts'),
+        import('../../config/self.ts'),
+      ])
     const root = join((await this.settings()).values.artifacts, 'green-posture')
+    await settleEvidence(root, self)
     const driver = await this.database()
     const plan = await planPrune({ driver, root, keep: flags.keep })
     if (plan.go.length === 0) {

@@ -12,11 +12,14 @@ export default class EvidenceShow extends TmsCommand {
 
   async run(): Promise<void> {
     const { args } = await this.parse(EvidenceShow)
-    const [{ showEvidence }, { dayView }] = await Promise.all([
+    const [{ showEvidence }, { dayView }, { settleEvidence }, { self }] = await Promise.all([
       import('../../evidence/list.ts'),
       import('../../evidence/verify-views.ts'),
+      import('../../evidence/prune.ts'),
+      import('../../config/self.ts'),
     ])
-    const { values } = await this.settings()
-    return this.show(dayView, await showEvidence(join(values.artifacts, 'green-posture'), args.day))
+    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    await settleEvidence(root, self)
+    return this.show(dayView, await showEvidence(root, args.day))
   }
 }

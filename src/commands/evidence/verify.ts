@@ -37,7 +37,7 @@ export default class EvidenceVerify extends TmsCommand {
       import('../../evidence/verify-inputs.ts'),
       import('../../evidence/verify-views.ts'),
     ])
-    const artifacts = async () => join((await this.settings()).values.artifacts, 'green-posture')
+    const artifacts = () => this.artifacts()
     const found = await verifyFrom({ ...flags, what: args.what, knownSince: flags['known-since'], artifacts })
     if (found.verdict === 'verified' || (found.verdict === 'unanchored' && flags['allow-unanchored'])) {
       return this.show(verificationView, found)
@@ -49,5 +49,15 @@ export default class EvidenceVerify extends TmsCommand {
       why: 'Something of it could not be read, or there is no day in it.',
       next: [`ls -la ${args.what}`, 'tms evidence list'],
     })
+  }
+
+  private async artifacts(): Promise<string> {
+    const [{ settleEvidence }, { self }] = await Promise.all([
+      import('../../evidence/prune.ts'),
+      import('../../config/self.ts'),
+    ])
+    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    await settleEvidence(root, self)
+    return root
   }
 }
