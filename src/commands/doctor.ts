@@ -7,11 +7,11 @@ export default class Doctor extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(Doctor)
-    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { keysFolder }] = await Promise.all([
+    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { signerSources }] = await Promise.all([
       import('../setup/doctor.ts'),
       import('../setup/views.ts'),
       import('../flags/catalogue.ts'),
-      import('../config/folders.ts'),
+      import('../config/signing.ts'),
     ])
     const settings = await this.settings()
     const diagnosis = await diagnose({
@@ -19,7 +19,7 @@ export default class Doctor extends TmsCommand {
       open: () => this.database({ anyContract: true }),
       files: await this.sqlFiles(),
       catalogue: async () => readCatalogue(await this.policyFolders()),
-      keysFolder: keysFolder(settings, process.env),
+      signing: signerSources(settings, process.env),
       configFile: settings.file,
       warnings: settings.warnings,
       now: () => new Date(),

@@ -42,7 +42,8 @@ export default class Init extends TmsCommand {
       { schemaPresent },
       { readCatalogue },
       { ensureConfig },
-      { keysFolder, localUser },
+      { localUser },
+      { signerSources },
       { loadPolicies },
     ] = await Promise.all([
       import('../setup/init.ts'),
@@ -51,6 +52,7 @@ export default class Init extends TmsCommand {
       import('../flags/catalogue.ts'),
       import('../config/write.ts'),
       import('../config/folders.ts'),
+      import('../config/signing.ts'),
       import('../setup/policies.ts'),
     ])
     const { driver } = settings.connection
@@ -83,7 +85,7 @@ export default class Init extends TmsCommand {
       environment,
       defaultEnvironment,
       operator,
-      keysFolder: flags.keys === undefined ? keysFolder(settings, process.env) : resolve(flags.keys),
+      signing: signerSources(settings, process.env, flags.keys === undefined ? undefined : resolve(flags.keys)),
     })
     for (const problem of await loadPolicies(db, await this.policyFolders())) this.warn(problem)
     work.done()

@@ -23,7 +23,18 @@ export type ConfigFile = {
 export type Layer = ReadonlyMap<SettingName, { readonly value: string | number; readonly line: number }>
 
 const inFile = settingNames.filter((name) => settingsTable[name].inFile)
-const layerShape = Object.fromEntries(inFile.map((name) => [name, settingsTable[name].schema.optional()]))
+/** `signing.command` is the key `command` of the map `signing`. */
+const placeOf = (name: SettingName): readonly string[] => name.split('.')
+const groups = new Set(inFile.flatMap((name) => placeOf(name).slice(0, -1)))
+const layerShape = {
+  ...shapeOf(inFile.filter((name) => placeOf(name).length === 1)),
+  ...Object.fromEntries(
+    [...groups].map((group) => {
+      const members = inFile.filter((name) => placeOf(name).length > 1 && placeOf(name)[0] === group)
+      return [group, z.strictObject(shapeOf(members)).optional()]
+    }),
+  ),
+}
 const fileSchema = z.strictObject({
   ...layerShape,
   profile: z.string().min(1).optional(),
@@ -44,9 +55,8 @@ export async function readConfigFile(path: string): Promise<ConfigFile | null> {
   const layer = (values: object, keys: readonly string[]): Layer =>
     new Map(
       inFile.flatMap((name) => {
-        // True because fileSchema allows nothing but the settings' own types under these names.
-        const value = (values as Partial<Record<SettingName, string | number>>)[name]
-        return value === undefined ? [] : [[name, { value, line: parsed.lineOf([...keys, name]) }] as const]
+        const value = valueAt(values, placeOf(name))
+        return value === undefined ? [] : [[name, { value, line: parsed.lineOf([...keys, ...placeOf(name)]) }] as const]
       }),
     )
   const { profile, profiles } = parsed.value
@@ -62,6 +72,16 @@ export async function readConfigFile(path: string): Promise<ConfigFile | null> {
     profiles: new Map(Object.keys(profiles ?? {}).map((name, i) => [name, ofProfiles[i] ?? new Map()])),
     exposed: (read.mode & 0o044) !== 0 && layers.some(holdsSecret),
   }
+}
+
+function shapeOf(names: readonly SettingName[]): Record<string, z.ZodType> {
+  return Object.fromEntries(names.map((name) => [placeOf(name).at(-1) ?? name, settingsTable[name].schema.optional()]))
+}
+
+function valueAt(values: object, [key = '', ...rest]: readonly string[]): string | number | undefined {
+  // True because fileSchema allows nothing but maps, and the settings' own types under their names.
+  const value = (values as Record<string, object | string | number | undefined>)[key]
+  return typeof value === 'object' ? valueAt(value, rest) : value
 }
 
 function holdsSecret(layer: Layer): boolean {
@@ -102,12 +122,12 @@ async function readText(path: string): Promise<{ text: string; mode: number } | 
 function invalid(path: string, { line, column, keys, stray, message }: YamlProblem): TmsError {
   const place = { line, col: column }
   if (stray === null) {
-    const row = settingNames.find((name) => name === keys.at(-1))
+    const row = settingNames.find((name) => keys.join('.').endsWith(name))
     const about = row ? `${row}: ${settingsTable[row].about}.` : 'It is a map of settings in YAML.'
     return problem(path, place, `${[keys.join('.'), message].filter(Boolean).join(': ')}.`, about)
   }
   const allowed = keys.length === 1 ? [...inFile, 'profile', 'profiles'] : inFile
-  const meant = suggest(stray, allowed)
+  const meant = suggest(stray, allowed) ?? allowed.find((name) => name.endsWith(`.${stray}`)) ?? null
   const why = `${meant ? `Did you mean ${meant}? ` : ''}Allowed: ${allowed.join(', ')}.`
   return problem(path, place, `${keys.join('.')} is no setting.`, why)
 }

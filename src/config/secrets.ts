@@ -9,7 +9,8 @@ const secretParameter = /^(password|passwd|sslpassword|apikey|api_key|key|token|
 export function secretsIn(name: SettingName, value: string | number): string[] {
   const row: SettingRow = settingsTable[name]
   if (row.secret === undefined || typeof value === 'number') return []
-  if (row.secret === 'whole') return [value]
+  // a key in PEM is secret in its middle line alone
+  if (row.secret === 'whole') return [value, ...(value.match(/[A-Za-z0-9+/=]{40,}/g) ?? [])]
   const url = parseUrl(value)
   if (!url) return [value]
   const parameters = [...url.searchParams].filter(([key]) => secretParameter.test(key)).map(([, text]) => text)

@@ -24,6 +24,11 @@ const text = z.string().min(1)
 const seconds = z.int().min(1).max(3600)
 const webUrl = z.url({ protocol: /^https?$/ })
 
+/** A list of words, or one line that is split at its blanks; kept as JSON. It is run as it stands, without a shell. */
+const argumentList = z
+  .preprocess(wordsOf, z.array(z.string().min(1), 'must be a list of words').min(1))
+  .transform((words) => JSON.stringify(words))
+
 const drivers = ['embedded', 'postgres', 'supabase'] as const
 
 export const settingsTable = {
@@ -164,6 +169,25 @@ export const settingsTable = {
     inFile: true,
     path: true,
   },
+  'signing.key': {
+    schema: text,
+    about: 'the private key that signs evidence, as PEM; it wins over the two below and over the file in `keys`',
+    variable: 'TMS_SIGNING_KEY',
+    inFile: false,
+    secret: 'whole',
+  },
+  'signing.command': {
+    schema: argumentList,
+    about: 'program that signs in place of a key file (KMS, hardware token): bytes on stdin, signature on stdout',
+    variable: 'TMS_SIGNING_COMMAND',
+    inFile: true,
+  },
+  'signing.publicKey': {
+    schema: text,
+    about: "the public half of that program's key: PEM, or a file with it",
+    variable: 'TMS_SIGNING_PUBLIC_KEY',
+    inFile: true,
+  },
   monitoringIntervalMs: {
     schema: z.int().min(1000),
     about: 'milliseconds between two rounds of monitoring',
@@ -200,6 +224,16 @@ export const settingsTable = {
     secret: 'whole',
   },
 } as const satisfies Record<string, Row>
+
+function wordsOf(value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  if (!value.trimStart().startsWith('[')) return value.split(/\s+/).filter(Boolean)
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
+}
 
 export type SettingName = keyof typeof settingsTable
 export type SettingRow = Row

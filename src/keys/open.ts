@@ -22,6 +22,12 @@ export async function openSigner({ keysFolder, environment, command }: SignerSou
   return readKeyFile(signingKeyPath(keysFolder))
 }
 
+/** Where the private half is when it isn't a file of ours: then tms neither makes nor moves it. Null for the file. */
+export function signerPlace({ environment, command }: SignerSources): string | null {
+  if (environment['TMS_SIGNING_KEY']) return 'TMS_SIGNING_KEY'
+  return command ? 'signing.command' : null
+}
+
 function signerOfVariable(pem: string): Signer {
   // files of variables hold one line each, and write the line ends of a PEM as \n
   const signer = signerOf(pem.replaceAll('\\n', '\n'))

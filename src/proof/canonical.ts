@@ -51,7 +51,6 @@ function write(value: Canonical, depth: number): string {
   const members = Object.keys(value)
     .sort()
     .flatMap((key) => {
-       
       if (!/^[\u0000-\u007f]*$/.test(key)) throw new ProofError('a key is not ASCII')
       const member = value[key]
       return member === undefined ? [] : [`${writeText(key)}:${write(member, depth - 1)}`]

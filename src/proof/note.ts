@@ -168,7 +168,7 @@ function signatureBy(
 
 function checkedText(text: string): string {
   if (!text.endsWith('\n')) throw new ProofError('the text of a note ends with a newline')
-   
+
   if (/[\u0000-\u0009\u000b-\u001f\u007f]|\p{Surrogate}/u.test(text)) {
     throw new ProofError('the text of a note has no control characters')
   }

@@ -4,7 +4,9 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import type { Catalogue } from '../flags/catalogue.ts'
-import { exposed, readSigningKey, signingKeyPath } from './signing-key.ts'
+import { keysFinding, listKeys } from '../keys/keys.ts'
+import { openSigner, signerPlace, type SignerSources } from '../keys/open.ts'
+import { exposed, signingKeyPath } from '../keys/private.ts'
 
 export type Check = {
   readonly check: string
@@ -21,7 +23,7 @@ export type Patient = {
   readonly open: () => Promise<Driver>
   readonly files: SqlFiles
   readonly catalogue: () => Promise<Catalogue>
-  readonly keysFolder: string
+  readonly signing: SignerSources
   readonly configFile: string | null
   readonly warnings: readonly string[]
   readonly now: () => Date
@@ -29,7 +31,8 @@ export type Patient = {
 
 /** Looks at everything that tms needs, one check each. What can't be looked at is unknown, never ok. */
 export async function diagnose(patient: Patient): Promise<Diagnosis> {
-  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), await signingKeyCheck(patient.keysFolder)]
+  const key = await signingKeyCheck(patient.signing)
+  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), key]
   let driver: Driver
   try {
     driver = await patient.open()
@@ -42,6 +45,7 @@ export async function diagnose(patient: Patient): Promise<Diagnosis> {
       await checked('database', () => reachCheck(driver)),
       await checked('schema', () => schemaCheck(driver, patient.files)),
       await checked('clock', () => clockCheck(driver, patient.now)),
+      await checked('signing', () => signingTermCheck(driver, key.state === 'ok' ? patient.signing : null)),
       await checked('flag catalogue', () => catalogueCheck(driver, patient.catalogue)),
       ...(await insideChecks(driver, patient.files)),
     ],
@@ -89,22 +93,33 @@ function configCheck({ configFile, warnings }: Patient): Check {
   return ok('configuration', configFile ?? 'no file; flags, variables and defaults apply')
 }
 
-async function signingKeyCheck(keysFolder: string): Promise<Check> {
+async function signingKeyCheck(signing: SignerSources): Promise<Check> {
   const check = 'signing key'
   return checked(check, async () => {
-    const path = signingKeyPath(keysFolder)
-    const key = await readSigningKey(path)
+    const path = signingKeyPath(signing.keysFolder)
+    const place = signerPlace(signing)
+    const key = await openSigner(signing)
     if (!key) return { check, state: 'problem', what: `there is none in ${path}`, next: ['tms init'] }
-    if (await exposed(path)) {
+    if (place === null && (await exposed(path))) {
       return {
         check,
         state: 'problem',
         what: `others can read ${path}`,
-        next: [`chmod 600 ${path}`, 'make a new key: it may be known'],
+        next: [`chmod 600 ${path}`, 'tms evidence keys rotate'],
       }
     }
-    return ok(check, `${path}, fingerprint ${key.fingerprint.slice(0, 16)}…`)
+    return ok(check, `${place ?? path}, fingerprint ${key.fingerprint.slice(0, 16)}…`)
   })
+}
+
+/** Whether evidence can be signed, and for how long. Null: that this machine has no sound key was said already. */
+async function signingTermCheck(driver: Driver, signing: SignerSources | null): Promise<Check> {
+  const check = 'signing'
+  const list = await listKeys(driver, signing)
+  const finding = keysFinding(list, signing !== null)
+  if (finding !== null) return { check, state: 'problem', what: finding, next: ['tms evidence keys list'] }
+  const inForce = list.keys.find(({ state }) => state === 'valid')
+  return ok(check, `the key in force is valid until ${inForce?.not_after.slice(0, 10) ?? ''}`)
 }
 
 async function reachCheck(driver: Driver): Promise<Check> {

@@ -6,7 +6,8 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { exit, TmsError } from '../errors.ts'
 import { loadCatalogue, type Catalogue } from '../flags/catalogue.ts'
-import { ensureSigningKey } from './signing-key.ts'
+import { ensureKey, registerFirstKey } from '../keys/keys.ts'
+import type { SignerSources } from '../keys/open.ts'
 
 export type Initialisation = {
   readonly files: SqlFiles
@@ -16,7 +17,7 @@ export type Initialisation = {
   readonly defaultEnvironment: (typeof environments)[number]
   /** Who the first operator is, where the database doesn't know the caller yet. */
   readonly operator: string
-  readonly keysFolder: string
+  readonly signing: SignerSources
 }
 
 export type Initialised = {
@@ -24,7 +25,13 @@ export type Initialised = {
   readonly environment: string
   readonly operator: string
   readonly first: boolean
-  readonly signingKey: { readonly path: string; readonly fingerprint: string; readonly made: boolean }
+  readonly signingKey: {
+    readonly path: string
+    readonly fingerprint: string
+    readonly made: boolean
+    /** The database knows it as the key in force. */
+    readonly inForce: boolean
+  }
   /** Printed once; the database has its hash. Null when the database was initialised before. */
   readonly overrideToken: string | null
   readonly flagsSet: readonly string[]
@@ -37,7 +44,7 @@ export type Initialised = {
 export async function initialise(driver: Driver, input: Initialisation): Promise<Initialised> {
   if (!(await upToDate(driver, input.files))) await push(driver, input.files)
   await bootstrapOperator(driver, input.operator)
-  const signingKey = await ensureSigningKey(input.keysFolder)
+  const { signer, place, made } = await ensureKey(input.signing)
 
   await loadCatalogue(driver, input.catalogue)
   const { initialised_at, environment: already } = granted(await driver.call('status', {}))
@@ -51,16 +58,17 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
       request_id: randomUUID(),
       environment: input.environment ?? already ?? input.defaultEnvironment,
       override_token_sha256: createHash('sha256').update(overrideToken).digest('hex'),
-      signing_key_fingerprint: signingKey.fingerprint,
+      signing_key_fingerprint: signer.fingerprint,
     }),
   )
+  const inForce = await registerFirstKey(driver, signer)
   const { principal } = granted(await driver.call('whoami', {}))
   return {
     target: driver.target.name,
     environment,
     operator: principal,
     first,
-    signingKey,
+    signingKey: { path: place, fingerprint: signer.fingerprint, made, inForce },
     overrideToken: first ? overrideToken : null,
     flagsSet,
   }

@@ -17,6 +17,9 @@ export function initView(done: InitShown): readonly Block[] {
         ['configuration', `${done.configFile}${done.configWritten ? '' : ' (was there)'}`],
         ['signing key', `${done.signingKey.path}${done.signingKey.made ? '' : ' (was there)'}`],
         ['key fingerprint', done.signingKey.fingerprint],
+        ...(done.signingKey.inForce
+          ? []
+          : [['', { text: 'not the key that signs for this database', tone: 'warn' as const }] as const]),
       ],
     },
     ...(done.overrideToken === null
@@ -39,7 +42,15 @@ export function initView(done: InitShown): readonly Block[] {
             },
           },
         ]),
-    { kind: 'next', commands: ['tms flags verify', 'tms status', 'tms tenants add <key>'] },
+    {
+      kind: 'next',
+      commands: [
+        ...(done.signingKey.inForce ? [] : ['tms evidence keys list']),
+        'tms flags verify',
+        'tms status',
+        'tms tenants add <key>',
+      ],
+    },
   ]
 }
 

@@ -14,6 +14,8 @@ export type Block =
   | { readonly kind: 'heading'; readonly text: string }
   /** One paragraph. */
   | { readonly kind: 'text'; readonly text: Cell }
+  /** Lines as they are, never broken: what may be a file is printed so. */
+  | { readonly kind: 'verbatim'; readonly text: string }
   /** Labels and values, one a line. */
   | { readonly kind: 'facts'; readonly rows: readonly (readonly [label: string, value: Cell])[] }
   | {

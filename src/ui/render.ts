@@ -43,6 +43,8 @@ async function renderBlock(block: Block, surface: Surface, paint: Paint): Promis
       return linesOf({ text: block.text, tone: 'strong' }, surface.width, paint).join('\n')
     case 'text':
       return linesOf(block.text, surface.width, paint).join('\n')
+    case 'verbatim':
+      return block.text.replace(/\n$/, '').split('\n').map(printable).join('\n')
     case 'facts':
       return facts(block.rows, surface, paint)
     case 'table':

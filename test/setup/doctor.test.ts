@@ -9,7 +9,7 @@ import { TmsError } from '../../src/errors.ts'
 import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
 import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
 import { initialise } from '../../src/setup/init.ts'
-import { ensureSigningKey } from '../../src/setup/signing-key.ts'
+import { makePrivateKey } from '../../src/keys/private.ts'
 import { postgresSubject, sqlFolder, supabaseSubject, type Subject } from '../contract/subjects.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-doctor-'))
@@ -30,7 +30,7 @@ beforeAll(async () => {
     environment: 'staging',
     defaultEnvironment: 'staging',
     operator: 'x',
-    keysFolder: folder,
+    signing: { keysFolder: folder, environment: {} },
   })
   await driver.close()
   patient = {
@@ -38,7 +38,7 @@ beforeAll(async () => {
     open: () => subject.operator(),
     files,
     catalogue: async () => catalogue,
-    keysFolder: folder,
+    signing: { keysFolder: folder, environment: {} },
     configFile: null,
     warnings: [],
     now: () => new Date(),
@@ -192,13 +192,15 @@ describe('each check finds what it is for:', () => {
 
   test('a signing key that is absent, readable by others, or none', async () => {
     const other = mkdtempSync(join(folder, 'keys-'))
-    expect(await problems({ keysFolder: other })).toEqual(['signing key: problem'])
-    const { path } = await ensureSigningKey(other)
-    expect(await problems({ keysFolder: other })).toEqual([])
+    expect(await problems({ signing: { keysFolder: other, environment: {} } })).toEqual(['signing key: problem'])
+    const path = join(other, 'signing.pem')
+    writeFileSync(path, makePrivateKey(), { mode: 0o600 })
+    // another one than the database expects
+    expect(await problems({ signing: { keysFolder: other, environment: {} } })).toEqual(['signing: problem'])
     chmodSync(path, 0o644)
-    expect(await problems({ keysFolder: other })).toEqual(['signing key: problem'])
+    expect(await problems({ signing: { keysFolder: other, environment: {} } })).toEqual(['signing key: problem'])
     writeFileSync(path, 'no key')
-    expect(await problems({ keysFolder: other })).toEqual(['signing key: unknown'])
+    expect(await problems({ signing: { keysFolder: other, environment: {} } })).toEqual(['signing key: unknown'])
   })
 })
 
@@ -231,7 +233,7 @@ describe('init', () => {
       environment: 'staging',
       defaultEnvironment: 'staging',
       operator: 'x',
-      keysFolder: folder,
+      signing: { keysFolder: folder, environment: {} },
     })
     expect([again.first, again.overrideToken, again.flagsSet, again.signingKey.made]).toEqual([false, null, [], false])
     await expect(
@@ -241,7 +243,7 @@ describe('init', () => {
         environment: 'production',
         defaultEnvironment: 'staging',
         operator: 'x',
-        keysFolder: folder,
+        signing: { keysFolder: folder, environment: {} },
       }),
     ).rejects.toMatchObject({ code: 'CONFLICT' })
     await driver.close()
@@ -256,7 +258,7 @@ describe('init', () => {
       environment: 'staging',
       defaultEnvironment: 'staging',
       operator: 'x',
-      keysFolder: folder,
+      signing: { keysFolder: folder, environment: {} },
     })
     await driver.close()
     const rows = await subject.sql(
@@ -279,7 +281,7 @@ describe('init', () => {
         environment: 'staging',
         defaultEnvironment: 'staging',
         operator: 'ann@example.com',
-        keysFolder: folder,
+        signing: { keysFolder: folder, environment: {} },
       } as const
       await expect(initialise(driver, input)).rejects.toMatchObject({
         code: 'IDENTITY_UNKNOWN',

@@ -1,3 +1,4 @@
+import { keysContract } from './keys.ts'
 import type { Entry } from './values.ts'
 
-export const evidenceContract = {} as const satisfies Record<string, Entry>
+export const evidenceContract = { ...keysContract } as const satisfies Record<string, Entry>
