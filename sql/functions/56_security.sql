@@ -95,25 +95,19 @@ begin
      and e.company_id = coalesce(company, nobody);
   if not found then
     -- who comes from a thousand addresses gets one row for the rest of them
-    if (select count(*) from (select from tms.security_events e where e.minute = this_minute limit 1000) x) >= 1000 then
+    if exists (select from tms.security_events e where e.kind = _security_count.kind and e.address = '*' and e.key_id = '' and e.minute = this_minute)
+       or (select count(*) from (select from tms.security_events e where e.minute = this_minute limit 1000) x) >= 1000 then
       address := '*'; key := ''; add := 0;
     end if;
     insert into tms.security_events as e (minute, kind, address, key_id, company_id, reason, count, fresh, last_at)
       values (this_minute, kind, address, key, coalesce(company, nobody), left(reason, 40), n, add, tms.now())
       on conflict on constraint security_events_pkey do update
         set count = e.count + excluded.count, fresh = e.fresh + excluded.fresh, reason = excluded.reason, last_at = excluded.last_at;
-    -- as many go as come
-    delete from tms.security_events e where e.ctid = any (array(
-      select x.ctid from tms.security_events x where x.minute < tms.now() - interval '90 days' order by x.minute limit 20 for update skip locked));
-    delete from tms.security_blocks b where b.ctid = any (array(
-      select x.ctid from tms.security_blocks x where x.until < tms.now() - interval '90 days' order by x.until limit 20 for update skip locked));
-    delete from tms.security_known k where k.ctid = any (array(
-      select x.ctid from tms.security_known x where x.seen_at < tms.now() - interval '2 days' order by x.seen_at limit 20 for update skip locked));
   end if;
   if add = 0 then return; end if;
   most := tms._security_number(case kind when 'nonce' then 'nonces' else 'signatures' end);
   if most <= 0 then return; end if;
-  select sum(e.fresh) into total from tms.security_events e
+  select coalesce(sum(e.fresh), 0) into total from tms.security_events e
    where e.kind = _security_count.kind and e.address = _security_count.address and e.key_id = key and e.minute > tms.now() - interval '5 minutes';
   if total < most then return; end if;
   -- A key that works at this address: its owner sits there, and whoever sends bad signatures from behind the same address
@@ -123,6 +117,19 @@ begin
   update tms.security_events e set fresh = 0
    where e.kind = _security_count.kind and e.address = _security_count.address and e.key_id = key and e.minute > tms.now() - interval '5 minutes';
   perform tms._security_block(c, source_kind, source, address, nullif(key, ''), null, kind, total);
+end
+$$;
+
+-- What is past its time goes. A door asks every few seconds, and then more goes than can have come.
+create or replace function tms._security_sweep() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  delete from tms.security_events e where e.ctid = any (array(
+    select x.ctid from tms.security_events x where x.minute < tms.now() - interval '90 days' order by x.minute limit 1000 for update skip locked));
+  delete from tms.security_blocks b where b.ctid = any (array(
+    select x.ctid from tms.security_blocks x where x.until < tms.now() - interval '90 days' order by x.until limit 1000 for update skip locked));
+  delete from tms.security_known k where k.ctid = any (array(
+    select x.ctid from tms.security_known x where x.seen_at < tms.now() - interval '2 days' order by x.seen_at limit 1000 for update skip locked));
 end
 $$;
 
@@ -145,7 +152,7 @@ declare
   total bigint;
 begin
   if most <= 0 or c.principal_id is null then return; end if;
-  select sum(r.count) into total from tms.refusals r
+  select coalesce(sum(r.count), 0) into total from tms.refusals r
    where r.minute > greatest(clock_timestamp() - interval '5 minutes',
            -- what a block has answered is not answered twice
            (select b.until from tms.security_blocks b where b.kind = 'principal' and b.source = c.principal_id::text))
@@ -178,6 +185,7 @@ begin
     perform tms._security_count(c, e.kind, e.address, coalesce(e.key_id, ''), null, coalesce(e.reason, ''), e.count);
     counted := counted + 1;
   end loop;
+  perform tms._security_sweep();
   return jsonb_build_object('counted', counted, 'blocks', (
     select coalesce(jsonb_agg(jsonb_build_object('address', b.address, 'key_id', b.key_id, 'seconds', ceil(extract(epoch from b.until - tms.now()))::integer) order by b.until desc), '[]')
       from (select * from tms.security_blocks x where x.until > tms.now() and x.kind <> 'principal' order by x.until desc limit 5000) b));

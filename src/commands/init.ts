@@ -87,7 +87,7 @@ export default class Init extends TmsCommand {
       operator,
       signing: signerSources(settings, process.env, flags.keys === undefined ? undefined : resolve(flags.keys)),
     })
-    for (const problem of await loadPolicies(db, await this.policyFolders())) this.warn(problem)
+    for (const problem of await loadPolicies(db, await this.policyFolders(), process.env)) this.warn(problem)
     work.done()
     const { path, written } = await ensureConfig(settings, process.cwd(), flags.keys)
     return this.show(initView, { ...done, configFile: path, configWritten: written })

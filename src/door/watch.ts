@@ -31,8 +31,8 @@ export type WatchOptions = {
 
 /** Sources kept apart between two reports; the others are counted together. */
 const mostSources = 1000
-/** The most that one report may hold. */
-const mostEvents = 500
+/** In one report. The embedded database does one thing at a time, and a halt must not wait for five hundred of these. */
+const mostEvents = 100
 const crowd = '*'
 
 export function startWatch({ driver, logger, clock, reportMs, refreshMs }: WatchOptions): Watch {

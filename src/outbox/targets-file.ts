@@ -28,6 +28,8 @@ export type Targets = {
   readonly path: string | null
   /** None when there are problems: a target that is left out loses what waits for it, so it is all or nothing. */
   readonly targets: readonly OutboxTarget[]
+  /** False: variables like SLACK_WEBHOOK_URL stand for no targets. */
+  readonly defaults?: boolean
   readonly problems: readonly FileProblem[]
 }
 
@@ -53,6 +55,7 @@ const form = z.strictObject(
       ),
       { error: 'takes a list of targets' },
     ),
+    defaults: z.boolean({ error: 'takes true or false' }).optional(),
   },
   { error: 'takes targets: a list' },
 )
@@ -75,20 +78,31 @@ function targetsOf(path: string, file: ParsedPolicyFile<z.output<typeof form>>):
   if ('problems' in file) return { path, targets: [], problems: inOrder(file.problems) }
   const { value, problemAt } = file
   const names = value.targets.map((target) => target.name)
-  const problems = value.targets.flatMap(({ name, kind, config }, index) => {
+  const problems = value.targets.flatMap(({ name, kind, topics, config }, index) => {
     const at: Keys = ['targets', index]
     const twice = names.indexOf(name) < index ? [problemAt([...at, 'name'], `there are two targets named ${name}`)] : []
+    const endless = kind === 'pagerduty' ? endlessProblem(topics) : null
+    if (endless !== null) return [...twice, problemAt([...at, 'topics'], endless)]
     const wrong = configProblem(kind, config)
     if (wrong === null) return twice
     return [...twice, problemAt([...at, 'config', ...wrong.keys], wrong.message)]
   })
-  if (problems.length > 0) return { path, targets: [], problems: inOrder(problems) }
+  const defaults = value.defaults === false ? { defaults: false } : {}
+  if (problems.length > 0) return { path, targets: [], ...defaults, problems: inOrder(problems) }
   const targets = value.targets.map(({ tenant, max_attempts, ...target }) => ({
     ...target,
     ...(tenant === undefined ? {} : { tenant }),
     ...(max_attempts === undefined ? {} : { max_attempts }),
   }))
-  return { path, targets, problems: [] }
+  return { path, targets, ...defaults, problems: [] }
+}
+
+/** Who is paged for an incident must hear its end through the same key, or the alert stays for ever. */
+function endlessProblem(topics: readonly string[]): string | null {
+  const takes = (topic: string) =>
+    topics.some((one) => one === topic || (one.endsWith('.*') && topic.startsWith(one.slice(0, -1))))
+  if (!takes('incident.opened') && !takes('incident.escalated')) return null
+  return takes('incident.resolved') ? null : 'takes incident.resolved, too: what pages people must end it'
 }
 
 /** What the kind of target says against its configuration. Its words name a field first, and never quote a value. */
@@ -129,7 +143,7 @@ export async function targetsToRemove(
 export async function loadTargets(driver: Driver, read: Targets): Promise<Contract['outbox_targets_set']['result']> {
   const problem = targetsProblem(read)
   if (problem) throw new TmsError(problem)
-  if (read.path === null) {
+  if (read.path === null && read.targets.length === 0) {
     throw new TmsError({
       code: 'POLICY_INVALID',
       what: 'there is no targets.yaml',
@@ -156,7 +170,10 @@ export function targetsView({ path, targets, problems, loaded }: TargetsShown): 
         tenant ?? 'all',
         max_attempts ?? 'default',
       ]),
-      empty: path === null ? 'There is no targets.yaml.' : `${path} has no usable targets.`,
+      empty:
+        path === null
+          ? 'There is no targets.yaml, and no variable that stands for a target.'
+          : `${path} has no usable targets.`,
     },
     ...(problems.length > 0
       ? [
@@ -165,7 +182,7 @@ export function targetsView({ path, targets, problems, loaded }: TargetsShown): 
         ]
       : []),
     ...(loaded === null
-      ? problems.length === 0 && path !== null
+      ? problems.length === 0 && (path !== null || targets.length > 0)
         ? [{ kind: 'next' as const, commands: ['tms outbox targets --load'] }]
         : []
       : [

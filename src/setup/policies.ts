@@ -2,6 +2,7 @@ import { loadAgentPolicies } from '../agents/policy/load.ts'
 import { readAgentPolicies } from '../agents/policy/read.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { TmsError } from '../errors.ts'
+import { withDefaults } from '../outbox/defaults.ts'
 import { loadTargets, readTargets, targetsToRemove } from '../outbox/targets-file.ts'
 
 /**
@@ -9,15 +10,20 @@ import { loadTargets, readTargets, targetsToRemove } from '../outbox/targets-fil
  * without such files changes nothing: an empty list would deny every agent. Targets that are gone from the file stay:
  * taking one away ends its deliveries, and that needs a person (`tms outbox targets`).
  */
-export async function loadPolicies(driver: Driver, folders: readonly string[]): Promise<readonly string[]> {
+export async function loadPolicies(
+  driver: Driver,
+  folders: readonly string[],
+  /** Variables that stand for targets. */
+  environment: Readonly<Record<string, string | undefined>> = {},
+): Promise<readonly string[]> {
   const policies = await readAgentPolicies(folders)
-  const targets = await readTargets(folders)
+  const targets = withDefaults(await readTargets(folders), environment)
   const problems = [...policies.problems, ...targets.problems].map(
     ({ path, line, message }) => `${path}:${line}: ${message}`,
   )
   try {
     if (policies.policies.length + policies.problems.length > 0) await loadAgentPolicies(driver, policies)
-    if (targets.problems.length > 0 || targets.path === null) return problems
+    if (targets.problems.length > 0 || (targets.path === null && targets.targets.length === 0)) return problems
     const removed = await targetsToRemove(driver, targets)
     if (removed.length > 0) {
       return [

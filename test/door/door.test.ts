@@ -7,6 +7,7 @@ import { signRequest } from '../../src/signing/request.ts'
 import { sqlFolder } from '../contract/subjects.ts'
 import {
   doorOf,
+  neverShutOut,
   houses,
   ringOf,
   send,
@@ -33,6 +34,8 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
   let member: SigningKey
   beforeAll(async () => {
     house = await open()
+    // Everybody here comes from one address, and shutting out is test/security's subject.
+    await neverShutOut(house)
     n8n = await house.key('n8n')
     dlq = await house.key('dlq')
     ci = await house.key('ci')

@@ -25,7 +25,7 @@ export default class DbPush extends TmsCommand {
     const files = await this.sqlFiles()
     const report = await push(db, files)
     const catalogue = await bringCatalogue(db, await this.policyFolders())
-    for (const problem of await loadPolicies(db, await this.policyFolders())) this.warn(problem)
+    for (const problem of await loadPolicies(db, await this.policyFolders(), process.env)) this.warn(problem)
     return this.show(pushView, { target: db.target.name, ...report, catalogue })
   }
 }

@@ -25,6 +25,8 @@ const actions: ReadonlyMap<string, PagerdutyAction> = new Map([
   // The fleet works again; whether the incident is over is the incident's to say.
   ['fleet.resumed', 'change'],
 ])
+/** Page people at once only when it is of the highest priority; else when it escalates. */
+const patient = new Set(['incident.opened', 'incident.late'])
 const changes = /^(deploy|rollback|release)\./
 const priorities: ReadonlyMap<string, Severity> = new Map([
   ['P1', 'critical'],
@@ -54,7 +56,7 @@ export function pagerdutyMessage(event: Event, source: string, traceUrl: string 
   const said = pagerdutyActions.find((action) => action === payload['event_action'])
   const action = said ?? actions.get(event.topic) ?? (changes.test(event.topic) ? 'change' : 'trigger')
   const severity = priorities.get(text('severity') ?? '') ?? priorities.get(text('priority') ?? '') ?? 'error'
-  if (event.topic === 'incident.opened' && said === undefined && severity !== 'critical') return null
+  if (patient.has(event.topic) && said === undefined && severity !== 'critical') return null
 
   const summary = oneLine(text('title') ?? text('text') ?? event.topic, pagerdutyLimits.summary)
   const links = [...link('Open', event.tenant === null ? text('link') : null), ...link('Trace', traceUrl)]

@@ -74,7 +74,7 @@ export function slackMessage(event: Event, traceUrl: string | null): SlackMessag
 }
 
 /** Fields of the product's own events that are shown elsewhere in the message. */
-const elsewhere = new Set(['title', 'text', 'fields', 'link', 'dedup_key'])
+const elsewhere = new Set(['title', 'text', 'fields', 'dedup_key'])
 
 function readPayload({ topic, tenant, payload }: Event) {
   const { value, fields: object } = redacted(payload, mostPayload)
@@ -84,12 +84,18 @@ function readPayload({ topic, tenant, payload }: Event) {
   const entries = typeof fields === 'object' && fields !== null && !Array.isArray(fields) ? Object.entries(fields) : []
   // An agent's event could lead people anywhere under a button of ours; the product's own can't.
   const own = tenant === null
-  const facts = own ? Object.entries(object).filter(([name, value]) => !elsewhere.has(name) && isPlain(value)) : []
+  const link = own && typeof object.link === 'string' && URL.canParse(object.link) ? object.link : null
+  const facts =
+    own || topic.startsWith('incident.')
+      ? Object.entries(object).filter(
+          ([name, value]) => !elsewhere.has(name) && isPlain(value) && (name !== 'link' || link === null),
+        )
+      : []
   return {
     title: typeof title === 'string' && title.trim() !== '' ? title : topic,
     text: typeof text === 'string' ? text : '',
     fields: [...facts, ...entries].map(([name, value]) => [name, plain(value)] as const),
-    link: own && typeof object.link === 'string' ? object.link : null,
+    link,
   }
 }
 

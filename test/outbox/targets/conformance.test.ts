@@ -21,6 +21,7 @@ import {
   signingSecret,
   type Receiver,
 } from './receivers.ts'
+import { checkPagerduty, routingKey } from '../../notify/pagerduty-server.ts'
 import { checkSlack, slackPath } from '../../notify/slack-server.ts'
 
 /** What every kind of target must do, whatever it talks to. */
@@ -55,7 +56,15 @@ const subjects: Record<string, () => Promise<Subject>> = {
       422,
     ),
   slack: () => overHttp('slack', checkSlack, () => ({ urlFrom: { env: 'SLACK' }, hosts }), 403, 'action_prohibited'),
+  pagerduty: () =>
+    overHttp('pagerduty', acceptPage, (url) => ({ routingKeyFrom: { env: 'PAGER' }, baseUrl: url, hosts }), 403),
   file: intoFile,
+}
+
+/** What it checks of an event is in test/notify. */
+const acceptPage: Parameters<typeof receiver>[0] = (received, method) => {
+  const checked = checkPagerduty(received, method)
+  return 'event' in checked ? [202, JSON.stringify({ status: 'success' })] : checked.answer
 }
 
 const hosts = ['127.0.0.1']
@@ -69,7 +78,12 @@ async function overHttp(
   refusalText = '',
 ): Promise<Subject> {
   const there: Receiver = await receiver(check)
-  const values: Record<string, string> = { SIGNING: signingSecret, API: apiToken, SLACK: there.url + slackPath }
+  const values: Record<string, string> = {
+    SIGNING: signingSecret,
+    API: apiToken,
+    SLACK: there.url + slackPath,
+    PAGER: routingKey,
+  }
   const secrets: Secrets = async (source) => ('env' in source ? (values[source.env] ?? '') : '')
   const target = openTarget(kind, config(there.url))
   return {
@@ -85,7 +99,7 @@ async function overHttp(
         'resets in its answer': resetAnswer,
       }[trouble]
     },
-    secret: [signingSecret, apiToken, 'path-token-31', 'slack-path-secret-77', there.url],
+    secret: [signingSecret, apiToken, 'path-token-31', 'slack-path-secret-77', routingKey, there.url],
   }
 }
 
@@ -128,6 +142,8 @@ function idIn(body: string): string {
   } catch {
     return ''
   }
+  // PagerDuty has no place for it: the event's own id is what makes a repeat the same alert.
+  if (body.includes(`"dedup_key":"${anEvent().topic}:${anEvent().id}"`)) return anEvent().deliveryId
   return /delivery ([0-9a-f-]{36})/.exec(body)?.[1] ?? ''
 }
 

@@ -1,0 +1,95 @@
+import { randomUUID } from 'node:crypto'
+import type { Contract } from '../drivers/contract.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import type { Problem } from '../errors.ts'
+import { openTarget } from '../outbox/targets/kinds.ts'
+import type { Context, Event, Outcome, Secrets } from '../outbox/targets/target.ts'
+
+/** Whether those who must hear of an incident would. */
+
+type Target = Contract['notify_status']['result']['targets'][number]
+
+export type NotifyStatus = {
+  readonly targets: readonly Target[]
+  /** Nobody: no target takes incidents. */
+  readonly verdict: 'ok' | 'failing' | 'nobody'
+}
+
+export async function notifyStatus(driver: Driver): Promise<NotifyStatus> {
+  const { targets } = granted(await driver.call('notify_status', {}))
+  const telling = targets.filter(({ tells }) => tells)
+  const verdict = telling.length === 0 ? 'nobody' : telling.some(({ failing }) => failing !== null) ? 'failing' : 'ok'
+  return { targets, verdict }
+}
+
+/** One look at the targets: opens an incident for each that fails, ends it for each that is well again. */
+export async function watchNotifications(driver: Driver): Promise<Contract['notify_watch']['result']> {
+  return granted(await driver.call('notify_watch', { request_id: randomUUID() }))
+}
+
+export type Tested = {
+  readonly target: string
+  readonly kind: string
+  readonly host: string
+  /** What came back; for a pager also of ending the alert that the test made. */
+  readonly steps: readonly { readonly what: string; readonly outcome: Outcome['kind']; readonly said: string }[]
+  readonly arrived: boolean
+}
+
+export type TestOptions = Omit<Context, 'signal'> & {
+  readonly target: string
+  readonly secrets: Secrets
+  readonly signal: AbortSignal
+  readonly host: string
+  readonly database: string
+}
+
+/** One notification for real, from this host and with its secrets, past the outbox. */
+export async function testTarget(driver: Driver, options: TestOptions): Promise<Tested> {
+  const { target: name, secrets, host, database, ...context } = options
+  const { kind, config } = granted(await driver.call('notify_target', { target: name }))
+  const target = openTarget(kind, config)
+  const id = randomUUID()
+  const event = (action: 'trigger' | 'resolve'): Event => ({
+    id,
+    deliveryId: `test-${id}`,
+    topic: 'notify.test',
+    tenant: null,
+    payload: {
+      title: `Test of notifications from ${database}`,
+      text: 'Nothing happened. Somebody tries whether this arrives.',
+      severity: 'info',
+      event_action: action,
+      dedup_key: `tms-test-${id}`,
+      host,
+    },
+    createdAt: context.clock().toISOString(),
+    attempt: 1,
+    orderingKey: null,
+    traceparent: null,
+  })
+  const steps: Tested['steps'][number][] = []
+  const send = async (what: string, action: 'trigger' | 'resolve') => {
+    const outcome = await target.send(secrets, event(action), context)
+    const said = outcome.kind === 'delivered' ? (outcome.note ?? 'it arrived') : outcome.why
+    steps.push({ what, outcome: outcome.kind, said })
+    return outcome.kind === 'delivered'
+  }
+  let arrived = await send('sent', 'trigger')
+  // An alert that a test leaves open wakes somebody for nothing.
+  if (arrived && kind === 'pagerduty') arrived = await send('ended', 'resolve')
+  return { target: name, kind, host, steps, arrived }
+}
+
+/** Null when it arrived. */
+export function testProblem({ target, steps, arrived }: Tested): Problem | null {
+  const last = steps.at(-1)
+  if (arrived || last === undefined) return null
+  return {
+    code: 'TOOL_FAILED',
+    what: `the test of ${target} did not arrive`,
+    why: last.said,
+    next: ['tms notify status', 'tms outbox targets'],
+  }
+}

@@ -1,0 +1,57 @@
+import { moment } from '../agents/views.ts'
+import type { Block } from '../ui/blocks.ts'
+import type { NotifyStatus, Tested } from './notify.ts'
+
+const right = (title: string) => ({ title, align: 'right' }) as const
+
+export function statusView({ targets, verdict }: NotifyStatus): readonly Block[] {
+  return [
+    {
+      kind: 'text',
+      text:
+        verdict === 'ok'
+          ? { text: 'OK: incidents are told.', tone: 'good' }
+          : verdict === 'failing'
+            ? { text: 'FAILING: not everybody is told of incidents.', tone: 'bad' }
+            : { text: 'NOBODY is told of incidents: no target takes them.', tone: 'bad' },
+    },
+    {
+      kind: 'table',
+      columns: ['target', 'kind', 'incidents', right('waiting'), right('lost'), 'last arrived'],
+      rows: targets.map((t) => [
+        t.failing === null ? t.name : { text: `${t.name}: ${t.failing}`, tone: 'bad' },
+        t.kind,
+        t.tells ? 'yes' : { text: 'no', tone: 'dim' },
+        t.waiting,
+        t.lost,
+        t.delivered_at === null ? 'never' : moment(t.delivered_at),
+      ]),
+      empty: 'No targets: events go nowhere.',
+    },
+    ...targets
+      .filter(({ failing, error }) => failing !== null && error !== null)
+      .map(({ name, error }) => ({ kind: 'text', text: `${name}: ${error ?? ''}` }) as const),
+    {
+      kind: 'next',
+      commands: [
+        ...targets.filter(({ failing }) => failing !== null).map(({ name }) => `tms notify test ${name}`),
+        ...(targets.some(({ lost }) => lost > 0) ? ['tms outbox list --status dead'] : []),
+        ...(verdict === 'nobody' ? ['tms outbox targets --load'] : []),
+      ],
+    },
+  ]
+}
+
+export function testedView({ target, kind, host, steps, arrived }: Tested): readonly Block[] {
+  return [
+    { kind: 'text', text: arrived ? { text: 'ARRIVED', tone: 'good' } : { text: 'DID NOT ARRIVE', tone: 'bad' } },
+    {
+      kind: 'facts',
+      rows: [
+        ['target', `${target} (${kind})`],
+        ['from', `${host}, with its secrets; workers use theirs`],
+        ...steps.map(({ what, said }) => [what, said] as const),
+      ],
+    },
+  ]
+}

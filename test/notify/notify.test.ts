@@ -1,0 +1,301 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Contract } from '../../src/drivers/contract.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
+import { granted } from '../../src/drivers/refusal.ts'
+import { notifyStatus, testProblem, testTarget, watchNotifications } from '../../src/notify/notify.ts'
+import { startDelivery, type Deliverer } from '../../src/outbox/deliver.ts'
+import { retryDeliveries, showDelivery } from '../../src/outbox/outbox.ts'
+import { createLogger } from '../../src/redaction/logger.ts'
+import { subjects } from '../contract/subjects.ts'
+import { readyFleet, type Fleet } from '../fleet/fleet.ts'
+import { answer, hang, resetRequest } from '../outbox/targets/receivers.ts'
+import { sqlOf } from '../privacy/started.ts'
+import { until as eventually } from '../servers/process.ts'
+import { routingKey, startPagerduty } from './pagerduty-server.ts'
+import { startSlack } from './slack-server.ts'
+
+/** From an incident to the people who must hear of it, over the outbox, with servers that check what the real ones check. */
+
+const until = (check: () => boolean | Promise<boolean>) => eventually('what is awaited', check, 15_000)
+
+type Target = Contract['outbox_targets_set']['args']['targets'][number]
+
+describe.each(Object.entries(subjects))('through the %s driver', (name, make) => {
+  let fleet: Fleet
+  let operator: Driver
+  const running = new Set<Deliverer>()
+  const places: Record<string, string> = { PAGERDUTY_ROUTING_KEY: routingKey }
+
+  beforeAll(async () => {
+    fleet = await readyFleet(await make())
+    operator = fleet.operator
+  }, 120_000)
+  beforeEach(async () => {
+    for (const table of ['outbox_deliveries', 'outbox_events', 'outbox_keys', 'incidents'])
+      await sql(`delete from tms.${table}`)
+  })
+  afterEach(async () => {
+    await Promise.all([...running].map((each) => each.stop()))
+    running.clear()
+  })
+  afterAll(() => fleet.stop())
+
+  const sql = (text: string) => sqlOf(fleet)(text)
+  const secrets = async (source: { env: string } | { file: string }) =>
+    'env' in source ? (places[source.env] ?? '') : ''
+  const context = {
+    fetch,
+    lookup: async () => ['127.0.0.1'],
+    clock: () => new Date(),
+    random: (bytes: number) => crypto.getRandomValues(new Uint8Array(bytes)),
+    folder: '/nonexistent',
+    timeoutMs: 5_000,
+  }
+
+  async function deliver(): Promise<void> {
+    running.add(
+      await startDelivery({
+        driver: fleet.worker,
+        secrets,
+        log: createLogger({ write: () => undefined, clock: () => new Date() }),
+        pollMs: 50,
+        ...context,
+      }),
+    )
+  }
+
+  /** Both servers, as the targets of the database. */
+  async function people(change: Partial<Target> = {}) {
+    const [slack, pager] = [await startSlack(), await startPagerduty()]
+    places['SLACK_WEBHOOK_URL'] = slack.webhook
+    const hosts = ['127.0.0.1']
+    const topics = ['incident.*', 'fleet.*', 'security.*']
+    const targets: Target[] = [
+      { name: 'slack', kind: 'slack', topics, config: { urlFrom: { env: 'SLACK_WEBHOOK_URL' }, hosts }, ...change },
+      {
+        name: 'pager',
+        kind: 'pagerduty',
+        topics,
+        config: { routingKeyFrom: { env: 'PAGERDUTY_ROUTING_KEY' }, baseUrl: pager.url, hosts },
+        ...change,
+      },
+    ]
+    granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets }))
+    return { slack, pager }
+  }
+
+  /** As the functions of others call it, within a transaction of somebody who is known. */
+  const open = (priority: string, key: string) =>
+    sql(
+      `select tms._incident_open('${priority}', 'test', '${key}', null, 'Stock below zero', '{}', 'the test')::text as id`,
+    )
+  const delivered = async (target: string) =>
+    Number(
+      (
+        await sql(
+          `select count(*)::int as n from tms.outbox_deliveries where target = '${target}' and status = 'delivered'`,
+        )
+      )[0]?.['n'],
+    )
+
+  test('an incident reaches Slack and the pager, and its end ends the alert', async () => {
+    const { slack, pager } = await people()
+    await deliver()
+    await open('P1', 'stock')
+    await until(() => pager.alerts.length === 1 && slack.received.length === 1)
+    expect(pager.alerts).toMatchObject([{ severity: 'critical', summary: 'Stock below zero', state: 'triggered' }])
+    expect(slack.received[0]?.body).toContain('Stock below zero')
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    await until(() => pager.alerts[0]?.state === 'resolved' && slack.received.length === 2)
+  })
+
+  test('an alert that can not be delivered yet is not ended before it began', async () => {
+    const { pager } = await people()
+    pager.misbehave = answer(429, { 'retry-after': '2' })
+    await deliver()
+    await open('P1', 'stock')
+    await until(() => pager.requests > 0)
+    // Recorded: from here on it waits, and what comes behind it could overtake.
+    await until(
+      async () => (await sql(`select from tms.outbox_deliveries where next_at > clock_timestamp()`)).length === 1,
+    )
+    pager.misbehave = null
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    await until(async () => (await delivered('pager')) === 2)
+    expect(pager.alerts).toMatchObject([{ state: 'resolved' }])
+  })
+
+  test.each([
+    ['429', answer(429, { 'retry-after': '0' })],
+    ['500', answer(500)],
+    ['a hang', hang],
+    ['a reset', resetRequest],
+  ])('%s is tried again until it arrives, and makes one alert', async (_what, trouble) => {
+    const { pager, slack } = await people()
+    let first = true
+    pager.misbehave = (request, response) => {
+      if (first) trouble(request, response)
+      else answer(500)(request, response)
+      first = false
+      pager.misbehave = null
+    }
+    if (trouble === hang) {
+      const timeoutMs = 200
+      const driver = fleet.worker
+      const log = createLogger({ write: () => undefined, clock: () => new Date() })
+      running.add(await startDelivery({ driver, secrets, log, pollMs: 50, ...context, timeoutMs }))
+    } else await deliver()
+    await open('P1', 'stock')
+    await until(() => pager.alerts.length === 1)
+    await until(async () => (await delivered('pager')) === 1)
+    expect(pager.requests).toBeGreaterThan(1)
+    expect(pager.alerts).toHaveLength(1)
+    // The one's trouble is not the other's.
+    expect(slack.received).toHaveLength(1)
+  })
+
+  test('what is refused is dead at once, seen in the outbox without a tenant, and can be tried again', async () => {
+    const { slack, pager } = await people()
+    slack.misbehave = answer(404, {}, 'no_service')
+    await deliver()
+    await open('P2', 'stock')
+    await until(async () => (await sql(`select from tms.outbox_deliveries where status = 'dead'`)).length === 1)
+    expect(slack.requests).toBe(1)
+    const [row] = await sql(`select id::text from tms.outbox_deliveries where status = 'dead'`)
+    const id = String(row?.['id'])
+    expect(await showDelivery(operator, { id })).toMatchObject({ tenant: null, status: 'dead', target: 'slack' })
+    const status = await notifyStatus(operator)
+    expect(status.verdict).toBe('failing')
+    expect(status.targets).toMatchObject([
+      { name: 'pager', failing: null },
+      { name: 'slack', lost: 1, failing: 'its last deliveries died', error: expect.stringContaining('no_service') },
+    ])
+    slack.misbehave = null
+    expect(await retryDeliveries(operator, { ids: [id], why: 'a new webhook' })).toMatchObject({ retried: 1 })
+    await until(async () => (await notifyStatus(operator)).verdict === 'ok')
+    expect(pager.alerts).toEqual([])
+  })
+
+  test('a target that fails is an incident which the others hear of, and which it does not wait for itself', async () => {
+    const { slack, pager } = await people()
+    slack.misbehave = answer(404, {}, 'no_service')
+    await deliver()
+    await open('P2', 'stock')
+    await until(async () => (await sql(`select from tms.outbox_deliveries where status = 'dead'`)).length === 1)
+    const before = slack.requests
+    // Again and again: it stays one incident, one message to the others, and none to the one that fails.
+    for (let n = 0; n < 5; n++)
+      expect((await watchNotifications(operator)).failing).toEqual([
+        { target: 'slack', why: 'its last deliveries died' },
+      ])
+    expect(
+      await sql(`select priority, status, occurrences::int as n from tms.incidents where dedupe_key = 'notify:slack'`),
+    ).toEqual([{ priority: 'P2', status: 'OPEN', n: 5 }])
+    await until(
+      async () => (await sql(`select from tms.outbox_deliveries where status in ('pending', 'sending')`)).length === 0,
+    )
+    expect(
+      await sql(
+        `select target from tms.outbox_deliveries d join tms.outbox_events e on e.id = d.event_id where e.payload ->> 'type' = 'notify'`,
+      ),
+    ).toEqual([{ target: 'pager' }])
+    expect(slack.requests).toBe(before)
+    slack.misbehave = null
+    const [row] = await sql(`select id::text from tms.outbox_deliveries where status = 'dead'`)
+    await retryDeliveries(operator, { ids: [String(row?.['id'])], why: 'a new webhook' })
+    await until(async () => (await notifyStatus(operator)).verdict === 'ok')
+    expect(await watchNotifications(operator)).toEqual({ failing: [], cleared: 1 })
+    expect(pager.alerts).toEqual([])
+  })
+
+  test('a target that is ten minutes behind fails, and what a halt holds back by right does not', async () => {
+    await people()
+    await open('P3', 'stock')
+    expect((await notifyStatus(operator)).verdict).toBe('ok')
+    await sql(`update tms.outbox_deliveries set created_at = now() - interval '11 minutes'`)
+    expect((await notifyStatus(operator)).targets).toMatchObject([
+      { failing: 'it is behind' },
+      { failing: 'it is behind' },
+    ])
+    await sql(`update tms.outbox_deliveries set lane = 'normal'`)
+    granted(await operator.call('fence_halt', { why: 'a test', grace_ms: 0 }))
+    const during = await notifyStatus(operator)
+    for (const step of ['prepare', 'lift'] as const)
+      granted(await operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
+    expect(during.verdict).toBe('ok')
+  })
+
+  test('while halted what tells of the halt arrives, also behind something that waits for the resume', async () => {
+    const { pager, slack } = await people()
+    await sql(`select tms._announce('incident.escalated', '{"title": "before", "dedup_key": "one"}', null, 'normal')`)
+    granted(await operator.call('fence_halt', { why: 'a test', grace_ms: 0 }))
+    try {
+      await sql(`select tms._announce('incident.escalated', '{"title": "the halt", "dedup_key": "one"}', null, 'halt')`)
+      await deliver()
+      await until(() => pager.alerts.length === 1 && slack.received.length === 1)
+      expect(pager.alerts).toMatchObject([{ summary: 'the halt' }])
+    } finally {
+      for (const step of ['prepare', 'lift'] as const)
+        granted(await operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
+    }
+  })
+
+  test('nobody to tell is said, and is no success', async () => {
+    granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets: [] }))
+    expect(await notifyStatus(operator)).toEqual({ targets: [], verdict: 'nobody' })
+  })
+
+  // There all who attach while an owner lives are that owner.
+  test.skipIf(name === 'embedded')('a member of a tenant may do what is announced', async () => {
+    await people()
+    const credential = await fleet.subject.credential('ops')
+    const principal = `ops-${randomUUID()}@acme`
+    granted(
+      await operator.call('users_grant', {
+        request_id: randomUUID(),
+        principal,
+        role: 'ops_manager',
+        tenant: 'acme',
+        credential,
+      }),
+    )
+    // Lent for a moment to a function that members may call: what they do may be announced, in no tenant's name.
+    const [before] = await sql(`select pg_get_functiondef('tms.outbox_lag(jsonb)'::regprocedure) as text`)
+    const text = String(before?.['text'])
+    await sql(
+      text.replace(
+        /if c\.answer is not null/,
+        `perform tms._announce('incident.opened', '{"title": "x"}', 'k'); if c.answer is not null`,
+      ),
+    )
+    const ops = await fleet.subject.as(credential.name)
+    try {
+      granted(await ops.call('outbox_lag', { tenant: 'acme' }))
+      const { deliveries } = granted(await ops.call('outbox_list', { limit: 10 }))
+      expect(deliveries).toEqual([])
+    } finally {
+      await ops.close()
+      await sql(text)
+    }
+    expect(await sql('select target from tms.outbox_deliveries order by target')).toEqual([
+      { target: 'pager' },
+      { target: 'slack' },
+    ])
+  })
+
+  test('a test of a target is sent for real, and says what came back', async () => {
+    const { slack, pager } = await people()
+    const options = { ...context, secrets, signal: new AbortController().signal, host: 'box', database: 'here' }
+    const told = await testTarget(operator, { ...options, target: 'slack' })
+    expect([told.arrived, testProblem(told), slack.received.length]).toEqual([true, null, 1])
+    const paged = await testTarget(operator, { ...options, target: 'pager' })
+    expect(paged.steps.map(({ what }) => what)).toEqual(['sent', 'ended'])
+    // Nobody is left with an alert about nothing.
+    expect(pager.alerts).toMatchObject([{ severity: 'info', state: 'resolved' }])
+    pager.misbehave = answer(429, { 'retry-after': '9' })
+    const refused = await testTarget(operator, { ...options, target: 'pager' })
+    expect(testProblem(refused)).toMatchObject({ code: 'TOOL_FAILED', why: 'answered 429' })
+    await expect(testTarget(operator, { ...options, target: 'nobody' })).rejects.toMatchObject({ code: 'NOT_FOUND' })
+  })
+})
