@@ -162,6 +162,13 @@ export const settingsTable = {
     inFile: true,
     path: true,
   },
+  stopFolder: {
+    schema: text,
+    about: "folder of the file that stops this host's workers while the database is down",
+    variable: 'TMS_STOP_FOLDER',
+    inFile: true,
+    path: true,
+  },
   'signing.key': {
     schema: text,
     about: 'the private key that signs evidence, as PEM; it wins over the two below and over the file in `keys`',
@@ -180,13 +187,6 @@ export const settingsTable = {
     about: "the public half of that program's key: PEM, or a file with it",
     variable: 'TMS_SIGNING_PUBLIC_KEY',
     inFile: true,
-  },
-  stopFolder: {
-    schema: text,
-    about: "folder of the file that stops this host's workers while the database is down",
-    variable: 'TMS_STOP_FOLDER',
-    inFile: true,
-    path: true,
   },
   monitoringIntervalMs: {
     schema: z.int().min(1000),

@@ -112,12 +112,16 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
 
   test('an alert that can not be delivered yet is not ended before it began', async () => {
     const { pager } = await people()
-    pager.misbehave = answer(500)
+    pager.misbehave = answer(429, { 'retry-after': '2' })
     await deliver()
     await open('P1', 'stock')
     await until(() => pager.requests > 0)
-    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    // Recorded: from here on it waits, and what comes behind it could overtake.
+    await until(
+      async () => (await sql(`select from tms.outbox_deliveries where next_at > clock_timestamp()`)).length === 1,
+    )
     pager.misbehave = null
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
     await until(async () => (await delivered('pager')) === 2)
     expect(pager.alerts).toMatchObject([{ state: 'resolved' }])
   })

@@ -130,7 +130,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
 
   test('what comes while a source is shut out makes it no longer', async () => {
     await report(20)
-    await report(500)
+    await report(19)
     await report(500, { kind: 'blocked' })
     await clock('61 seconds')
     expect(granted(await door.call('door_report', { events: [] })).blocks).toEqual([])
