@@ -567,6 +567,7 @@ declare
   incident bigint;
   body jsonb;
   facts jsonb;
+  fresh boolean;
 begin
   if c.answer is not null then return c.answer; end if;
   perform set_config('lock_timeout', '500ms', true);
@@ -590,13 +591,17 @@ begin
             array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at
                    and w.name in (select a ->> 'worker' from jsonb_array_elements(body -> 'acknowledged') a)))
     on conflict do nothing;
+  fresh := found;
   select * into k from tms.halt_certificates x where x.halt_id = h.id;
   if k.body <> args ->> 'certificate' then
     return tms._refuse(c, 'CONFLICT', 'this halt has a certificate', 'it stays what it is; another signature goes under the same bytes', array[format('tms incident certify %s', incident)]);
   end if;
   if args ? 'signature' then
     insert into tms.halt_signatures (halt_id, fingerprint, signature, by_name) values (h.id, args ->> 'fingerprint', args ->> 'signature', c.who) on conflict do nothing;
+    fresh := fresh or found;
   end if;
+  -- certified again by the same key: nothing new to record
+  if not fresh then return tms._finish(c, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'sha256', k.sha256)); end if;
   perform tms._record(c, 'incident.certificate', 'done', 'incident ' || incident, h.why, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'certificate', body,
     'certificate_sha256', k.sha256, 'fingerprint', args ->> 'fingerprint', 'signature', args ->> 'signature'));
   perform tms._incident_event(incident, null, c.who, 'certificate', case when args ? 'signature' then format('certificate of halt %s, signed by key %s', h.id, left(args ->> 'fingerprint', 8))

@@ -1,10 +1,46 @@
 import { homedir, userInfo } from 'node:os'
 import { join } from 'node:path'
+import type { Connection } from '../drivers/connection.ts'
 import type { Settings } from './settings.ts'
 
 /** Where the signing key is: the configured folder, else the user's own, which belongs to a person and not to a project. */
 export function keysFolder({ values }: Settings, environment: NodeJS.ProcessEnv): string {
   return values.keys ?? join(userConfigFolder(environment), 'keys')
+}
+
+/** Where the file lies that stops this host's workers while the database is down: see src/incident/stop-file.ts. */
+export function stopFolder({ values, connection }: Settings, environment: NodeJS.ProcessEnv): string {
+  if (values.stopFolder !== undefined) return values.stopFolder
+  return connection.driver === 'embedded' ? connection.directory : join(userConfigFolder(environment), 'stop')
+}
+
+/** Which database is meant, known without reaching it, and the same for everybody who reaches it, whoever they are. */
+export function placeOf(connection: Connection): string {
+  if (connection.driver === 'embedded') return `embedded ${connection.directory}`
+  const url = new URL(connection.url)
+  if (connection.driver === 'supabase') return `supabase ${url.host}`
+  const parameter = (name: string) => url.searchParams.get(name) || undefined
+  const host = parameter('host') ?? (url.hostname || 'localhost')
+  return `postgres ${host}:${parameter('port') ?? (url.port || '5432')}${url.pathname}`
+}
+
+/** What the button needs to know of this host. */
+export function pressPlace(settings: Settings, environment: NodeJS.ProcessEnv) {
+  return {
+    place: placeOf(settings.connection),
+    who: localUser(),
+    artifacts: settings.values.artifacts,
+    keysFolder: keysFolder(settings, environment),
+    stopFolder: stopFolder(settings, environment),
+    environment,
+  }
+}
+
+/** For the button: whoever presses it wants to know soon that there is nothing to connect to. */
+export function hurried(connection: Connection): Connection {
+  return connection.driver === 'postgres'
+    ? { ...connection, connectTimeoutMs: Math.min(connection.connectTimeoutMs, 5000) }
+    : connection
 }
 
 /** Works without HOME. */

@@ -157,6 +157,13 @@ export const settingsTable = {
     inFile: true,
     path: true,
   },
+  stopFolder: {
+    schema: text,
+    about: "folder of the file that stops this host's workers while the database is down",
+    variable: 'TMS_STOP_FOLDER',
+    inFile: true,
+    path: true,
+  },
   monitoringIntervalMs: {
     schema: z.int().min(1000),
     about: 'milliseconds between two rounds of monitoring',

@@ -29,6 +29,7 @@ export type FleetOptions = {
   readonly fetch: typeof fetch
   readonly clock: () => Date
   readonly now: () => number
+  readonly stoppedHere?: ((epoch: number | null) => Promise<boolean>) | undefined
 }
 
 export type FleetStats = Stats & { readonly delivered: number; readonly undelivered: number; readonly spans: number }
@@ -68,6 +69,7 @@ export async function startFleet(options: FleetOptions): Promise<RunningFleet> {
     fetch: options.fetch,
     now: options.now,
     pollMs: options.pollMs,
+    stoppedHere: options.stoppedHere,
   })
   const delivery = await startDelivery({
     driver,
@@ -146,18 +148,22 @@ export type FleetHere = {
   /** Where outbox targets of kind file write. */
   readonly filesFolder: string
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** The file that stops this host's workers while the database is down; absent: there is none. */
+  readonly stopFile?: string | undefined
   readonly log: Logger
 }
 
 /** The fleet of this process, with the world as it is: network, clock, files. */
 export async function openFleet(here: FleetHere): Promise<RunningFleet> {
-  const [{ loadAgents }, { hostSecrets }, { lookup }, { randomBytes }, { mkdir }] = await Promise.all([
-    import('../agents/load.ts'),
-    import('../outbox/targets/secrets.ts'),
-    import('../outbox/targets/address.ts'),
-    import('node:crypto'),
-    import('node:fs/promises'),
-  ])
+  const [{ loadAgents }, { hostSecrets }, { lookup }, { randomBytes }, { mkdir }, { watchStopFile }] =
+    await Promise.all([
+      import('../agents/load.ts'),
+      import('../outbox/targets/secrets.ts'),
+      import('../outbox/targets/address.ts'),
+      import('node:crypto'),
+      import('node:fs/promises'),
+      import('../incident/stop-file.ts'),
+    ])
   await mkdir(here.filesFolder, { recursive: true })
   return startFleet({
     driver: here.driver,
@@ -179,5 +185,6 @@ export async function openFleet(here: FleetHere): Promise<RunningFleet> {
     fetch: globalThis.fetch,
     clock: () => new Date(),
     now: () => performance.now(),
+    stoppedHere: here.stopFile === undefined ? undefined : watchStopFile(here.stopFile),
   })
 }

@@ -30,8 +30,8 @@ export type WorkerOptions = {
   readonly now: () => number
   /** Looks for work this often when nothing wakes it: delayed tasks, retries, and where there is no push. */
   readonly pollMs: number
-  /** A file whose presence stops this worker while the database can't be asked. */
-  readonly stopFile?: () => Promise<boolean>
+  /** Whether this host's workers stand still, whatever the database says: asked with the epoch it said last. */
+  readonly stoppedHere?: ((epoch: number | null) => Promise<boolean>) | undefined
   readonly onEnd?: (ended: Ended, outcome: string) => void
 }
 
@@ -76,6 +76,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let control: Control | null = null
   /** Between a signal and the answer that says what it meant, nothing begins. */
   let doubtful = false
+  let stoppedHere = false
+  let looking = false
   /** Calls are numbered as they begin: an answer that a later call has overtaken must not undo what that one said. */
   let calls = 0
   let obeyed = 0
@@ -105,7 +107,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const endedPromise = new Promise<void>((resolve) => (finished = resolve))
 
   const waiting = () => buffer.length - head
-  const stopped = () => control === null || control.halted || doubtful || stopping
+  const stopped = () => control === null || control.halted || doubtful || stopping || stoppedHere
   const barred = (task: Held) => {
     const of = control?.agents[task.agent] ?? control?.tenants[task.companyId]
     return of === 'paused' || of === 'quarantined'
@@ -130,6 +132,22 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     // What was held through a halt goes back: whoever is free takes it.
     if (was?.halted === true) handBack(() => true)
     wanted = true
+  }
+
+  /** Looked at ten times a second: a file in this host's cache. In doubt it stands still. */
+  async function lookHere(): Promise<void> {
+    if (options.stoppedHere === undefined || looking) return
+    looking = true
+    const was = stoppedHere
+    stoppedHere = await options.stoppedHere(control?.epoch ?? null).catch(() => true)
+    looking = false
+    if (stoppedHere === was) return
+    log.warn(stoppedHere ? 'stopped: the button was pressed on this host' : 'the stop of this host is over')
+    if (stoppedHere) return stopRunning(() => true, 'halted')
+    // As after a halt: what was held meanwhile goes back.
+    handBack(() => true)
+    wanted = true
+    pump()
   }
 
   function stopRunning(which: (task: Held) => boolean, why: Stop): void {
@@ -406,7 +424,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   function flush(): void {
     if (ended.length === 0 || ending >= 2 || worker === null || !reachable) return maybeDrained()
     // While halted nothing may end; it is kept and handed back after.
-    if (control?.halted === true) return maybeDrained()
+    if (control?.halted === true || stoppedHere) return maybeDrained()
     if (ending === 1 && ended.length < batchItems / 2) return
     if (ended.length < 100 && !stopping) {
       const wait = breathMs - (now() - lastEnd)
@@ -510,7 +528,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       stopping &&
       running.size === 0 &&
       ending === 0 &&
-      (ended.length === 0 || worker === null || !reachable || control?.halted === true)
+      (ended.length === 0 || worker === null || !reachable || control?.halted === true || stoppedHere)
     )
       drained?.()
   }
@@ -522,6 +540,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     for (const { abort, deadline } of running.values())
       if (deadline < at && !abort.signal.aborted) abort.abort('timeout' satisfies Stop)
     if (at - lastPoll >= options.pollMs) wanted = true
+    void lookHere()
     if (!reachable && beating === undefined) void beat()
     pump()
   }
@@ -534,6 +553,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   }
 
   await hello()
+  await lookHere()
   for (const [channel, heard] of [
     ['tasks', () => ((wanted = true), pump())],
     [
@@ -564,7 +584,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       running: running.size,
       waiting: waiting(),
       ...count,
-      halted: control?.halted ?? false,
+      halted: (control?.halted ?? false) || stoppedHere,
       reachable,
     }),
     ended: endedPromise,

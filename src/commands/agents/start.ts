@@ -45,6 +45,8 @@ export default class AgentsStart extends TmsCommand {
       views,
       { checkContract },
       { logLine, logView },
+      { placeOf, stopFolder },
+      { stopFilePath },
     ] = await Promise.all([
       import('../../runtime/fleet.ts'),
       import('../../runtime/processes.ts'),
@@ -52,8 +54,11 @@ export default class AgentsStart extends TmsCommand {
       import('../../runtime/views.ts'),
       import('../../db/schema.ts'),
       import('../../redaction/views.ts'),
+      import('../../config/folders.ts'),
+      import('../../incident/stop-file.ts'),
     ])
-    const { connection, values } = await this.settings()
+    const settings = await this.settings()
+    const { connection, values } = settings
     const driver = await this.openDatabase(
       connection.driver === 'embedded' ? { ...connection, account: 'agents' } : connection,
     )
@@ -77,6 +82,7 @@ export default class AgentsStart extends TmsCommand {
       secretsFolder: values.secretsFolder,
       filesFolder: join(values.artifacts, 'outbox'),
       environment: process.env,
+      stopFile: stopFilePath(stopFolder(settings, process.env), placeOf(connection)),
       log,
     })
     const others = startProcesses({

@@ -1,0 +1,65 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { Args, Flags } from '@oclif/core'
+import { consentFlags, TmsCommand } from '../../ui/command.ts'
+
+export default class IncidentResume extends TmsCommand {
+  static override summary = 'let the fleet work again, in steps of 10, 50 and 100 % of its slots'
+  static override description =
+    'Needs consent. The record comes first and the fence last; between the steps the fleet is watched. Exit 1: it is not well, and stays at the step where it is. Exit 3: nothing shows whether it is well. Run again it goes on from there. Where the flag incident.resume.twoPersons is on, another super_admin approves first.'
+  static override examples = ['<%= config.bin %> incident resume 7', '<%= config.bin %> incident resume 7 --approve']
+  static override args = { id: Args.string({ required: true, description: 'the incident' }) }
+  static override flags = {
+    ...consentFlags,
+    approve: Flags.boolean({ description: 'agree, as the second person; resumes nothing' }),
+    why: Flags.string({ description: 'the reason, for the ledger', helpValue: '<reason>', default: 'resume' }),
+    watch: Flags.string({ description: 'how long each step is watched', helpValue: '<30s>', default: '30s' }),
+  }
+
+  async run(): Promise<void> {
+    const { args, flags } = await this.parse(IncidentResume)
+    const [way, views, { numberOf }, { parseSeconds }] = await Promise.all([
+      import('../../incident/resume.ts'),
+      import('../../incident/views.ts'),
+      import('../../incident/incidents.ts'),
+      import('../../duration.ts'),
+    ])
+    const id = numberOf(args.id)
+    const watchMs = parseSeconds(flags.watch) * 1000
+    const db = await this.database()
+    const { target, ...now } = await way.standing(db, id)
+    way.mayResume({ target, ...now }, id)
+    if (flags.approve) {
+      await this.consent(`approve-${id}`, `agree that incident ${id} of ${target} is resumed`)
+      await way.approveResume(db, id, flags.why)
+      return this.show(views.approvedView, { id, target, by: 'you' })
+    }
+    await this.consent(
+      `incident-${id}`,
+      `resume incident ${id} of ${target}: the fleet ${now.halted ? 'works again' : 'works at full strength again'}`,
+    )
+    const resumed = await way.resumeIncident(db, {
+      id,
+      why: flags.why,
+      watchMs,
+      everyMs: 1000,
+      now: () => performance.now(),
+      pause: (ms) => pause(ms, undefined, { signal: this.signal }),
+      report: (text) => this.note(text),
+    })
+    if (resumed.lifted) await this.forgetStop()
+    const problem = way.stoppedProblem(resumed)
+    if (problem !== null) return this.unknown(views.resumedView, resumed, problem)
+    return resumed.stopped === null ? this.show(views.resumedView, resumed) : this.finding(views.resumedView, resumed)
+  }
+
+  /** The file that stopped this host's workers while the database was down has done its work. */
+  private async forgetStop(): Promise<void> {
+    const [{ placeOf, stopFolder }, { removeStopFile, stopFilePath }] = await Promise.all([
+      import('../../config/folders.ts'),
+      import('../../incident/stop-file.ts'),
+    ])
+    const settings = await this.settings()
+    const file = stopFilePath(stopFolder(settings, process.env), placeOf(settings.connection))
+    if (await removeStopFile(file)) this.note(`The stop file of this host is gone: ${file}`)
+  }
+}

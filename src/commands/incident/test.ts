@@ -1,0 +1,22 @@
+import { TmsCommand } from '../../ui/command.ts'
+
+export default class IncidentTest extends TmsCommand {
+  static override summary = 'walk the whole chain of an incident, in a tenant of its own'
+  static override description =
+    'Opens, joins, acknowledges, degrades, resumes, resolves and closes in the tenant tms-incident-test, and tries the signing key. It touches no other tenant and halts nothing. Exit 1: a step failed.'
+  static override examples = ['<%= config.bin %> incident test', '<%= config.bin %> incident test --json']
+
+  async run(): Promise<void> {
+    await this.parse(IncidentTest)
+    const [{ rehearse }, { rehearsalView }, { keysFolder }, { openSigner }] = await Promise.all([
+      import('../../incident/rehearse.ts'),
+      import('../../incident/views.ts'),
+      import('../../config/folders.ts'),
+      import('../../keys/open.ts'),
+    ])
+    const folder = keysFolder(await this.settings(), process.env)
+    const signer = () => openSigner({ keysFolder: folder, environment: process.env })
+    const walked = await rehearse(await this.database(), signer)
+    return walked.steps.every(({ ok }) => ok) ? this.show(rehearsalView, walked) : this.finding(rehearsalView, walked)
+  }
+}

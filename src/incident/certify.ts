@@ -1,0 +1,79 @@
+import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import type { Signer } from '../keys/signer.ts'
+import { certificateOf, certificateText, signText, writeCertificate } from './certificate.ts'
+
+export type CertifiedLater = {
+  readonly incidentId: string
+  readonly target: string
+  readonly certificates: readonly {
+    readonly halt: string
+    readonly sha256: string
+    readonly fingerprint: string
+    /** It was signed by this key before; the files were written again. */
+    readonly before: boolean
+    readonly files: readonly string[]
+  }[]
+}
+
+/** Signs what the button couldn't: the bytes that are kept, or, where none are, what the database knows of the halt. */
+export async function certifyLater(
+  driver: Driver,
+  id: string,
+  { signer, folder }: { readonly signer: Signer | null; readonly folder: string },
+): Promise<CertifiedLater> {
+  if (signer === null) {
+    throw new TmsError({
+      code: 'CONFIG_MISSING',
+      what: 'There is no signing key here.',
+      why: 'The certificate is signed with the key that `tms init` made, or the one in TMS_SIGNING_KEY.',
+      next: ['tms evidence keys list', 'tms doctor'],
+    })
+  }
+  const { incident, halts, database_id, environment } = granted(await driver.call('incident_certificates', { id }))
+  if (halts.length === 0) {
+    throw new TmsError({
+      code: 'NOT_FOUND',
+      what: `Incident ${id} has no halt.`,
+      why: 'Only an emergency stop has a certificate.',
+      next: ['tms incident list --all'],
+    })
+  }
+  const certificates: CertifiedLater['certificates'][number][] = []
+  for (const [at, { facts, certificate, signed_by }] of halts.entries()) {
+    const text =
+      certificate ??
+      certificateText(
+        certificateOf(facts, { incident, target: driver.target.name, database: database_id, environment }),
+      )
+    const there = signed_by.find(({ fingerprint }) => fingerprint === signer.fingerprint)
+    const signed = there ?? (await signText(text, signer))
+    const files = await writeCertificate({
+      folder: join(folder, incident),
+      first: at === 0,
+      halt: facts.halt,
+      text,
+      signed: { ...signed, publicKeyPem: signer.publicKeyPem },
+    })
+    const kept = granted(
+      await driver.call('incident_certified', {
+        request_id: randomUUID(),
+        halt: facts.halt,
+        certificate: text,
+        fingerprint: signed.fingerprint,
+        signature: signed.signature,
+      }),
+    )
+    certificates.push({
+      halt: facts.halt,
+      sha256: kept.sha256,
+      fingerprint: signed.fingerprint,
+      before: there !== undefined,
+      files,
+    })
+  }
+  return { incidentId: incident, target: driver.target.name, certificates }
+}

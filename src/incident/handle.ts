@@ -1,0 +1,47 @@
+import * as z from 'zod'
+import type { Priority } from '../drivers/contract/incidents.ts'
+import { TmsError } from '../errors.ts'
+
+/** What an alarm says: `{"level","type","description"}`. */
+export type Alarm = {
+  readonly priority: Priority
+  readonly type: string
+  readonly description: string
+  /** The lever that this type pulls; none: an incident of that level is opened. */
+  readonly lever: Lever | null
+}
+export type Lever = 'emergency_stop' | 'soft_degrade' | 'rollback'
+
+const levels = { critical: 'P1', high: 'P2', medium: 'P3', low: 'P4' } as const satisfies Record<string, Priority>
+const levers: readonly Lever[] = ['emergency_stop', 'soft_degrade', 'rollback']
+
+const alarm = z.object({
+  level: z.enum(['critical', 'high', 'medium', 'low']),
+  type: z.string().regex(/^[a-z][a-z0-9_.-]{0,79}$/, 'a word in lower case'),
+  description: z.string().min(1).max(1000),
+})
+
+export function readAlarm(text: string): Alarm {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw wrong('it is no JSON')
+  }
+  const parsed = alarm.safeParse(value)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw wrong(`${issue?.path.join('.') || 'it'}: ${issue?.message ?? 'not accepted'}`)
+  }
+  const { level, type, description } = parsed.data
+  return { priority: levels[level], type, description, lever: levers.find((lever) => lever === type) ?? null }
+}
+
+function wrong(why: string): TmsError {
+  return new TmsError({
+    code: 'USAGE',
+    what: 'This alarm is not understood.',
+    why,
+    next: [`tms incident handle '{"level":"critical","type":"system_failure","description":"rates do not load"}'`],
+  })
+}

@@ -1,0 +1,48 @@
+import type { Driver } from '../drivers/driver.ts'
+import { pressButton, type Pressed } from './press.ts'
+import { stopFilePath, writeStopFile } from './stop-file.ts'
+
+/** Where the button is pressed: what a command knows of this host. */
+export type PressedHere = {
+  readonly open: () => Promise<Driver>
+  /** Which database is meant, known without reaching it. */
+  readonly place: string
+  readonly who: string
+  readonly artifacts: string
+  readonly keysFolder: string
+  readonly stopFolder: string
+  readonly environment: NodeJS.ProcessEnv
+  readonly warn: (text: string) => void
+}
+
+/** The button of this host, with the world as it is: clock, network, files, key. */
+export async function pressHere(here: PressedHere, why: string): Promise<Pressed> {
+  const stopFile = stopFilePath(here.stopFolder, here.place)
+  return pressButton({
+    open: here.open,
+    target: here.place,
+    why,
+    who: here.who,
+    folder: `${here.artifacts}/incidents`,
+    signer: async () => {
+      const { openSigner } = await import('../keys/open.ts')
+      return openSigner({ keysFolder: here.keysFolder, environment: here.environment })
+    },
+    stopHere: async () => {
+      const at = new Date().toISOString()
+      await writeStopFile(stopFile, { at, by: here.who, why, target: here.place })
+      return stopFile
+    },
+    notify: async (message) => {
+      const { directChannels, notifyDirectly } = await import('../notify/directly.ts')
+      return notifyDirectly(
+        { ...directChannels(here.environment), fetch: globalThis.fetch, clock: () => new Date(), limitMs: 1500 },
+        message,
+      )
+    },
+    clock: () => new Date(),
+    now: () => performance.now(),
+    pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    warn: here.warn,
+  })
+}

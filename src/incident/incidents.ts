@@ -1,0 +1,97 @@
+import { randomUUID } from 'node:crypto'
+import type { Contract } from '../drivers/contract.ts'
+import type { Incident, Priority } from '../drivers/contract/incidents.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+
+/** The life of incidents, from a person's side. */
+
+export type Listed = { readonly target: string } & Contract['incident_list']['result'] & {
+    readonly times: Contract['incident_times']['result']
+  }
+
+export async function listIncidents(
+  driver: Driver,
+  { tenant, all, limit }: { readonly tenant?: string | undefined; readonly all: boolean; readonly limit: number },
+): Promise<Listed> {
+  const scope = tenant === undefined ? {} : { tenant }
+  const [list, times] = await Promise.all([
+    driver.call('incident_list', { ...scope, all, limit }),
+    driver.call('incident_times', scope),
+  ])
+  return { target: driver.target.name, ...granted(list), times: granted(times) }
+}
+
+export type Shown = Contract['incident_show']['result']
+
+export async function showIncident(driver: Driver, id: string): Promise<Shown> {
+  return granted(await driver.call('incident_show', { id: numberOf(id) }))
+}
+
+export type Opened = { readonly target: string; readonly joined: boolean; readonly incident: Incident }
+
+export async function openIncident(
+  driver: Driver,
+  args: {
+    readonly priority: Priority
+    readonly title: string
+    readonly type?: string | undefined
+    readonly key?: string | undefined
+    readonly tenant?: string | undefined
+  },
+): Promise<Opened> {
+  const { priority, title, type, key, tenant } = args
+  const opened = granted(
+    await driver.call('incident_open', {
+      request_id: randomUUID(),
+      priority,
+      title,
+      ...(type === undefined ? {} : { type }),
+      ...(key === undefined ? {} : { key }),
+      ...(tenant === undefined ? {} : { tenant }),
+    }),
+  )
+  return { target: driver.target.name, ...opened }
+}
+
+export type Action = Contract['incident_work']['args']['action']
+export type Worked = { readonly action: Action; readonly changed: boolean; readonly incident: Incident }
+
+export async function workOn(
+  driver: Driver,
+  action: Action,
+  {
+    id,
+    text,
+    tenant,
+  }: { readonly id: string; readonly text?: string | undefined; readonly tenant?: string | undefined },
+): Promise<Worked> {
+  const done = granted(
+    await driver.call('incident_work', {
+      request_id: randomUUID(),
+      id: numberOf(id),
+      action,
+      ...(text === undefined ? {} : { text }),
+      ...(tenant === undefined ? {} : { tenant }),
+    }),
+  )
+  return { action, ...done }
+}
+
+export type Cycled = Contract['incident_cycle']['result']
+
+/** One turn of the life cycle: what is late, what goes to people, what is closed. The scheduler calls it. */
+export async function turnIncidents(driver: Driver): Promise<Cycled> {
+  return granted(await driver.call('incident_cycle', { request_id: randomUUID() }))
+}
+
+export function numberOf(id: string): string {
+  if (/^\d{1,18}$/.test(id)) return id
+  throw new TmsError({
+    code: 'USAGE',
+    what: `"${id}" is no incident.`,
+    why: 'Incidents have numbers.',
+    next: ['tms incident list'],
+  })
+}

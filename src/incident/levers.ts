@@ -1,0 +1,88 @@
+import { randomUUID } from 'node:crypto'
+import type { Contract } from '../drivers/contract.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+
+/** Soft degrade, rollback and safe mode. */
+
+export type Degraded = { readonly target: string } & Contract['incident_soft_degrade']['result']
+
+export async function softDegrade(
+  driver: Driver,
+  { tenant, why }: { readonly tenant?: string | undefined; readonly why: string },
+): Promise<Degraded> {
+  const scope = tenant === undefined ? {} : { tenant }
+  const done = granted(await driver.call('incident_soft_degrade', { request_id: randomUUID(), ...scope, why }))
+  return { target: driver.target.name, ...done }
+}
+
+export type RollbackPlan = Contract['incident_rollback_plan']['result'] & {
+  readonly target: string
+  /** What is typed to consent: which database, and exactly these changes. */
+  readonly name: string
+  /** A service account pulls it: it was granted this lever to use it, and nobody can be asked. */
+  readonly unattended: boolean
+}
+
+export async function planRollback(driver: Driver, to: string | undefined): Promise<RollbackPlan> {
+  const [answer, who] = await Promise.all([
+    driver.call('incident_rollback_plan', to === undefined ? {} : { to: moment(to) }),
+    driver.call('whoami', {}),
+  ])
+  const plan = granted(answer)
+  return {
+    ...plan,
+    target: driver.target.name,
+    name: `${driver.target.consentName}@${plan.plan ?? 'nothing'}`,
+    unattended: granted(who).kind === 'service',
+  }
+}
+
+export type RolledBack = { readonly target: string } & Contract['incident_rollback']['result']
+
+export async function rollBack(
+  driver: Driver,
+  plan: RollbackPlan,
+  { to, why }: { readonly to: string | undefined; readonly why: string },
+): Promise<RolledBack> {
+  const done = granted(
+    await driver.call('incident_rollback', {
+      request_id: randomUUID(),
+      plan: plan.plan ?? '',
+      why,
+      ...(to === undefined ? {} : { to: moment(to) }),
+    }),
+  )
+  return { target: driver.target.name, ...done }
+}
+
+function moment(text: string): string {
+  const at = new Date(text)
+  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(at.getTime())) {
+    throw new TmsError({
+      code: 'USAGE',
+      what: `"${text}" is no time.`,
+      why: 'It takes a UTC time as it stands in the history: 2026-11-20T03:00:00Z.',
+      next: ['tms flags history'],
+    })
+  }
+  return text
+}
+
+export type SafeMode = { readonly target: string; readonly on: boolean; readonly epoch: number } & Partial<
+  Pick<Contract['safe_mode_on']['result'], 'fenced' | 'ms' | 'terminated' | 'survivors'>
+>
+
+export async function safeModeOn(driver: Driver, why: string): Promise<SafeMode> {
+  const { epoch, fenced, ms, terminated, survivors } = granted(await driver.call('safe_mode_on', { why }))
+  return { target: driver.target.name, on: true, epoch, fenced, ms, terminated, survivors }
+}
+
+/** The token itself stays here: the database compares its hash. */
+export async function safeModeOff(driver: Driver, tokenSha256: string, why: string): Promise<SafeMode> {
+  const { epoch } = granted(
+    await driver.call('safe_mode_off', { request_id: randomUUID(), override_token_sha256: tokenSha256, why }),
+  )
+  return { target: driver.target.name, on: false, epoch }
+}

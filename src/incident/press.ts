@@ -1,0 +1,279 @@
+import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
+import type { HaltFacts } from '../drivers/contract/incidents.ts'
+import type { Contract } from '../drivers/contract.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError, type Problem } from '../errors.ts'
+import type { Signer } from '../keys/signer.ts'
+import type { DirectMessage, DirectResult } from '../notify/directly.ts'
+import {
+  certificateOf,
+  certificateText,
+  signText,
+  writeCertificate,
+  type Certificate,
+  type CertifiedBy,
+} from './certificate.ts'
+import { reason, within } from './limits.ts'
+
+/** What the button needs of the world. */
+export type Press = {
+  /** Connects; fails soon when there is nothing to connect to. */
+  readonly open: () => Promise<Driver>
+  /** How the database is called, should it not be reached. */
+  readonly target: string
+  readonly why: string
+  /** Who presses, as this machine knows them: for those who are told while the database is down. */
+  readonly who: string
+  /** Where incidents have their folders. */
+  readonly folder: string
+  readonly signer: () => Promise<Signer | null>
+  /** Stops the workers of this host without the database. */
+  readonly stopHere: () => Promise<string>
+  readonly notify: (message: DirectMessage) => Promise<readonly DirectResult[]>
+  readonly clock: () => Date
+  readonly now: () => number
+  readonly pause: (ms: number) => Promise<void>
+  readonly warn: (text: string) => void
+}
+
+export type Pressed = {
+  readonly incidentId: string | null
+  readonly fenced: boolean
+  readonly epoch: number
+  readonly target: string
+  /** The fleet was halted before this press. */
+  readonly already: boolean
+  /** Of the press that halted it. */
+  readonly since: string
+  readonly by: string | null
+  readonly ms_to_fence: number
+  readonly ms: number
+  readonly workers: number | null
+  readonly in_flight: number | null
+  readonly terminated: Contract['fence_halt']['result']['terminated']
+  readonly survivors: readonly string[]
+  readonly certificate: (Certificate & { readonly signature: CertifiedBy | null }) | null
+  readonly files: readonly string[]
+}
+
+/** After so long without an answer the host's workers are stopped and people told by other ways; the halt goes on trying. */
+const patienceMs = 2000
+const acknowledgeMs = 300
+const stepMs = 2000
+
+/**
+ * Halts the fleet, and then does what can be done beside it. The halt is one call and comes first; nothing after it can
+ * undo it, and what fails is said and no more.
+ */
+export async function pressButton(press: Press): Promise<Pressed> {
+  const began = press.now()
+  const { driver, halt } = await haltFleet(press)
+  const fencedAt = press.now()
+  const missed = (what: string) => (why: string) => press.warn(`${what}: ${why}`)
+
+  const opened = await within(
+    stepMs,
+    async () =>
+      granted(
+        await driver.call('incident_press', {
+          request_id: randomUUID(),
+          why: press.why,
+          ...(halt.halt === null ? {} : { halt: halt.halt }),
+        }),
+      ),
+    missed('The incident could not be opened, and nobody was told by it'),
+  )
+  if (halt.halt === null) press.warn('The database could not write down the halt, so there is no certificate.')
+  const looking =
+    opened === null || opened.joined
+      ? Promise.resolve(null)
+      : within(
+          stepMs,
+          () => driver.call('incident_snapshot', { request_id: randomUUID(), id: opened.incident }),
+          missed('The snapshot of the moment was not taken'),
+        )
+  const facts = await acknowledged(press, driver, halt.halt, fencedAt)
+  const certified =
+    opened === null || facts === null
+      ? null
+      : await certify(press, driver, facts, {
+          incident: opened.incident,
+          first: !opened.joined,
+          database: opened.database_id,
+          environment: opened.environment,
+        })
+  await looking
+  return {
+    incidentId: opened?.incident ?? null,
+    fenced: halt.fenced,
+    epoch: halt.epoch,
+    target: driver.target.name,
+    already: halt.already,
+    since: opened?.since ?? halt.at,
+    by: opened?.by ?? null,
+    ms_to_fence: halt.ms,
+    ms: Math.round(press.now() - began),
+    workers: facts === null ? null : facts.acknowledged.length + facts.silent.length,
+    in_flight: halt.in_flight,
+    terminated: halt.terminated,
+    survivors: halt.survivors,
+    certificate: certified?.certificate ?? null,
+    files: certified?.files ?? [],
+  }
+}
+
+type Halted = Contract['fence_halt']['result']
+
+async function haltFleet(press: Press): Promise<{ readonly driver: Driver; readonly halt: Halted }> {
+  const elsewhere: Promise<Problem>[] = []
+  // A database that is slow and one that is gone look the same for a while: nobody waits for the difference.
+  const patience = setTimeout(() => {
+    elsewhere.push(stopElsewhere(press, `it did not answer within ${patienceMs} ms`))
+  }, patienceMs)
+  try {
+    const driver = await press.open()
+    return { driver, halt: granted(await driver.call('fence_halt', { why: press.why })) }
+  } catch (error) {
+    if (error instanceof TmsError && error.exit !== 3) throw error
+    const [said] = await Promise.all(elsewhere)
+    throw new TmsError(said ?? (await stopElsewhere(press, reason(error))), { cause: error })
+  } finally {
+    clearTimeout(patience)
+    await Promise.all(elsewhere)
+  }
+}
+
+/** The halt as the database knows it, once every worker has said that it saw it, or the window is over. */
+async function acknowledged(
+  press: Press,
+  driver: Driver,
+  halt: string | null,
+  since: number,
+): Promise<HaltFacts | null> {
+  if (halt === null) return null
+  const look = async () => granted(await driver.call('incident_halt', { halt }))
+  const read = await within(stepMs, look, (why) => press.warn(`What the workers say could not be read: ${why}`))
+  if (read === null) return null
+  let latest: HaltFacts = read
+  while (latest.silent.length > 0 && press.now() - since < acknowledgeMs) {
+    await press.pause(25)
+    latest = (await within(stepMs, look, () => undefined)) ?? latest
+  }
+  return latest
+}
+
+type Certified = { readonly certificate: Pressed['certificate']; readonly files: readonly string[] }
+
+async function certify(
+  press: Press,
+  driver: Driver,
+  facts: HaltFacts,
+  of: {
+    readonly incident: string
+    readonly first: boolean
+    readonly database: string | null
+    readonly environment: string | null
+  },
+): Promise<Certified> {
+  const certificate = certificateOf(facts, { ...of, target: driver.target.name })
+  const text = certificateText(certificate)
+  const later = `tms incident certify ${of.incident}`
+  const noted = new Set<string>()
+  const signed = await within(
+    stepMs,
+    async () => {
+      const signer = await press.signer()
+      if (signer === null) return null
+      return { ...(await signText(text, signer)), publicKeyPem: signer.publicKeyPem }
+    },
+    (why) => {
+      noted.add('signing')
+      press.warn(`The certificate is not signed (${why}). Later: ${later}`)
+    },
+  )
+  if (signed === null && !noted.has('signing'))
+    press.warn(`The certificate is not signed: there is no key here. Later: ${later}`)
+  const signature = signed === null ? null : { fingerprint: signed.fingerprint, signature: signed.signature }
+  const [files] = await Promise.all([
+    within(
+      stepMs,
+      () =>
+        writeCertificate({
+          folder: join(press.folder, of.incident),
+          first: of.first,
+          halt: facts.halt,
+          text,
+          signed,
+        }),
+      (why) => press.warn(`The certificate could not be written to ${press.folder}: ${why}. Later: ${later}`),
+    ),
+    within(
+      stepMs,
+      async () =>
+        granted(
+          await driver.call('incident_certified', {
+            request_id: randomUUID(),
+            halt: facts.halt,
+            certificate: text,
+            ...(signature ?? {}),
+          }),
+        ),
+      (why) => press.warn(`The ledger does not have the certificate: ${why}. Later: ${later}`),
+    ),
+  ])
+  return { certificate: { ...certificate, signature }, files: files ?? [] }
+}
+
+/** What is left when the database can't be asked, and what to say of it. */
+async function stopElsewhere(press: Press, why: string): Promise<Problem> {
+  const said: string[] = []
+  const at = press.clock().toISOString()
+  const [stopped, told] = await Promise.all([
+    press.stopHere().catch((error: unknown) => {
+      said.push(`The workers of this host were NOT stopped: ${reason(error)}.`)
+      return null
+    }),
+    press
+      .notify({
+        topic: 'fleet.halt_failed',
+        title: 'The big red button was pressed and the database could not be reached',
+        text: `Nobody knows whether the fleet still works. ${press.why}`.trim(),
+        severity: 'critical',
+        dedupKey: `tms-halt-${press.target}`,
+        fields: { database: press.target, by: press.who, at },
+      })
+      .catch((error: unknown): readonly DirectResult[] => {
+        said.push(`Nobody could be told: ${reason(error)}.`)
+        return []
+      }),
+  ])
+  if (stopped !== null) said.push(`The workers of this host stop: ${stopped}.`)
+  for (const { channel, told: heard, why: answer } of told) {
+    said.push(heard ? `${channel} was told.` : `${channel} was NOT told: ${answer}.`)
+  }
+  if (told.length === 0) said.push('Nobody was told: neither SLACK_WEBHOOK_URL nor PAGERDUTY_ROUTING_KEY is set.')
+  for (const line of said) press.warn(line)
+  return {
+    code: 'DB_UNREACHABLE',
+    what: `THE FLEET IS NOT KNOWN TO BE HALTED: ${press.target} could not be told.`,
+    why: `${why}. Workers on other hosts may still work. ${said.join(' ')}`,
+    next: ['tms incident big-red-button', 'stop the worker processes on their hosts', 'tms agents status'],
+  }
+}
+
+/** What makes the halt less than one; null when nothing autonomous can commit. */
+export function notFenced({ fenced, survivors, incidentId, target }: Pressed): Problem | null {
+  if (fenced) return null
+  return {
+    code: 'DB_BUSY',
+    what: `NOT FENCED: ${survivors.length === 0 ? 'something' : survivors.join(', ')} may still commit in ${target}.`,
+    why: 'Nothing new can begin. What had begun could not be ended: a prepared transaction, or a session of a superuser.',
+    next: [
+      'select gid, prepared, owner from pg_prepared_xacts',
+      'tms incident big-red-button',
+      ...(incidentId === null ? [] : [`tms incident show ${incidentId}`]),
+    ],
+  }
+}

@@ -1,0 +1,115 @@
+import { randomUUID } from 'node:crypto'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError } from '../errors.ts'
+import type { Signer } from '../keys/signer.ts'
+import { openIncident, showIncident, workOn } from './incidents.ts'
+import { softDegrade } from './levers.ts'
+import { reason } from './limits.ts'
+import { resumeIncident } from './resume.ts'
+
+/** The whole chain, walked in a tenant of its own. It touches no other tenant and halts nothing. */
+
+export type Rehearsal = {
+  readonly target: string
+  readonly tenant: string
+  readonly incidentId: string | null
+  readonly steps: readonly { readonly name: string; readonly ok: boolean; readonly why: string }[]
+}
+
+export const rehearsalTenant = 'tms-incident-test'
+
+export async function rehearse(driver: Driver, signer: () => Promise<Signer | null>): Promise<Rehearsal> {
+  const steps: { name: string; ok: boolean; why: string }[] = []
+  let incidentId: string | null = null
+  const tenant = rehearsalTenant
+  const key = `rehearsal ${randomUUID()}`
+  const title = 'Rehearsal: this is not a real incident'
+  const must = (holds: boolean, why: string) => {
+    if (!holds) throw new Error(why)
+  }
+  const step = async (name: string, work: () => Promise<string>) => {
+    // What comes after a step that failed would fail for that reason alone.
+    if (steps.some(({ ok }) => !ok)) return
+    try {
+      steps.push({ name, ok: true, why: await work() })
+    } catch (error) {
+      steps.push({ name, ok: false, why: reason(error) })
+    }
+  }
+  const id = () => incidentId ?? ''
+
+  await step('a tenant of its own', async () => {
+    try {
+      granted(await driver.call('tenants_add', { request_id: randomUUID(), key: tenant, name: 'Incident rehearsals' }))
+      return 'made'
+    } catch (error) {
+      if (error instanceof TmsError && error.code === 'CONFLICT') return 'there'
+      throw error
+    }
+  })
+  await step('open', async () => {
+    const { incident, joined } = await openIncident(driver, { priority: 'P4', title, key, tenant, type: 'rehearsal' })
+    incidentId = incident.id
+    must(!joined, 'it joined another one')
+    return `incident ${incident.id}`
+  })
+  await step('a second symptom joins', async () => {
+    const { incident, joined } = await openIncident(driver, { priority: 'P4', title, key, tenant, type: 'rehearsal' })
+    must(joined && incident.id === id(), 'it opened another one')
+    return `seen ${incident.occurrences} times`
+  })
+  await step('snapshot', async () => {
+    const { snapshot } = await showIncident(driver, id())
+    must(snapshot !== null, 'there is none')
+    return `${Object.keys(snapshot ?? {}).length} parts`
+  })
+  await step('acknowledge', async () => {
+    const { incident } = await workOn(driver, 'ack', { id: id(), tenant })
+    return `by ${incident.acked_by ?? 'nobody'}`
+  })
+  await step('soft degrade and resume', async () => {
+    const { incident } = await softDegrade(driver, { tenant, why: title })
+    const { kept } = await resumeIncident(driver, {
+      id: incident,
+      why: title,
+      watchMs: 0,
+      everyMs: 0,
+      now: () => 0,
+      pause: () => Promise.resolve(),
+      report: () => undefined,
+    })
+    must(kept.length === 0, `${kept.map((flag) => flag.key).join(', ')} was not restored`)
+    const { incident: after } = await showIncident(driver, incident)
+    must(after.status === 'RESOLVED', `it is ${after.status}`)
+    return 'as before'
+  })
+  await step('note, resolve, close', async () => {
+    await workOn(driver, 'note', { id: id(), tenant, text: title })
+    await workOn(driver, 'resolve', { id: id(), tenant, text: 'the rehearsal is over' })
+    const { incident } = await workOn(driver, 'close', { id: id(), tenant })
+    must(incident.status === 'CLOSED', `it is ${incident.status}`)
+    return 'CLOSED'
+  })
+  await step('what is over stays over', async () => {
+    try {
+      await workOn(driver, 'ack', { id: id(), tenant })
+    } catch (error) {
+      if (error instanceof TmsError && error.code === 'CONFLICT') return 'refused'
+      throw error
+    }
+    throw new Error('a closed incident was acknowledged')
+  })
+  await step('timeline', async () => {
+    const kinds = (await showIncident(driver, id())).events.map(({ kind }) => kind).join(' ')
+    must(kinds === 'opened acked note resolved closed', kinds)
+    return kinds
+  })
+  await step('signing key', async () => {
+    const found = await signer()
+    if (found === null) throw new Error('there is none: certificates stay unsigned')
+    await found.sign(new TextEncoder().encode(title))
+    return found.fingerprint.slice(0, 8)
+  })
+  return { target: driver.target.name, tenant, incidentId, steps }
+}

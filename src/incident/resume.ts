@@ -1,0 +1,155 @@
+import { randomUUID } from 'node:crypto'
+import type { Contract } from '../drivers/contract.ts'
+import type { Driver } from '../drivers/driver.ts'
+import { granted } from '../drivers/refusal.ts'
+import { TmsError, type Problem } from '../errors.ts'
+
+/**
+ * The way back: the record, what a lever changed, the fence, and then the slots in three stages with a look at the
+ * fleet between them. Stopped at a stage it goes on from there the next time.
+ */
+
+export type Health = Contract['incident_health']['result']
+type Step = Contract['incident_resume']['result']
+
+export type Way = {
+  readonly id: string
+  readonly why: string
+  /** How long a stage is watched. */
+  readonly watchMs: number
+  readonly everyMs: number
+  readonly now: () => number
+  readonly pause: (ms: number) => Promise<void>
+  /** How the fleet does; the database's own figures unless somebody knows better. */
+  readonly health?: ((id: string) => Promise<Health>) | undefined
+  readonly report: (text: string) => void
+}
+
+export type Stage = { readonly percent: number; readonly state: Health['state'] | null; readonly why: string }
+
+export type Resumed = {
+  readonly incidentId: string
+  readonly target: string
+  readonly epoch: number
+  readonly lifted: boolean
+  readonly percent: number
+  readonly workers: number
+  readonly stages: readonly Stage[]
+  readonly undone: Step['undone']
+  readonly kept: Step['kept']
+  /** Why it stands at this stage; null when all of it is back. */
+  readonly stopped: Stage | null
+}
+
+export type Standing = {
+  readonly target: string
+  readonly type: string
+  readonly title: string
+  readonly halted: boolean
+  readonly percent: number
+  readonly tenant: string | null
+  readonly levers: number
+}
+
+/** What would be resumed, for whoever has to consent. */
+export async function standing(driver: Driver, id: string): Promise<Standing> {
+  const { incident, fence, slots_percent, levers } = granted(await driver.call('incident_show', { id, limit: 1 }))
+  return {
+    target: driver.target.name,
+    type: incident.type,
+    title: incident.title,
+    halted: fence.halted,
+    percent: slots_percent,
+    tenant: incident.tenant,
+    levers: levers.filter(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null).length,
+  }
+}
+
+export async function approveResume(driver: Driver, id: string, why: string): Promise<Step> {
+  return granted(await driver.call('incident_resume', { request_id: randomUUID(), id, step: 'approve', why }))
+}
+
+export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed> {
+  const { id, report } = way
+  const step = async (args: Pick<Contract['incident_resume']['args'], 'step' | 'percent'>) =>
+    granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: way.why, ...args }))
+  const before = await standing(driver, id)
+  // Begun before and stopped at a stage: the record and the fence are behind it.
+  const goesOn = !before.halted && before.levers === 0 && before.type === 'emergency_stop'
+  let lifted = false
+  let last: Step | null = null
+  let undone: Step['undone'] = []
+  let kept: Step['kept'] = []
+  if (!goesOn) {
+    const prepared = await step({ step: 'prepare' })
+    last = prepared
+    ;({ undone, kept } = prepared)
+    if (before.type === 'emergency_stop') {
+      last = await step({ step: 'lift' })
+      lifted = true
+      report('The fence is lifted.')
+    }
+  }
+  const stages: Stage[] = []
+  let percent = last?.percent ?? before.percent
+  let stopped: Stage | null = null
+  if (before.tenant === null) {
+    while (percent < 100 && stopped === null) {
+      const { state, why } = await watch(driver, way, percent)
+      const stage = { percent, state, why }
+      stages.push(stage)
+      if (state === 'green' || state === 'idle') {
+        last = await step({ step: 'slots', percent: percent < 50 ? 50 : 100 })
+        percent = last.percent
+        report(`${percent} % of the slots.`)
+      } else stopped = stage
+    }
+    // All slots were there already: what is left is to say that it is over.
+    if (stages.length === 0) last = await step({ step: 'slots', percent: 100 })
+  }
+  return {
+    incidentId: id,
+    target: before.target,
+    epoch: last?.epoch ?? 0,
+    lifted,
+    percent,
+    workers: last?.workers ?? 0,
+    stages: [...stages, ...(stopped === null ? [{ percent, state: null, why: 'all of it is back' }] : [])],
+    undone,
+    kept,
+    stopped,
+  }
+}
+
+/** Watched to the end of its time; what is red ends it at once. */
+async function watch(driver: Driver, way: Way, percent: number): Promise<Health> {
+  const look = way.health ?? (async (id: string) => granted(await driver.call('incident_health', { id })))
+  const until = way.now() + way.watchMs
+  for (;;) {
+    const health = await look(way.id)
+    const left = until - way.now()
+    way.report(`${percent} % of the slots: ${health.state}, ${health.why}.`)
+    if (health.state === 'red' || left <= 0) return health
+    await way.pause(Math.min(way.everyMs, left))
+  }
+}
+
+export function stoppedProblem({ stopped, incidentId }: Resumed): Problem | null {
+  if (stopped === null || stopped.state === 'red') return null
+  return {
+    code: 'NO_DATA',
+    what: `It stands at ${stopped.percent} % of the slots: nothing shows yet whether the fleet is well.`,
+    why: `${stopped.why}. Unknown is not green.`,
+    next: [`tms incident resume ${incidentId}`, 'tms agents status'],
+  }
+}
+
+export function mayResume(standing: Standing, id: string): void {
+  if (standing.type === 'emergency_stop' || standing.type === 'soft_degrade') return
+  throw new TmsError({
+    code: 'CONFLICT',
+    what: `Incident ${id} has nothing to resume.`,
+    why: `It is about ${standing.type}.`,
+    next: ['tms incident list', `tms incident resolve ${id} --why <reason>`],
+  })
+}

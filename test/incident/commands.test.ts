@@ -1,0 +1,161 @@
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { bin, build } from '../ui/built.ts'
+import { envelopeOf, run } from '../ui/process.ts'
+
+/** The built commands on an embedded database, one after the other, as somebody types them. */
+describe('the incident commands', { timeout: 90_000 }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tms-incident-'))
+  let token = ''
+  const env = { TMS_KEYS: join(folder, 'keys') }
+  const tms = async (args: readonly string[], more: { stdin?: string; env?: Record<string, string> } = {}) => {
+    const ended = await run([bin, ...args, '--json'], {
+      cwd: folder,
+      env: { ...env, ...more.env },
+      ...(more.stdin === undefined ? {} : { stdin: more.stdin }),
+    })
+    return { code: ended.code, stderr: ended.stderr, stdout: ended.stdout, ...envelopeOf(ended.stdout) }
+  }
+  const plain = (args: readonly string[]) => run([bin, ...args], { cwd: folder, env: { ...env, COLUMNS: '60' } })
+  const handle = (level: string, type: string) =>
+    tms(['incident', 'handle', JSON.stringify({ level, type, description: `a ${type}` })])
+  let owner: ChildProcess
+  beforeAll(async () => {
+    build()
+    const bare = { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent', ...env }
+    const made = execFileSync(process.execPath, [bin, 'init', '--yes', '--json'], { cwd: folder, env: bare })
+    token = String(envelopeOf(made.toString()).data['overrideToken'])
+    // One owner for all of them: opening the database anew costs each command seconds on a busy machine.
+    owner = spawn(process.execPath, [bin, 'up', '--no-work'], {
+      cwd: folder,
+      env: bare,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    if (owner.stdout) await once(owner.stdout, 'data')
+  }, 60_000)
+  afterAll(async () => {
+    owner.kill('SIGTERM')
+    await once(owner, 'exit')
+    rmSync(folder, { recursive: true, force: true })
+  })
+
+  test('an alarm opens an incident of its level, and the same one again joins', async () => {
+    const first = await handle('high', 'slow_rates')
+    expect(first).toMatchObject({ code: 0, data: { joined: false, incident: { priority: 'P2', type: 'slow_rates' } } })
+    expect(await handle('critical', 'slow_rates')).toMatchObject({
+      code: 0,
+      data: { joined: true, incident: { priority: 'P1' } },
+    })
+  })
+
+  test.each([
+    ['no JSON', '{'],
+    ['no level', '{"type":"x","description":"x"}'],
+    ['a level that does not exist', '{"level":"urgent","type":"x","description":"x"}'],
+  ])('an alarm with %s is a usage error', async (_what, text) => {
+    expect(await tms(['incident', 'handle', text])).toMatchObject({ code: 2, error: { code: 'USAGE' } })
+  })
+
+  test('an alarm of type emergency_stop presses, resume needs consent, and then all slots are back', async () => {
+    const pressed = await handle('critical', 'emergency_stop')
+    expect(pressed).toMatchObject({ code: 0, warnings: [], data: { fenced: true, already: false } })
+    const id = String(pressed.data['incidentId'])
+    expect(await tms(['flags', 'get', 'autonomy.emergencyStop'])).toMatchObject({ data: { flag: { value: true } } })
+    const asked = await tms(['incident', 'resume', id])
+    expect(asked).toMatchObject({ code: 4, error: { code: 'CONSENT_MISSING' } })
+    expect(JSON.stringify(asked.error)).toContain(`--confirm incident-${id}`)
+    const resumed = await tms(['incident', 'resume', id, '--confirm', `incident-${id}`, '--watch', '0s'])
+    expect(resumed).toMatchObject({
+      code: 0,
+      data: {
+        lifted: true,
+        percent: 100,
+        stopped: null,
+        stages: [{ percent: 10, state: 'idle' }, { percent: 50, state: 'idle' }, { percent: 100 }],
+      },
+    })
+    const report = await tms(['incident', 'report', id])
+    expect(report.code).toBe(0)
+    const draft = readFileSync(join(folder, 'artifacts/incidents', id, 'postmortem.md'), 'utf8')
+    for (const part of ['## Timeline', '## Impact', '## What was tried', '## Open questions', 'Money: $'])
+      expect(draft).toContain(part)
+    expect(await tms(['incident', 'report', id])).toMatchObject({ code: 4, error: { code: 'CONFLICT' } })
+  })
+
+  test('soft degrade asks nothing, and resume of it restores', async () => {
+    const pulled = await handle('high', 'soft_degrade')
+    expect(pulled).toMatchObject({ code: 0, data: { slots_before: 150, slots_after: 15 } })
+    const id = String(pulled.data['incident'])
+    const resumed = await tms(['incident', 'resume', id, '--confirm', `incident-${id}`, '--watch', '0s'])
+    expect(resumed).toMatchObject({ code: 0, data: { lifted: false, kept: [], percent: 100 } })
+    expect(await tms(['flags', 'get', 'budget.agents.maxConcurrent'])).toMatchObject({ data: { flag: { value: 150 } } })
+  })
+
+  test('rollback shows its plan, needs the name of exactly that plan, and does it', async () => {
+    for (const [key, value] of [
+      ['autonomy.mode', 'FULL'],
+      ['agents.autonomousEnabled', 'true'],
+      ['obs.otelEnabled', 'true'],
+      ['autonomy.mode', 'OFF'],
+    ] as const)
+      expect((await tms(['flags', 'set', key, value, '--why', 'a test'])).code).toBe(0)
+    const asked = await tms(['incident', 'rollback'])
+    expect(asked).toMatchObject({ code: 4, error: { code: 'CONSENT_MISSING' } })
+    const name = /--confirm (\S+)"/.exec(asked.stdout)?.[1] ?? ''
+    expect(name).toContain('@')
+    expect((await tms(['incident', 'rollback', '--confirm', name.replace(/@.*/, '@000000000000')])).code).toBe(4)
+    expect(await tms(['incident', 'rollback', '--confirm', name])).toMatchObject({
+      code: 0,
+      data: { changes: [{ key: 'autonomy.mode', before: 'OFF', after: 'FULL' }] },
+    })
+    expect((await tms(['flags', 'verify'])).code).toBe(0)
+  })
+
+  test('safe mode is left with consent and the token, never given as an argument', async () => {
+    expect(await tms(['incident', 'safe-mode', 'on', '--why', 'a test'])).toMatchObject({ code: 0, data: { on: true } })
+    const off = ['incident', 'safe-mode', 'off']
+    expect((await tms(off, { stdin: token })).code).toBe(4)
+    expect(await tms([...off, '--confirm', 'safe-mode'], { stdin: 'wrong' })).toMatchObject({
+      code: 4,
+      error: { code: 'TOKEN_WRONG' },
+    })
+    expect((await tms([...off, '--confirm', 'safe-mode'], { stdin: `${token}\n` })).code).toBe(0)
+    expect((await tms(['incident', 'safe-mode', 'on'])).code).toBe(0)
+    expect((await tms([...off, '--confirm', 'safe-mode'], { env: { TMS_OVERRIDE_TOKEN: token } })).code).toBe(0)
+  })
+
+  test('the rehearsal walks the chain and leaves nothing open', async () => {
+    const walked = await tms(['incident', 'test'])
+    expect({ code: walked.code, data: walked.data }).toMatchObject({ code: 0 })
+    const { data } = await tms(['incident', 'list'])
+    // True by the command's contract.
+    const open = data['incidents'] as { tenant: string | null }[]
+    expect(open.filter(({ tenant }) => tenant === 'tms-incident-test')).toEqual([])
+    expect((await tms(['incident', 'test'])).code).toBe(0)
+  })
+
+  test('a life by hand, and a second press that says since when and by whom', async () => {
+    const opened = await tms(['incident', 'open', 'rates do not load', '--priority', 'P3'])
+    // True by the command's contract.
+    const { id } = opened.data['incident'] as { id: string }
+    for (const args of [
+      ['ack', id],
+      ['note', id, 'the carrier changed its format'],
+      ['show', id],
+      ['timeline', id],
+      ['resolve', id, '--why', 'loaded again'],
+      ['close', id],
+    ])
+      expect((await plain(['incident', ...args])).code).toBe(0)
+    expect((await plain(['incident', 'ack', id])).code).toBe(4)
+    const pressed = await plain(['incident', 'big-red-button'])
+    expect(pressed.code).toBe(0)
+    expect(pressed.stdout).toContain('HALTED')
+    const again = await plain(['incident', 'big-red-button'])
+    expect(again.stdout).toMatch(/since +\d{4}-\d\d-\d\d .* pressed by local:/)
+  })
+})

@@ -1,0 +1,349 @@
+import { execFileSync } from 'node:child_process'
+import { generateKeyPairSync, randomUUID } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import { connect, createServer as createTcp } from 'node:net'
+import { once } from 'node:events'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { granted } from '../../src/drivers/refusal.ts'
+import { pressButton, type Press } from '../../src/incident/press.ts'
+import { startArena, type Arena } from '../attacks/fleet/arena.ts'
+import { until } from '../servers/process.ts'
+import { bin, build } from '../ui/built.ts'
+import { collect, envelopeOf, run, said, start } from '../ui/process.ts'
+import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'tms-press-'))
+const keys = join(folder, 'keys')
+beforeAll(() => {
+  mkdirSync(keys, { mode: 0o700 })
+  const { privateKey } = generateKeyPairSync('ed25519')
+  writeFileSync(join(keys, 'signing.pem'), privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 })
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+describe.each(Object.entries(subjects))('the break-glass account through the %s driver', (name, start) => {
+  let scene: Scene
+  beforeAll(async () => {
+    scene = await openScene(await start())
+  }, 120_000)
+  afterAll(() => scene.stop())
+
+  test('presses the button, gets its certificate, and can do nothing else with the incident', async () => {
+    const system = await scene.account('system')
+    const warnings: string[] = []
+    const press: Press = {
+      open: async () => system,
+      target: 'here',
+      why: 'everything burns',
+      who: 'system',
+      folder: join(folder, name),
+      signer: async () => null,
+      stopHere: () => Promise.reject(new Error('the database answers')),
+      notify: () => Promise.reject(new Error('the database answers')),
+      clock: () => new Date(),
+      now: () => performance.now(),
+      pause: () => Promise.resolve(),
+      warn: (text) => void warnings.push(text),
+    }
+    const pressed = await pressButton(press)
+    expect(pressed).toMatchObject({ fenced: true, already: false, certificate: { by: 'system', signature: null } })
+    expect(warnings).toEqual([expect.stringContaining('not signed')])
+    const id = pressed.incidentId ?? ''
+    const request_id = () => randomUUID()
+    const refused = await Promise.all([
+      system.call('incident_show', { id }),
+      system.call('incident_list', {}),
+      system.call('incident_work', { request_id: request_id(), id, action: 'ack' }),
+      system.call('incident_resume', { request_id: request_id(), id, step: 'prepare' }),
+      system.call('incident_open', { request_id: request_id(), priority: 'P4', title: 'no' }),
+      system.call('incident_soft_degrade', { request_id: request_id() }),
+      system.call('incident_rollback_plan', {}),
+      system.call('incident_cycle', { request_id: request_id() }),
+      system.call('fence_resume', { request_id: request_id(), step: 'prepare', why: 'no' }),
+    ])
+    expect(refused.map((answer) => ('refused' in answer ? answer.refused.code : 'granted'))).toEqual(
+      refused.map(() => 'ROLE_DENIED'),
+    )
+    const shown = await showOf(scene.operator, id)
+    expect(shown.events.map(({ kind }) => kind)).toEqual(['opened', 'certificate'])
+    expect(shown.snapshot).not.toBeNull()
+    expect(
+      await scene.operator.call('incident_work', { request_id: request_id(), id, action: 'resolve', text: 'no' }),
+    ).toMatchObject({ refused: { code: 'CONFLICT' } })
+    await resumeNow(scene.operator, id)
+    expect((await showOf(scene.operator, id)).incident).toMatchObject({ status: 'RESOLVED', resolution: 'resumed' })
+  })
+
+  test('a certificate that says something else than the database is not kept', async () => {
+    const halt = granted(await scene.operator.call('fence_halt', { why: 'a test' }))
+    const { incident } = granted(
+      await scene.operator.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '', why: 'a test' }),
+    )
+    const facts = granted(await scene.operator.call('incident_halt', { halt: halt.halt ?? '' }))
+    const claim = { type: 'tms-halt-certificate-v1', incident, ...facts, by: 'somebody else' }
+    expect(
+      await scene.operator.call('incident_certified', {
+        request_id: randomUUID(),
+        halt: halt.halt ?? '',
+        certificate: JSON.stringify(claim),
+      }),
+    ).toMatchObject({ refused: { code: 'CONFLICT' } })
+    await resumeNow(scene.operator, incident)
+  })
+
+  test('where it takes two, the one who approved cannot be the one who resumes', async () => {
+    const { fleet, operator } = scene
+    await fleet.set('incident.resume.twoPersons', true)
+    const halt = granted(await operator.call('fence_halt', { why: 'a test' }))
+    const { incident: id } = granted(
+      await operator.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '' }),
+    )
+    const step = (args: { step: 'approve' | 'prepare' }) =>
+      operator.call('incident_resume', { request_id: randomUUID(), id, ...args })
+    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    granted(await step({ step: 'approve' }))
+    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    expect(
+      await operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'around it' }),
+    ).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    // As if somebody else had approved.
+    await scene.sql(`update tms.resume_approvals set principal_id = gen_random_uuid() where incident_id = ${id}`)
+    await resumeNow(operator, id)
+    await fleet.set('incident.resume.twoPersons', false)
+  })
+})
+
+describe('the command where things are broken', () => {
+  let arena: Arena
+  let scene: Pick<Scene, 'fleet' | 'operator' | 'sql'>
+  let url = ''
+  const open: Server[] = []
+  beforeAll(async () => {
+    build()
+    arena = await startArena()
+    url = arena.database.url
+    scene = {
+      fleet: arena.fleet,
+      operator: arena.fleet.operator,
+      sql: (text, parameters) => arena.sql(text, parameters),
+    }
+  }, 120_000)
+  afterAll(async () => {
+    for (const server of open) server.close()
+    await arena.stop()
+  })
+
+  const environment = (more: Record<string, string> = {}) => ({
+    DATABASE_URL: url,
+    TMS_KEYS: keys,
+    TMS_STOP_FOLDER: join(folder, 'stop'),
+    TMS_ARTIFACTS: join(folder, 'artifacts'),
+    ...more,
+  })
+  const press = async (more: Record<string, string> = {}) => {
+    const ended = await run([bin, 'incident', 'big-red-button', '--json'], { cwd: folder, env: environment(more) })
+    return { code: ended.code, ...envelopeOf(ended.stdout) }
+  }
+  const halted = async () => granted(await scene.operator.call('incident_list', {})).fence.halted
+  const over = async () => {
+    const { incidents } = granted(await scene.operator.call('incident_list', {}))
+    for (const { id, type } of incidents) if (type === 'emergency_stop') await resumeNow(scene.operator, id)
+  }
+  const web = async (answer: number): Promise<{ url: string; got: string[] }> => {
+    const got: string[] = []
+    const server = createServer((request, response) => {
+      const parts: Buffer[] = []
+      request.on('data', (part: Buffer) => parts.push(part))
+      request.on('end', () => {
+        got.push(Buffer.concat(parts).toString())
+        response.writeHead(answer).end(answer === 200 ? 'ok' : '{}')
+      })
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    open.push(server)
+    const address = server.address()
+    return { url: `http://127.0.0.1:${typeof address === 'object' ? (address?.port ?? 0) : 0}`, got }
+  }
+
+  test('without a key it halts, says so, and certify signs the same bytes later', async () => {
+    const { code, data, warnings } = await press({ TMS_KEYS: join(folder, 'nothing') })
+    expect(code).toBe(0)
+    expect(data).toMatchObject({ fenced: true, certificate: { signature: null } })
+    expect(warnings).toEqual([expect.stringContaining('not signed: there is no key here')])
+    const id = String(data['incidentId'])
+    const later = await run([bin, 'incident', 'certify', id, '--json'], { cwd: folder, env: environment() })
+    expect({ code: later.code, error: envelopeOf(later.stdout).error }).toEqual({ code: 0, error: null })
+    const at = join(folder, 'artifacts/incidents', id)
+    const pem = readdirSync(at).find((file) => file.endsWith('.pem')) ?? ''
+    expect(
+      execFileSync(
+        'openssl',
+        [
+          'pkeyutl',
+          '-verify',
+          '-pubin',
+          '-inkey',
+          pem,
+          '-rawin',
+          '-in',
+          'certificate.json',
+          '-sigfile',
+          'certificate.json.sig',
+        ],
+        { cwd: at, encoding: 'utf8' },
+      ),
+    ).toContain('Verified Successfully')
+    await over()
+  })
+
+  test('where its files cannot be written it halts and says so', async () => {
+    const file = join(folder, 'a-file')
+    writeFileSync(file, '')
+    const { code, data, warnings } = await press({ TMS_ARTIFACTS: file })
+    expect(code).toBe(0)
+    expect(data).toMatchObject({ fenced: true, files: [] })
+    expect(warnings).toEqual([expect.stringContaining('could not be written')])
+    await over()
+  })
+
+  test('who may not press is refused, and nothing is halted', async () => {
+    const credential = await scene.fleet.subject.credential('viewer')
+    const driver = await scene.fleet.subject.as(credential.name)
+    granted(
+      await scene.operator.call('users_grant', {
+        request_id: randomUUID(),
+        principal: 'viewer@acme',
+        role: 'viewer',
+        tenant: 'acme',
+        credential,
+      }),
+    )
+    await expect(
+      pressButton({
+        open: async () => driver,
+        target: 'here',
+        why: '',
+        who: 'viewer',
+        folder,
+        signer: async () => null,
+        stopHere: () => Promise.reject(new Error('not reached')),
+        notify: () => Promise.reject(new Error('not reached')),
+        clock: () => new Date(),
+        now: () => performance.now(),
+        pause: () => Promise.resolve(),
+        warn: () => undefined,
+      }),
+    ).rejects.toMatchObject({ code: 'ROLE_DENIED' })
+    await driver.close()
+    expect(await halted()).toBe(false)
+  })
+
+  test('in the wrong folder it halts nothing and is no success', async () => {
+    const wrong = mkdtempSync(join(tmpdir(), 'tms-nowhere-'))
+    const ended = await run([bin, 'incident', 'big-red-button', '--json'], { cwd: wrong })
+    rmSync(wrong, { recursive: true, force: true })
+    expect(ended.code).toBe(2)
+    expect(envelopeOf(ended.stdout).ok).toBe(false)
+  })
+
+  test('with the database down it stops this host, tells people directly, and says what it could not do', async () => {
+    const slack = await web(200)
+    const pagerduty = await web(500)
+    const stop = join(folder, 'stop-down')
+    const ended = await press({
+      DATABASE_URL: 'postgres://nobody@127.0.0.1:1/gone',
+      SLACK_WEBHOOK_URL: `${slack.url}/services/x`,
+      PAGERDUTY_ROUTING_KEY: 'a'.repeat(32),
+      PAGERDUTY_URL: pagerduty.url,
+      TMS_STOP_FOLDER: stop,
+    })
+    expect(ended.code).toBe(3)
+    expect(ended.error).toMatchObject({ code: 'DB_UNREACHABLE' })
+    expect(readdirSync(stop)).toHaveLength(1)
+    expect(slack.got).toHaveLength(1)
+    expect(slack.got[0]).toContain('big red button')
+    expect(pagerduty.got).toHaveLength(1)
+    expect(ended.warnings).toEqual(
+      expect.arrayContaining([
+        expect.stringContaining('workers of this host stop'),
+        'slack was told.',
+        expect.stringContaining('pagerduty was NOT told'),
+      ]),
+    )
+  })
+
+  test('with a database that hangs it gives up soon, and says that nothing is known', async () => {
+    const silent = createTcp(() => undefined)
+    silent.listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const address = silent.address()
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0
+    const began = performance.now()
+    const ended = await press({
+      DATABASE_URL: `postgres://nobody@127.0.0.1:${port}/gone?sslmode=disable`,
+      TMS_STOP_FOLDER: join(folder, 'stop-hangs'),
+    })
+    silent.close()
+    expect(ended.code).toBe(3)
+    // Sanity only: a machine may be busy.
+    expect(performance.now() - began).toBeLessThan(10_000)
+    expect(existsSync(join(folder, 'stop-hangs'))).toBe(true)
+    expect(ended.warnings.filter((text) => text.includes('workers of this host stop'))).toHaveLength(1)
+  })
+
+  test('with a database that answers slowly it halts', async () => {
+    const at = new URL(url)
+    const port = Number(at.port)
+    const slow = createTcp((socket) => {
+      const server = connect(port, at.hostname)
+      socket.on('data', (part) => setTimeout(() => server.write(part), 300))
+      server.pipe(socket)
+      socket.on('close', () => server.destroy())
+      socket.on('error', () => undefined)
+      server.on('error', () => undefined)
+    })
+    slow.listen(0, '127.0.0.1')
+    await once(slow, 'listening')
+    const address = slow.address()
+    at.port = String(typeof address === 'object' ? (address?.port ?? 0) : 0)
+    const { code, data, error } = await press({ DATABASE_URL: at.href })
+    slow.close()
+    expect({ code, error, data }).toMatchObject({ code: 0, data: { fenced: true }, error: null })
+    await over()
+  })
+
+  test('Ctrl-C after it was sent cancels nothing', async () => {
+    // A superuser holds the gate: the halt takes its whole grace, and may not end that session.
+    const holder = scene.sql(`begin; lock table tms.fence_gate in row share mode; select pg_sleep(2)`).catch(() => [])
+    await until('the gate is held', async () => {
+      const [row] = await scene.sql(
+        `select count(*)::int as n from pg_locks where relation = 'tms.fence_gate'::regclass and mode = 'RowShareLock'`,
+      )
+      return Number(row?.['n']) > 0
+    })
+    const child = start([bin, 'incident', 'big-red-button', '--json'], { cwd: folder, env: environment() })
+    const told = said(child.stderr, 'can no longer be cancelled')
+    told.catch(() => undefined)
+    const ended = collect(child)
+    child.stdin.end()
+    await until('the mark is set', async () => {
+      const [row] = await scene.sql(`select last_value % 2 = 1 as halted from tms.fence_mark`)
+      return row?.['halted'] === true
+    })
+    child.kill('SIGINT')
+    await told
+    const { code, stdout } = await ended
+    await holder
+    expect(code).toBe(3)
+    expect(envelopeOf(stdout)).toMatchObject({
+      data: { incidentId: expect.stringMatching(/^\d+$/), fenced: false, survivors: [expect.any(String)] },
+      error: { code: 'DB_BUSY', message: expect.stringContaining('NOT FENCED') },
+    })
+    expect(await halted()).toBe(true)
+    await over()
+  })
+})

@@ -1,0 +1,106 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { granted } from '../../src/drivers/refusal.ts'
+import { resumeIncident, stoppedProblem, type Health, type Way } from '../../src/incident/resume.ts'
+import { embeddedSubject } from '../contract/subjects.ts'
+import { openScene, showOf, type Scene } from './fixture.ts'
+
+let scene: Scene
+beforeAll(async () => {
+  scene = await openScene(await embeddedSubject())
+}, 60_000)
+afterAll(() => scene.stop())
+
+async function halted(): Promise<string> {
+  const halt = granted(await scene.operator.call('fence_halt', { why: 'a test' }))
+  const pressed = await scene.operator.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '' })
+  return granted(pressed).incident
+}
+
+/** A clock that moves when somebody waits, and a fleet that does as the list says: one entry for each look. */
+function way(id: string, states: readonly Health['state'][]): Way & { readonly looks: string[] } {
+  let at = 0
+  const looks: string[] = []
+  return {
+    id,
+    why: 'over',
+    watchMs: 2000,
+    everyMs: 1000,
+    now: () => at,
+    pause: async (ms) => {
+      at += ms
+    },
+    health: async () => {
+      const health = granted(await scene.operator.call('incident_health', { id }))
+      const state = states[looks.length] ?? 'green'
+      looks.push(`${health.percent} ${state}`)
+      return { ...health, state, why: 'the test says so' }
+    },
+    report: () => undefined,
+    looks,
+  }
+}
+
+const slots = async () => granted(await scene.operator.call('agents_list', {})).limit
+
+test('each step is watched to its end before the next, and the limit follows', async () => {
+  const id = await halted()
+  const steps = way(id, [])
+  const resumed = await resumeIncident(scene.operator, steps)
+  expect(steps.looks).toEqual(['10 green', '10 green', '10 green', '50 green', '50 green', '50 green'])
+  expect(resumed).toMatchObject({ percent: 100, stopped: null, lifted: true })
+  expect(await slots()).toBe(150)
+  expect((await showOf(scene.operator, id)).incident.status).toBe('RESOLVED')
+})
+
+test('red stops it at once where it is, and the next resume goes on from there', async () => {
+  const id = await halted()
+  const resumed = await resumeIncident(scene.operator, way(id, ['green', 'green', 'green', 'green', 'red']))
+  expect(resumed).toMatchObject({ percent: 50, stopped: { percent: 50, state: 'red' } })
+  expect(stoppedProblem(resumed)).toBeNull()
+  expect(await slots()).toBe(75)
+  expect((await showOf(scene.operator, id)).incident.status).toBe('OPEN')
+  const again = await resumeIncident(scene.operator, way(id, []))
+  expect(again).toMatchObject({ percent: 100, stopped: null, lifted: false })
+  expect(await slots()).toBe(150)
+})
+
+test('unknown is not green: it stays at a tenth', async () => {
+  const id = await halted()
+  const resumed = await resumeIncident(scene.operator, way(id, ['unknown', 'unknown', 'unknown']))
+  expect(stoppedProblem(resumed)).toMatchObject({ code: 'NO_DATA' })
+  expect(await slots()).toBe(15)
+  await resumeIncident(scene.operator, way(id, []))
+})
+
+test('a stage cannot be skipped, whoever asks', async () => {
+  const id = await halted()
+  const step = (args: { step: 'prepare' | 'lift' | 'slots'; percent?: number }) =>
+    scene.operator.call('incident_resume', { request_id: randomUUID(), id, ...args })
+  expect(await step({ step: 'slots', percent: 100 })).toMatchObject({ refused: { code: 'CONFLICT' } })
+  granted(await step({ step: 'prepare' }))
+  granted(await step({ step: 'lift' }))
+  expect(await step({ step: 'slots', percent: 100 })).toMatchObject({ refused: { code: 'STAGE_REFUSED' } })
+  await resumeIncident(scene.operator, way(id, []))
+})
+
+test('work that waits without a result is unknown health, and no work is idle', async () => {
+  const id = await halted()
+  const health = async () => granted(await scene.operator.call('incident_health', { id }))
+  expect(await health()).toMatchObject({ state: 'red', halted: true })
+  await resumeIncident(scene.operator, way(id, []))
+  expect(await health()).toMatchObject({ state: 'idle' })
+  await scene.fleet.enqueue('acme', [{ function: 'demo.one' }])
+  expect(await health()).toMatchObject({ state: 'unknown', waiting: '1' })
+})
+
+test('ending a halt undoes soft degrade too', async () => {
+  const { operator } = scene
+  granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
+  expect(await slots()).toBe(15)
+  const resumed = await resumeIncident(operator, way(await halted(), []))
+  expect(resumed.undone.map(({ key }) => key)).toContain('budget.agents.maxConcurrent')
+  expect(await slots()).toBe(150)
+  const { incidents } = granted(await operator.call('incident_list', {}))
+  expect(incidents).toEqual([])
+})
