@@ -390,7 +390,7 @@ begin
   select s.task_id, s.company_id, s.tokens - b.tokens, s.calls - b.calls, s.cost - b.cost into spent
     from tms.task_spend s cross join tms._booked(task) b where s.task_id = task;
   insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, error_class, error, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
-    values (t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.worker_id, case when as_outcome = 'lost' then 'lost' when final then 'failed' else 'retried' end,
+    values (t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.worker_id, case when final then 'failed' when as_outcome = 'lost' then 'lost' else 'retried' end,
             class, left(error, 2000), t.claimed_at, clock_timestamp(),
             coalesce(ms, (extract(epoch from clock_timestamp() - t.claimed_at) * 1000)::integer, 0), trace, (tms._fence_json() ->> 'epoch')::bigint,
             coalesce(spent.tokens, 0), coalesce(spent.calls, 0), coalesce(spent.cost, 0));

@@ -96,6 +96,24 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
    where q.agent = of_agent and (visible is null or q.company_id = any (visible))
 $$;
 
+-- Moves one agent's lever and tells where it was. Checks and the record are its callers'.
+create or replace function tms._steer_agent(c tms.call, of_agent text, wanted text, reason text) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  was text;
+begin
+  insert into tms.agent_state (agent) values (of_agent) on conflict do nothing;
+  select s.state into was from tms.agent_state s where s.agent = of_agent for update;
+  update tms.agent_state s set state = wanted, why = case when wanted = 'running' then '' else reason end, since = clock_timestamp(), changed_by = c.who,
+         -- a person who starts it again has looked: the breaker counts anew
+         breaker = case when wanted = 'running' then 'closed' else s.breaker end, breaker_opened = case when wanted = 'running' then 0 else s.breaker_opened end,
+         breaker_since = case when wanted = 'running' then clock_timestamp() else s.breaker_since end
+   where s.agent = of_agent;
+  if wanted = 'running' then delete from tms.agent_pulse p where p.agent = of_agent; end if;
+  return was;
+end
+$$;
+
 -- pause: nothing new, and nothing that runs commits. drain: nothing new, what runs may end. quarantine: as pause, for an agent, and
 -- what it holds goes back. resume: undoes each.
 create or replace function tms.agents_control(args jsonb) returns jsonb
@@ -116,14 +134,7 @@ begin
     if not exists (select from tms.agent_policies p where p.agent = args ->> 'agent') and not exists (select from tms.agent_state s where s.agent = args ->> 'agent') then
       return tms._refuse(c, 'NOT_FOUND', format('there is no agent "%s"', left(args ->> 'agent', 63)), 'no policy names it', array['tms agents list']);
     end if;
-    insert into tms.agent_state (agent) values (args ->> 'agent') on conflict do nothing;
-    select s.state into was from tms.agent_state s where s.agent = args ->> 'agent' for update;
-    update tms.agent_state s set state = wanted, why = case when wanted = 'running' then '' else reason end, since = clock_timestamp(), changed_by = c.who,
-           -- a person who starts it again has looked: the breaker counts anew
-           breaker = case when wanted = 'running' then 'closed' else s.breaker end, breaker_opened = case when wanted = 'running' then 0 else s.breaker_opened end,
-           breaker_since = case when wanted = 'running' then clock_timestamp() else s.breaker_since end
-     where s.agent = args ->> 'agent';
-    if wanted = 'running' then delete from tms.agent_pulse p where p.agent = args ->> 'agent'; end if;
+    was := tms._steer_agent(c, args ->> 'agent', wanted, reason);
   else
     insert into tms.tenant_state (company_id) values (c.company_id) on conflict do nothing;
     select s.state into was from tms.tenant_state s where s.company_id = c.company_id for update;

@@ -187,27 +187,30 @@ end
 $$;
 grant execute on function tms.outbox_retry(jsonb) to tms_caller;
 
--- How long deliveries take, of those made in the window. What waits counts with its age: a stuck outbox is not fast.
+-- How long deliveries take, of those made in the span. What waits counts with its age: a stuck outbox is not fast.
+create or replace function tms._lag_json(visible uuid[], low timestamptz, high timestamptz) returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select jsonb_build_object('since', tms._utc(low), 'samples', count(*)::text, 'waiting', (count(*) filter (where x.waits))::text,
+           'p50_ms', round(percentile_cont(0.5) within group (order by x.ms))::text, 'p95_ms', round(percentile_cont(0.95) within group (order by x.ms))::text,
+           'avg_ms', round(avg(x.ms))::text, 'oldest_waiting_ms', round(max(x.ms) filter (where x.waits))::text,
+           'dead', (select count(*)::text from tms.outbox_deliveries d where d.status = 'dead' and d.created_at > low and d.created_at <= high and (visible is null or d.company_id = any (visible))))
+    from (select extract(epoch from coalesce(d.delivered_at, clock_timestamp()) - d.created_at) * 1000 as ms, d.delivered_at is null as waits
+            from tms.outbox_deliveries d where d.created_at > low and d.created_at <= high and d.status <> 'dead' and (visible is null or d.company_id = any (visible))
+          union all
+          -- older ones that still wait
+          select extract(epoch from clock_timestamp() - d.created_at) * 1000, true from tms.outbox_deliveries d
+           where d.status in ('pending', 'sending') and d.created_at <= low and (visible is null or d.company_id = any (visible))) x
+$$;
+
 create or replace function tms.outbox_lag(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('outbox_lag', args, '{tenant,minutes}', 'outbox.read');
   visible uuid[] := tms._allowed('outbox.read');
-  since timestamptz := clock_timestamp() - least(greatest(coalesce((args ->> 'minutes')::integer, 15), 1), 1440) * interval '1 minute';
 begin
   if c.answer is not null then return c.answer; end if;
   if args ? 'tenant' then visible := array[c.company_id]; end if;
-  return (
-    select jsonb_build_object('since', tms._utc(since), 'samples', count(*)::text, 'waiting', (count(*) filter (where x.waits))::text,
-             'p50_ms', round(percentile_cont(0.5) within group (order by x.ms))::text, 'p95_ms', round(percentile_cont(0.95) within group (order by x.ms))::text,
-             'avg_ms', round(avg(x.ms))::text, 'oldest_waiting_ms', round(max(x.ms) filter (where x.waits))::text,
-             'dead', (select count(*)::text from tms.outbox_deliveries d where d.status = 'dead' and d.created_at > since and (visible is null or d.company_id = any (visible))))
-      from (select extract(epoch from coalesce(d.delivered_at, clock_timestamp()) - d.created_at) * 1000 as ms, d.delivered_at is null as waits
-              from tms.outbox_deliveries d where d.created_at > since and d.status <> 'dead' and (visible is null or d.company_id = any (visible))
-            union all
-            -- older ones that still wait
-            select extract(epoch from clock_timestamp() - d.created_at) * 1000, true from tms.outbox_deliveries d
-             where d.status in ('pending', 'sending') and d.created_at <= since and (visible is null or d.company_id = any (visible))) x);
+  return tms._lag_json(visible, clock_timestamp() - least(greatest(coalesce((args ->> 'minutes')::integer, 15), 1), 1440) * interval '1 minute', clock_timestamp());
 end
 $$;
 grant execute on function tms.outbox_lag(jsonb) to tms_caller;

@@ -30,11 +30,11 @@ begin
     select r.*, date_bin('15 minutes', r.finished_at, '2000-01-01 00:00+00') as start, tms._bucket_of(r.ms) as bucket from tms.agent_runs r where r.xid >= low and r.xid < high
   ), counted as (
     select f.start, f.company_id, f.agent, f.fn_name, f.bucket, count(*) filter (where f.outcome in ('completed', 'awaiting_approval')) as completed, count(*) filter (where f.outcome = 'failed') as failed,
-           count(*) filter (where f.outcome = 'retried') as retried, count(*) filter (where f.outcome = 'lost') as lost, sum(f.tokens) as tokens, sum(f.calls) as calls, sum(f.cost) as cost, count(*) as n
+           count(*) filter (where f.outcome = 'retried') as retried, count(*) filter (where f.outcome = 'lost') as lost, sum(f.tokens) as tokens, sum(f.calls) as calls, sum(f.cost) as cost, count(*) as n, count(f.trace_id) as traced
       from folded f group by 1, 2, 3, 4, 5
   ), grouped as (
     select k.start, k.company_id, k.agent, k.fn_name, sum(k.completed)::bigint as completed, sum(k.failed)::bigint as failed, sum(k.retried)::bigint as retried, sum(k.lost)::bigint as lost,
-           sum(k.tokens)::bigint as tokens, sum(k.calls)::bigint as calls, sum(k.cost) as cost
+           sum(k.tokens)::bigint as tokens, sum(k.calls)::bigint as calls, sum(k.cost) as cost, sum(k.traced)::bigint as traced
       from counted k group by 1, 2, 3, 4
   ), bucketed as (
     select g.*, b.buckets from grouped g join (
@@ -43,10 +43,11 @@ begin
         left join counted k on k.start = x.start and k.company_id = x.company_id and k.agent = x.agent and k.fn_name = x.fn_name and k.bucket = i.i
        group by 1, 2, 3, 4) b using (start, company_id, agent, fn_name)
   ), stored as (
-    insert into tms.agent_metrics as m select g.start, g.company_id, g.agent, g.fn_name, g.completed, g.failed, g.retried, g.lost, g.tokens, g.calls, g.cost, g.buckets from bucketed g
+    insert into tms.agent_metrics as m (start, company_id, agent, fn_name, completed, failed, retried, lost, tokens, calls, cost, buckets, traced)
+      select g.start, g.company_id, g.agent, g.fn_name, g.completed, g.failed, g.retried, g.lost, g.tokens, g.calls, g.cost, g.buckets, g.traced from bucketed g
       order by 1, 2, 3, 4
       on conflict on constraint agent_metrics_pkey do update set completed = m.completed + excluded.completed, failed = m.failed + excluded.failed, retried = m.retried + excluded.retried, lost = m.lost + excluded.lost,
-        tokens = m.tokens + excluded.tokens, calls = m.calls + excluded.calls, cost = m.cost + excluded.cost,
+        tokens = m.tokens + excluded.tokens, calls = m.calls + excluded.calls, cost = m.cost + excluded.cost, traced = m.traced + excluded.traced,
         buckets = (select array_agg(a + b order by o) from unnest(m.buckets, excluded.buckets) with ordinality u (a, b, o))
   )
   select count(*), encode(sha256(convert_to(coalesce(string_agg(format('%s/%s %s %s %s', f.task_id, f.claim, f.outcome, f.company_id, tms._utc(f.finished_at)), E'\n' order by f.task_id, f.claim), ''), 'UTF8')), 'hex')
@@ -122,47 +123,89 @@ end
 $$;
 grant execute on function tms.upkeep(jsonb) to tms_caller;
 
--- Success, latency and cost over a span, from the metrics and from what is not folded in yet. p95 comes from summed buckets, never
--- from p95s; its error is a bucket's width.
+-- What can be measured of a span. Metrics know quarter hours: a span of an hour or more, or one that is past, is widened to whole
+-- ones. A shorter one that ends about now is counted run by run, to the microsecond.
+create or replace function tms._span(inout low timestamptz, inout high timestamptz, out whole boolean)
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  zero constant timestamptz := '2000-01-01 00:00+00';
+begin
+  whole := high - low >= interval '1 hour' or low < clock_timestamp() - interval '3 hours';
+  if whole then
+    low := date_bin('15 minutes', low, zero);
+    high := date_bin('15 minutes', high + interval '15 minutes' - interval '1 microsecond', zero);
+  end if;
+end
+$$;
+
+-- The quarter hours of a span, and the runs that aren't folded in yet (of a short span: all of its runs). In one statement with its
+-- horizon: a roll-up that commits between the two would have its runs counted twice. Whatever a digest from before the span has
+-- folded in had ended before the span began, so of a short span only later runs are looked at.
+create or replace function tms._measured(visible uuid[], of_agent text, low timestamptz, high timestamptz, whole boolean)
+returns table (agent text, completed bigint, failed bigint, retried bigint, lost bigint, tokens bigint, calls bigint, cost numeric, traced bigint, bucket integer, buckets bigint[])
+language sql stable as $$
+  select m.agent, m.completed, m.failed, m.retried, m.lost, m.tokens, m.calls, m.cost, m.traced, null::integer, m.buckets
+    from tms.agent_metrics m
+   where whole and m.start >= low and m.start < high and (visible is null or m.company_id = any (visible)) and (of_agent is null or m.agent = of_agent)
+  union all
+  select r.agent, (r.outcome in ('completed', 'awaiting_approval'))::integer::bigint, (r.outcome = 'failed')::integer::bigint, (r.outcome = 'retried')::integer::bigint, (r.outcome = 'lost')::integer::bigint,
+         r.tokens, r.calls, r.cost, (r.trace_id is not null)::integer::bigint, tms._bucket_of(r.ms), null::bigint[]
+    from tms.agent_runs r
+   where r.xid >= (select coalesce(pg_catalog.max(d.to_xid), 0) from tms.run_digests d where whole or d.at < low)
+     and r.finished_at >= low and r.finished_at < high and (visible is null or r.company_id = any (visible)) and (of_agent is null or r.agent = of_agent)
+$$;
+
+create or replace function tms._bucket_bound(bucket numeric) returns text
+language sql immutable as $$ select pg_catalog.round(pg_catalog.power(2.0, (bucket - 1) / 4.0), 1)::text $$;
+
+-- Success, latency and cost over a span. p95 comes from summed buckets, never from p95s: it lies above `p95_above_ms` and is at most
+-- `p95_ms`, a bucket's width apart.
+create or replace function tms._metrics_json(visible uuid[], of_agent text, low timestamptz, high timestamptz) returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  s record;
+begin
+  select * into s from tms._span(low, high);
+  return (
+    with parts as (
+      select * from tms._measured(visible, of_agent, s.low, s.high, s.whole)
+    ), agents as (
+      select p.agent, sum(p.completed) as completed, sum(p.failed) as failed, sum(p.retried) as retried, sum(p.lost) as lost, sum(p.tokens) as tokens, sum(p.calls) as calls, sum(p.cost) as cost,
+             -- metrics from before traces were counted say nothing about them
+             coalesce(sum(p.traced), 0) as traced, coalesce(sum(p.completed + p.failed + p.retried + p.lost) filter (where p.traced is not null), 0) as traceable
+        from parts p group by 1
+    ), sums as (
+      select coalesce(sum(a.completed), 0) as completed, coalesce(sum(a.failed), 0) as failed, coalesce(sum(a.retried), 0) as retried, coalesce(sum(a.lost), 0) as lost, coalesce(sum(a.tokens), 0) as tokens,
+             coalesce(sum(a.calls), 0) as calls, coalesce(sum(a.cost), 0) as cost, coalesce(sum(a.traced), 0) as traced, coalesce(sum(a.traceable), 0) as traceable from agents a
+    ), buckets as (
+      select k.i, sum(k.n) as n from (
+        select u.i, u.n from parts p cross join lateral unnest(p.buckets) with ordinality u (n, i) where u.n > 0
+        union all select p.bucket, 1 from parts p where p.bucket is not null) k group by 1
+    ), running as (
+      select b.i, sum(b.n) over (order by b.i) as upto, sum(b.n) over () as total from buckets b
+    ), share as (
+      select min(r.i) filter (where r.upto >= r.total * 0.5) as half, min(r.i) filter (where r.upto >= r.total * 0.95) as most, max(r.total) as total from running r
+    )
+    select jsonb_build_object('from', tms._utc(s.low), 'to', tms._utc(least(s.high, greatest(clock_timestamp(), high))), 'completed', n.completed::text, 'failed', n.failed::text, 'retried', n.retried::text, 'lost', n.lost::text,
+      'tokens', n.tokens::text, 'calls', n.calls::text, 'cost', n.cost::text, 'samples', (n.completed + n.failed)::text,
+      -- cut, not rounded: 97.99999 % are not 98
+      'success_percent', case when n.completed + n.failed > 0 then trunc(n.completed * 100.0 / (n.completed + n.failed), 4)::text end,
+      'p50_ms', tms._bucket_bound(x.half), 'p95_ms', tms._bucket_bound(x.most), 'p95_above_ms', case when x.most = 1 then '0' else tms._bucket_bound(x.most - 1) end,
+      'error_percent', '18.9', 'timed', coalesce(x.total, 0)::text, 'traced', n.traced::text, 'traceable', n.traceable::text,
+      'agents', (select coalesce(jsonb_agg(jsonb_build_object('agent', a.agent, 'completed', a.completed::text, 'failed', a.failed::text) order by a.agent collate "C"), '[]') from agents a))
+      from sums n cross join share x);
+end
+$$;
+
 create or replace function tms.agents_metrics(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('agents_metrics', args, '{tenant,agent,from,to}', 'slo.read');
   visible uuid[] := tms._allowed('slo.read');
-  low timestamptz := coalesce((args ->> 'from')::timestamptz, clock_timestamp() - interval '1 day');
-  high timestamptz := coalesce((args ->> 'to')::timestamptz, clock_timestamp());
-  horizon bigint := (select coalesce(max(d.to_xid), 0) from tms.run_digests d);
 begin
   if c.answer is not null then return c.answer; end if;
   if args ? 'tenant' then visible := array[c.company_id]; end if;
-  return (
-    with parts as (
-      select m.completed, m.failed, m.retried, m.lost, m.tokens, m.calls, m.cost, m.buckets from tms.agent_metrics m
-       where m.start >= low and m.start < high and (visible is null or m.company_id = any (visible)) and (not args ? 'agent' or m.agent = args ->> 'agent')
-    ), fresh as (
-      select r.outcome, tms._bucket_of(r.ms) as bucket, r.tokens, r.calls, r.cost from tms.agent_runs r
-       where r.xid >= horizon and r.finished_at >= low and r.finished_at < high and (visible is null or r.company_id = any (visible)) and (not args ? 'agent' or r.agent = args ->> 'agent')
-    ), sums as (
-      select coalesce((select sum(p.completed) from parts p), 0) + (select count(*) from fresh f where f.outcome in ('completed', 'awaiting_approval')) as completed,
-             coalesce((select sum(p.failed) from parts p), 0) + (select count(*) from fresh f where f.outcome = 'failed') as failed,
-             coalesce((select sum(p.retried) from parts p), 0) + (select count(*) from fresh f where f.outcome = 'retried') as retried,
-             coalesce((select sum(p.lost) from parts p), 0) + (select count(*) from fresh f where f.outcome = 'lost') as lost,
-             coalesce((select sum(p.tokens) from parts p), 0) + coalesce((select sum(f.tokens) from fresh f), 0) as tokens,
-             coalesce((select sum(p.cost) from parts p), 0) + coalesce((select sum(f.cost) from fresh f), 0) as cost
-    ), buckets as (
-      select k.i, sum(k.n) as n from (
-        select u.i, u.n from parts p cross join lateral unnest(p.buckets) with ordinality u (n, i) where u.n > 0
-        union all select f.bucket, 1 from fresh f) k group by 1
-    ), running as (
-      select b.i, sum(b.n) over (order by b.i) as upto, sum(b.n) over () as total from buckets b
-    )
-    select jsonb_build_object('from', tms._utc(low), 'to', tms._utc(high), 'completed', s.completed::text, 'failed', s.failed::text, 'retried', s.retried::text, 'lost', s.lost::text,
-      'tokens', s.tokens::text, 'cost', s.cost::text, 'samples', (s.completed + s.failed)::text,
-      'success_percent', case when s.completed + s.failed > 0 then round(s.completed * 100.0 / (s.completed + s.failed), 4)::text end,
-      'p50_ms', (select round(power(2.0, (min(r.i) - 1) / 4.0), 1)::text from running r where r.upto >= r.total * 0.5),
-      'p95_ms', (select round(power(2.0, (min(r.i) - 1) / 4.0), 1)::text from running r where r.upto >= r.total * 0.95),
-      'error_percent', '18.9')
-      from sums s);
+  return tms._metrics_json(visible, args ->> 'agent', coalesce((args ->> 'from')::timestamptz, clock_timestamp() - interval '1 day'), coalesce((args ->> 'to')::timestamptz, clock_timestamp()));
 end
 $$;
 grant execute on function tms.agents_metrics(jsonb) to tms_caller;

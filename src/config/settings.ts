@@ -171,6 +171,13 @@ export const settingsTable = {
     inFile: true,
     default: 60_000,
   },
+  doorUrl: {
+    schema: webUrl,
+    about: 'where the door is: then its answers count for uptime',
+    variable: 'TMS_DOOR_URL',
+    inFile: true,
+    secret: 'url',
+  },
   apiSecretKey: {
     schema: text,
     about: 'secret that signs requests to the API',

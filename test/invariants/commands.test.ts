@@ -92,7 +92,8 @@ describe('tms invariants', () => {
         env: { HOME: elsewhere },
       })
       expect(code).toBe(0)
-      expect(String(envelopeOf(stdout).data)).toMatch(/^begin;\n[\s\S]*tms_invariants[\s\S]*commit;\n$/)
+      // one line of JSON, of which the data is the script
+      expect((JSON.parse(stdout) as { data: string }).data).toMatch(/^begin;\n[\s\S]*tms_invariants[\s\S]*commit;\n$/)
     } finally {
       await rm(elsewhere, { recursive: true, force: true })
     }
