@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { basename } from 'node:path'
 import type { Contract } from '../drivers/contract.ts'
 import type { LoadedInvariant } from '../drivers/contract/invariants.ts'
 import type { Driver, RunSql } from '../drivers/driver.ts'
@@ -92,7 +93,12 @@ async function construct(
 }
 
 function entries(read: Invariants, problems: readonly InvariantProblem[]): LoadedInvariant[] {
-  const broken = new Map(problems.toReversed().map((problem) => [problem.invariant, problemLine(problem)]))
+  const broken = new Map(
+    // Without the folder: where somebody keeps their files is nobody else's business.
+    problems
+      .toReversed()
+      .map((problem) => [problem.invariant, problemLine({ ...problem, path: basename(problem.path) })]),
+  )
   const whole = read.invariants.filter(({ loaded }) => !broken.has(loaded.invariant)).map(({ loaded }) => loaded)
   return [
     ...whole,

@@ -45,8 +45,8 @@ export function listView({ invariants, drift }: Held): readonly Block[] {
   return [
     {
       kind: 'table',
-      columns: ['invariant', 'priority', 'state', 'since'],
-      rows: invariants.map((each) => [each.invariant, each.priority, state(each), each.since]),
+      columns: ['invariant', 'prio', 'state', 'since (UTC)'],
+      rows: invariants.map((each) => [each.invariant, each.priority, state(each), minute(each.since)]),
       empty: 'No invariant is loaded: nothing is checked.',
     },
     ...(drift === null ? [] : driftBlocks(drift)),
@@ -88,8 +88,8 @@ export function invariantView(one: HeldInvariant): readonly Block[] {
         ['says', title],
         ['state', state(one)],
         ...(one.why === '' ? [] : [['why', one.why] as const]),
-        ['since', one.since],
-        ['checked', one.checked_at],
+        ['since', minute(one.since)],
+        ['checked', minute(one.checked_at)],
         ['priority', priority],
         ['owner', owner],
         ['every', span(Number(one.every_ms))],
@@ -145,12 +145,12 @@ export function historyView({ scores, violations }: History): readonly Block[] {
           { kind: 'heading' as const, text: 'Drift score' },
           {
             kind: 'table' as const,
-            columns: ['at', { title: 'score', align: 'right' as const }, 'violated', 'unknown'],
+            columns: ['at (UTC)', { title: 'score', align: 'right' as const }, 'violated', 'unknown'],
             rows: scores.map((score) => [
-              score.at,
+              minute(score.at),
               scoreText(score),
-              Object.keys(score.detail.violated ?? {}).join(' '),
-              (score.detail.unknown ?? []).join(' '),
+              few(Object.keys(score.detail.violated ?? {})),
+              few(score.detail.unknown ?? []),
             ]),
             empty: '',
           },
@@ -158,11 +158,11 @@ export function historyView({ scores, violations }: History): readonly Block[] {
     { kind: 'heading', text: 'Violations' },
     {
       kind: 'table',
-      columns: ['invariant', 'from', 'to', { title: 'most', align: 'right' }, 'ended'],
+      columns: ['invariant', 'from (UTC)', 'to', { title: 'most', align: 'right' }, 'ended'],
       rows: violations.map((each) => [
         each.invariant,
-        each.first_seen,
-        each.cleared_at ?? { text: 'still', tone: 'bad' },
+        minute(each.first_seen),
+        minute(each.cleared_at) ?? { text: 'still', tone: 'bad' },
         `${each.more ? 'over ' : ''}${each.most}`,
         each.touched > 0 ? `${each.cleared_why ?? ''} (${each.touched} rows touched)` : (each.cleared_why ?? ''),
       ]),
@@ -184,7 +184,7 @@ function driftBlocks(drift: Drift): readonly Block[] {
 }
 
 function scoreText({ score, lowest, highest }: Drift): string {
-  return score ?? `unknown, ${lowest ?? '0'} to ${highest ?? '100'}`
+  return score ?? `unknown: ${lowest ?? '0'} to ${highest ?? '100'}`
 }
 
 type Stated = Pick<HeldInvariant, 'outcome' | 'violations' | 'more'> | Checked
@@ -201,6 +201,16 @@ function reason(each: Checked & { readonly title: string }): string {
   const correction = 'correction' in each ? each.correction : null
   if (correction && correction.why !== '') return `not corrected: ${correction.why}`
   return each.why === '' ? each.title : each.why
+}
+
+/** The first two, and how many more. */
+function few(names: readonly string[]): string {
+  return names.length <= 2 ? names.join(' ') : `${names.slice(0, 2).join(' ')} and ${names.length - 2} more`
+}
+
+/** To the minute, in UTC. */
+function minute(time: string | null): string | null {
+  return time === null ? null : time.slice(0, 16).replace('T', ' ')
 }
 
 function text(content: string): Block {
