@@ -15,7 +15,7 @@ import {
 } from '../../src/keys/keys.ts'
 import type { SignerSources } from '../../src/keys/open.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
-import { publicHalf, verifySignature } from '../../src/proof/ed25519.ts'
+import { publicHalf, verifySignature, type PublicHalf } from '../../src/proof/ed25519.ts'
 import { subjects, type Subject } from '../contract/subjects.ts'
 import { newSigner } from '../proof/signers.ts'
 import { freshSources } from './sources.ts'
@@ -159,6 +159,15 @@ describe.each(Object.keys(subjects) as (keyof typeof subjects)[])('keys on %s', 
     for (const { keysFolder } of others) rmSync(join(keysFolder, '..'), { recursive: true, force: true })
   })
 
+  test('of many that register at the same moment one wins, and each of the others is told so', async () => {
+    const drivers = await Promise.all(Array.from({ length: 4 }, () => subject.operator()))
+    const requests = [...drivers, ...drivers, ...drivers].map((each) => ({ each, args: request(newSigner()) }))
+    const answers = await Promise.all(requests.map(({ each, args }) => each.call('keys_add', args)))
+    for (const each of drivers) await each.close()
+    const refusals = answers.flatMap((answer) => ('refused' in answer ? [answer.refused.code] : []))
+    expect(refusals).toEqual(Array.from({ length: 11 }, () => 'CONFLICT'))
+  })
+
   test('of two that rotate at once in one folder one wins, and its key is the one that is left', async () => {
     await generateKey(driver, sources, usual)
     const results = await Promise.allSettled([1, 2, 3].map(() => rotateKey(driver, sources, takeover)))
@@ -230,16 +239,7 @@ describe.each(Object.keys(subjects) as (keyof typeof subjects)[])('keys on %s', 
 
   test('the database takes no private key, no other algorithm, no false fingerprint and no time of its own', async () => {
     const half = newSigner()
-    const moment = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString().replace('Z', '000Z')
-    const good = {
-      request_id: crypto.randomUUID(),
-      fingerprint: half.fingerprint,
-      public_pem: half.publicKeyPem,
-      not_before: moment(0),
-      not_after: moment(400),
-      introduced_by: null,
-      introduction: `${'A'.repeat(86)}==`,
-    }
+    const good = request(half)
     const rsa = half.publicKeyPem.replace('MCowBQYDK2Vw', 'MCowBQYDK2Vu')
     for (const odd of [
       { public_pem: makePrivateKey() },
@@ -299,6 +299,21 @@ describe.each(Object.keys(subjects) as (keyof typeof subjects)[])('keys on %s', 
     }
   })
 })
+
+const moment = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString().replace('Z', '000Z')
+
+/** A first key, as the database is asked to take it. */
+function request(half: PublicHalf) {
+  return {
+    request_id: crypto.randomUUID(),
+    fingerprint: half.fingerprint,
+    public_pem: half.publicKeyPem,
+    not_before: moment(0),
+    not_after: moment(400),
+    introduced_by: null,
+    introduction: `${'A'.repeat(86)}==`,
+  }
+}
 
 /** The 32 secret bytes and the line of PEM, in the spellings they could be kept in. */
 function secretsOf(pem: string): string[] {
