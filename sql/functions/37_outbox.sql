@@ -190,16 +190,18 @@ grant execute on function tms.outbox_retry(jsonb) to tms_caller;
 -- How long deliveries take, of those made in the span. What waits counts with its age: a stuck outbox is not fast.
 create or replace function tms._lag_json(visible uuid[], low timestamptz, high timestamptz) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select jsonb_build_object('since', tms._utc(low), 'samples', count(*)::text, 'waiting', (count(*) filter (where x.waits))::text,
-           'p50_ms', round(percentile_cont(0.5) within group (order by x.ms))::text, 'p95_ms', round(percentile_cont(0.95) within group (order by x.ms))::text,
-           'avg_ms', round(avg(x.ms))::text, 'oldest_waiting_ms', round(max(x.ms) filter (where x.waits))::text,
+  -- floats, sorted once: a day of a million deliveries took 1.9 s as decimals in two sorts
+  select jsonb_build_object('since', tms._utc(low), 'samples', k.n::text, 'waiting', k.waiting::text, 'p50_ms', round(k.shares[1])::text, 'p95_ms', round(k.shares[2])::text,
+           'avg_ms', round(k.mean)::text, 'oldest_waiting_ms', round(k.oldest)::text,
            'dead', (select count(*)::text from tms.outbox_deliveries d where d.status = 'dead' and d.created_at > low and d.created_at <= high and (visible is null or d.company_id = any (visible))))
-    from (select extract(epoch from coalesce(d.delivered_at, clock_timestamp()) - d.created_at) * 1000 as ms, d.delivered_at is null as waits
-            from tms.outbox_deliveries d where d.created_at > low and d.created_at <= high and d.status <> 'dead' and (visible is null or d.company_id = any (visible))
-          union all
-          -- older ones that still wait
-          select extract(epoch from clock_timestamp() - d.created_at) * 1000, true from tms.outbox_deliveries d
-           where d.status in ('pending', 'sending') and d.created_at <= low and (visible is null or d.company_id = any (visible))) x
+    from (
+      select count(*) as n, count(*) filter (where x.waits) as waiting, percentile_cont(array[0.5, 0.95]) within group (order by x.ms) as shares, avg(x.ms) as mean, max(x.ms) filter (where x.waits) as oldest
+        from (select date_part('epoch', coalesce(d.delivered_at, clock_timestamp()) - d.created_at) * 1000 as ms, d.delivered_at is null as waits
+                from tms.outbox_deliveries d where d.created_at > low and d.created_at <= high and d.status <> 'dead' and (visible is null or d.company_id = any (visible))
+              union all
+              -- older ones that still wait
+              select date_part('epoch', clock_timestamp() - d.created_at) * 1000, true from tms.outbox_deliveries d
+               where d.status in ('pending', 'sending') and d.created_at <= low and (visible is null or d.company_id = any (visible))) x) k
 $$;
 
 create or replace function tms.outbox_lag(args jsonb) returns jsonb
