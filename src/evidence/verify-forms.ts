@@ -240,6 +240,34 @@ export function readTombstone(payload: Canonical): Tombstone {
 
 // ---- parts
 
+/**
+ * That a file is canonical JSON, and no more. Large facts are read for nothing else, so first the quick way: what reads and
+ * writes as itself, with its keys in order, is canonical; only what doesn't is written the slow way, which has the last word.
+ */
+export function checkCanonicalFile(text: string): void {
+  try {
+    const value: unknown = JSON.parse(text)
+    // An escape may be half a character, and those have no one spelling.
+    if (`${JSON.stringify(value)}\n` === text && !text.includes('\\ud') && isOrdered(value, 64)) return
+  } catch {
+    // the slow way says what it is
+  }
+  parseCanonicalFile(text)
+}
+
+function isOrdered(value: unknown, depth: number): boolean {
+  if (typeof value === 'number') return Number.isSafeInteger(value)
+  if (typeof value !== 'object' || value === null) return true
+  if (depth === 0) return false
+  if (Array.isArray(value)) return value.every((item) => isOrdered(item, depth - 1))
+  let last = ''
+  for (const [key, member] of Object.entries(value)) {
+    if (key < last || !/^[\u0000-\u007f]*$/.test(key) || !isOrdered(member, depth - 1)) return false
+    last = key
+  }
+  return true
+}
+
 function shaped<T>(shape: z.ZodType<T>, value: unknown): T {
   const parsed = shape.safeParse(value)
   if (parsed.success) return parsed.data

@@ -1,5 +1,4 @@
 import { ProofError, sha256, sha256Hex, textOf, toBase64 } from '../proof/bytes.ts'
-import { parseCanonicalFile } from '../proof/canonical.ts'
 import { leafHash, verifyConsistency, verifyInclusion } from '../proof/merkle.ts'
 import { parseCheckpoint, parseNote, type Checkpoint } from '../proof/note.ts'
 import { parseBundle } from '../proof/sigstore.ts'
@@ -7,6 +6,7 @@ import { parseSums } from '../proof/sums.ts'
 import { parseTlogProof } from '../proof/tlog-proof.ts'
 import {
   carriers,
+  checkCanonicalFile,
   facts,
   parseConsistency,
   parseKeys,
@@ -144,7 +144,7 @@ export function examinePack(folder: string, entries: Entries): ExaminedPack {
     }
   }
   for (const name of digests.keys()) {
-    if (name.endsWith('.json') && !isCarrier.has(name)) parsed(name, parseCanonicalFile)
+    if (name.endsWith('.json') && !isCarrier.has(name)) parsed(name, checkCanonicalFile)
   }
 
   // ---- the ledger: the manifest's row, its place in the tree, the tree before it

@@ -11,7 +11,8 @@ import { folderSource } from '../../src/evidence/verify-source.ts'
 import { ArchiveBroken, readTar } from '../../src/evidence/verify-tar.ts'
 import { ArchiveUnread, readZip } from '../../src/evidence/verify-zip.ts'
 import { verifyEvidence, type Verification } from '../../src/evidence/verify.ts'
-import { checkpointNote, flipped, packsOf, startChain, temporary, testKey, tombstoneOf, writeDays } from './fixture.ts'
+import { temporary, writeDays } from './fixture.ts'
+import { checkpointNote, flipped, packsOf, startChain, testKey, tombstoneOf } from './packs.ts'
 
 const range = { from: '2026-10-01', to: '2026-10-04' }
 const formats: readonly ArchiveFormat[] = ['tar.gz', 'zip']

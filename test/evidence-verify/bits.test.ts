@@ -5,7 +5,8 @@ import { expect, test } from 'vitest'
 import { verifyEvidence } from '../../src/evidence/verify.ts'
 import { verifyScript } from '../../src/evidence/verify-script.ts'
 import type { Entry, Source } from '../../src/evidence/verify-source.ts'
-import { checkpointNote, flipped, packsOf, startChain, temporary, testKey, writePack, type Files } from './fixture.ts'
+import { temporary } from './fixture.ts'
+import { checkpointNote, flipped, packsOf, startChain, testKey, writePack, type Files } from './packs.ts'
 
 const full = process.env['TMS_TEST_FULL'] === '1'
 /** Bits of each file: for tms in this process, for VERIFY.sh as a process each. */

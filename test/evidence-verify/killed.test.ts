@@ -13,16 +13,8 @@ import { sha256Hex } from '../../src/proof/bytes.ts'
 import { sqlFolder } from '../contract/subjects.ts'
 import { bin, build } from '../ui/built.ts'
 import { run } from '../ui/process.ts'
-import {
-  checkpointNote,
-  packsOf,
-  startChain,
-  temporary,
-  testKey,
-  writePack,
-  type Pack,
-  type TestKey,
-} from './fixture.ts'
+import { temporary } from './fixture.ts'
+import { checkpointNote, packsOf, startChain, testKey, writePack, type Pack, type TestKey } from './packs.ts'
 import { withPacks } from './stored.ts'
 
 /** kill -9 at moments that nobody chose, and what lies there then. */

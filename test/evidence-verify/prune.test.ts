@@ -10,17 +10,8 @@ import { verifyEvidence } from '../../src/evidence/verify.ts'
 import { sha256Hex } from '../../src/proof/bytes.ts'
 import { embeddedSubject, postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
 import { build } from '../ui/built.ts'
-import {
-  checkpointNote,
-  packsOf,
-  startChain,
-  testKey,
-  tombstoneOf,
-  writeDays,
-  writePack,
-  type Chain,
-  type Pack,
-} from './fixture.ts'
+import { writeDays } from './fixture.ts'
+import { checkpointNote, packsOf, startChain, testKey, tombstoneOf, writePack, type Chain, type Pack } from './packs.ts'
 import { insertPacks, withPacks } from './stored.ts'
 
 const self = { host: '00000000', pid: 1, alive: () => false }

@@ -13,7 +13,8 @@ import {
 import { delimiter, join } from 'node:path'
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { verifyScript } from '../../src/evidence/verify-script.ts'
-import { nextPack, seal, startChain, temporary, testKey, writePack, type Files, type TestKey } from './fixture.ts'
+import { temporary } from './fixture.ts'
+import { nextPack, seal, startChain, testKey, writePack, type Files, type TestKey } from './packs.ts'
 
 /** VERIFY.sh in the shells that people have, against packs that somebody made to fool it. */
 

@@ -1,7 +1,7 @@
 import { introduce } from '../../src/keys/introduction.ts'
 import { sha256Hex, toBase64 } from '../../src/proof/bytes.ts'
 import type { Subject } from '../contract/subjects.ts'
-import type { Pack, TestKey } from './fixture.ts'
+import type { Pack, TestKey } from './packs.ts'
 
 type Sql = Subject['sql']
 

@@ -6,6 +6,7 @@ import { daysSource, folderSource } from '../../src/evidence/verify-source.ts'
 import { verifyEvidence, type Verification, type VerifyOptions } from '../../src/evidence/verify.ts'
 import { sha256Hex } from '../../src/proof/bytes.ts'
 import { cosign } from '../../src/proof/note.ts'
+import { writeDays } from './fixture.ts'
 import {
   addRow,
   checkpointNote,
@@ -18,11 +19,10 @@ import {
   startLedger,
   testKey,
   tombstoneOf,
-  writeDays,
   type Chain,
   type Pack,
   type TestKey,
-} from './fixture.ts'
+} from './packs.ts'
 
 async function fiveDays(): Promise<{ key: TestKey; chain: Chain; packs: Pack[]; folder: string }> {
   const key = testKey()
