@@ -11,10 +11,9 @@ import type { PublicHalf } from '../proof/ed25519.ts'
 import { coverHtml, coverText, howToCheck, verifyAllScript } from './archive-pages.ts'
 import { trustKeys } from './verify-keys.ts'
 import { examinePack } from './verify-pack.ts'
+import type { ArchiveFormat, Exported } from './archive-forms.ts'
 import { daysSource, type Entries, type Entry, type Source } from './verify-source.ts'
 import { verifyEvidence, type OutsideCheckpoint, type Range, type Verification } from './verify.ts'
-
-export type ArchiveFormat = 'tar.gz' | 'zip'
 
 export type ExportInput = {
   /** The folder of the days. */
@@ -25,14 +24,6 @@ export type ExportInput = {
   readonly keys: readonly PublicHalf[]
   readonly checkpoint?: OutsideCheckpoint | null
   readonly allowGaps: boolean
-}
-
-export type Exported = {
-  readonly out: string
-  readonly bytes: number
-  readonly sha256: string
-  readonly format: ArchiveFormat
-  readonly found: Verification
 }
 
 /** A zip knows no earlier time, and tells its times in two seconds' steps. */

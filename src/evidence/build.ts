@@ -10,7 +10,7 @@ import type { Judgement } from '../posture/judge.ts'
 import { factFiles, packFacts, type DayFacts } from './facts.ts'
 import { settleFolders, writePackFolder, type Self, type Written } from './folder.ts'
 import type { ManifestFile } from './schemas/manifest.ts'
-import { readable, sealedFiles, storedFiles } from './seal.ts'
+import { readable, sealedFiles, storedFiles, type Cut, type Pack } from './seal.ts'
 import { dayAfter, isDay } from './verify-forms.ts'
 
 /**
@@ -59,9 +59,6 @@ export type Built = {
 }
 
 type State = Contract['evidence_state']['result']
-export type Cut = NonNullable<State['cut']>
-export type Pack = NonNullable<Contract['evidence_pack']['result']['pack']>
-
 /** A provisional cut that another builder left is finished all the same; older than this it is followed by a new one. */
 const freshMs = 60_000
 

@@ -11,7 +11,6 @@ import { makeCheckpoint, parseCheckpoint, parseNote, signNote } from '../proof/n
 import { makeBundle } from '../proof/sigstore.ts'
 import { formatSums } from '../proof/sums.ts'
 import { formatTlogProof } from '../proof/tlog-proof.ts'
-import type { Cut, Pack } from './build.ts'
 import { pageHtml } from './html/page.ts'
 import { auditDigestFile } from './schemas/audit-digest.ts'
 import { controlsFile } from './schemas/controls.ts'
@@ -23,6 +22,9 @@ import { sloSnapshotFile } from './schemas/slo-snapshot.ts'
 import { formatConsistency } from './verify-forms.ts'
 import { publicationStatement, verifyEvidence } from './verify.ts'
 import { verifyScript } from './verify-script.ts'
+
+export type Cut = NonNullable<Contract['evidence_state']['result']['cut']>
+export type Pack = NonNullable<Contract['evidence_pack']['result']['pack']>
 
 /** What lies around the facts: their place in the ledger, signatures, the page, how to check it all. */
 

@@ -1,5 +1,5 @@
 import type { Block, Cell } from '../ui/blocks.ts'
-import type { Exported } from './archive.ts'
+import type { Exported } from './archive-forms.ts'
 import type { Change, EvidenceDiff } from './diff.ts'
 import type { EvidenceList, ListedDay, ShownDay } from './list.ts'
 import type { Pruned, PrunePlan } from './prune.ts'
