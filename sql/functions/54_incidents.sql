@@ -578,6 +578,10 @@ begin
      or coalesce(args ->> 'signature', repeat('A', 86) || '==') !~ '^[A-Za-z0-9+/]{86}==$' then
     raise exception 'a signature is 64 bytes in base64, and comes with the fingerprint of its key' using errcode = 'TM400';
   end if;
+  -- a key that isn't known here may be right elsewhere; one that is known and may not sign isn't right anywhere
+  if exists (select from tms.signing_keys y where y.fingerprint = args ->> 'fingerprint' and (y.state = 'revoked' or y.not_after <= clock_timestamp() or y.not_before > clock_timestamp())) then
+    return tms._refuse(c, 'CONFLICT', format('key %s may not sign', left(args ->> 'fingerprint', 8)), 'it was revoked, or this is not its time', array['tms evidence keys list', format('tms incident certify %s', incident)]);
+  end if;
   body := tms._text(args, 'certificate', 262144)::jsonb;
   facts := tms._halt_json(h, true);
   if body ->> 'type' is distinct from 'tms-halt-certificate-v1' or body ->> 'incident' is distinct from incident::text or body ->> 'halt' is distinct from h.id::text

@@ -30,7 +30,6 @@ export function pressPlace(settings: Settings, environment: NodeJS.ProcessEnv) {
     place: placeOf(settings.connection),
     who: localUser(),
     artifacts: settings.values.artifacts,
-    keysFolder: keysFolder(settings, environment),
     stopFolder: stopFolder(settings, environment),
     environment,
   }

@@ -1,4 +1,5 @@
 import type { Driver } from '../drivers/driver.ts'
+import type { SignerSources } from '../keys/open.ts'
 import { pressButton, type Pressed } from './press.ts'
 import { stopFilePath, writeStopFile } from './stop-file.ts'
 
@@ -9,7 +10,8 @@ export type PressedHere = {
   readonly place: string
   readonly who: string
   readonly artifacts: string
-  readonly keysFolder: string
+  /** Where the signing key may be; what is wrong with that is no reason not to halt. */
+  readonly signing: () => SignerSources
   readonly stopFolder: string
   readonly environment: NodeJS.ProcessEnv
   readonly warn: (text: string) => void
@@ -26,7 +28,7 @@ export async function pressHere(here: PressedHere, why: string): Promise<Pressed
     folder: `${here.artifacts}/incidents`,
     signer: async () => {
       const { openSigner } = await import('../keys/open.ts')
-      return openSigner({ keysFolder: here.keysFolder, environment: here.environment })
+      return openSigner(here.signing())
     },
     stopHere: async () => {
       const at = new Date().toISOString()

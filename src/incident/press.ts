@@ -211,15 +211,25 @@ async function certify(
     ),
     within(
       stepMs,
-      async () =>
-        granted(
-          await driver.call('incident_certified', {
-            request_id: randomUUID(),
-            halt: facts.halt,
-            certificate: text,
-            ...(signature ?? {}),
-          }),
-        ),
+      async () => {
+        const keep = async (by: CertifiedBy | null) =>
+          granted(
+            await driver.call('incident_certified', {
+              request_id: randomUUID(),
+              halt: facts.halt,
+              certificate: text,
+              ...(by ?? {}),
+            }),
+          )
+        try {
+          return await keep(signature)
+        } catch (error) {
+          // A key that may not sign any more: the certificate itself is none the worse.
+          if (!(error instanceof TmsError) || error.code !== 'CONFLICT' || signature === null) throw error
+          press.warn(`The database does not take the signature: ${reason(error)}. Later: ${later}`)
+          return keep(null)
+        }
+      },
       (why) => press.warn(`The ledger does not have the certificate: ${why}. Later: ${later}`),
     ),
   ])

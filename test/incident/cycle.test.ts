@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Contract } from '../../src/drivers/contract.ts'
 import { granted } from '../../src/drivers/refusal.ts'
+import { turnIncidents } from '../../src/incident/incidents.ts'
 import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 describe.each(Object.entries(subjects))('the life of an incident through the %s driver', (name, start) => {
@@ -27,7 +28,7 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
       action,
       ...(text === undefined ? {} : { text }),
     })
-  const cycle = async () => granted(await scene.operator.call('incident_cycle', { request_id: randomUUID() }))
+  const cycle = () => turnIncidents(scene.operator)
   const kinds = async (id: string) => (await showOf(scene.operator, id)).events.map(({ kind }) => kind)
   /** As if it had been opened so long ago. */
   const aged = (id: string, minutes: number) =>

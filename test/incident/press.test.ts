@@ -318,13 +318,8 @@ describe('the command where things are broken', () => {
 
   test('Ctrl-C after it was sent cancels nothing', async () => {
     // A superuser holds the gate: the halt takes its whole grace, and may not end that session.
-    const holder = scene.sql(`begin; lock table tms.fence_gate in row share mode; select pg_sleep(2)`).catch(() => [])
-    await until('the gate is held', async () => {
-      const [row] = await scene.sql(
-        `select count(*)::int as n from pg_locks where relation = 'tms.fence_gate'::regclass and mode = 'RowShareLock'`,
-      )
-      return Number(row?.['n']) > 0
-    })
+    const holder = await arena.connect(arena.database.superuserUrl)
+    await holder.query('begin; lock table tms.fence_gate in row share mode')
     const child = start([bin, 'incident', 'big-red-button', '--json'], { cwd: folder, env: environment() })
     const told = said(child.stderr, 'can no longer be cancelled')
     told.catch(() => undefined)
@@ -337,7 +332,7 @@ describe('the command where things are broken', () => {
     child.kill('SIGINT')
     await told
     const { code, stdout } = await ended
-    await holder
+    await holder.query('rollback')
     expect(code).toBe(3)
     expect(envelopeOf(stdout)).toMatchObject({
       data: { incidentId: expect.stringMatching(/^\d+$/), fenced: false, survivors: [expect.any(String)] },

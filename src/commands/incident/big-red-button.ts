@@ -15,13 +15,15 @@ export default class IncidentBigRedButton extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(IncidentBigRedButton)
-    const [{ pressHere }, { hurried, pressPlace }, settings] = await Promise.all([
+    const [{ pressHere }, { hurried, pressPlace }, { signerSources }, settings] = await Promise.all([
       import('../../incident/here.ts'),
       import('../../config/folders.ts'),
+      import('../../config/signing.ts'),
       this.settings(),
     ])
     const here = {
       ...pressPlace(settings, process.env),
+      signing: () => signerSources(settings, process.env),
       open: () => this.openDatabase(hurried(settings.connection)),
       warn: (text: string) => void this.warn(text),
     }

@@ -10,15 +10,15 @@ export default class IncidentCertify extends TmsCommand {
 
   async run(): Promise<void> {
     const { args } = await this.parse(IncidentCertify)
-    const [{ certifyLater }, { certifiedView }, { keysFolder }, { openSigner }, { numberOf }] = await Promise.all([
+    const [{ certifyLater }, { certifiedView }, { signerSources }, { openSigner }, { numberOf }] = await Promise.all([
       import('../../incident/certify.ts'),
       import('../../incident/views.ts'),
-      import('../../config/folders.ts'),
+      import('../../config/signing.ts'),
       import('../../keys/open.ts'),
       import('../../incident/incidents.ts'),
     ])
     const settings = await this.settings()
-    const signer = await openSigner({ keysFolder: keysFolder(settings, process.env), environment: process.env })
+    const signer = await openSigner(signerSources(settings, process.env))
     const folder = `${settings.values.artifacts}/incidents`
     const db = await this.database()
     return this.show(certifiedView, await certifyLater(db, numberOf(args.id), { signer, folder }))

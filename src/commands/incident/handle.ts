@@ -33,15 +33,22 @@ export default class IncidentHandle extends TmsCommand {
   }
 
   private async press(why: string): Promise<void> {
-    const [{ pressHere }, { hurried, pressPlace }, { notFenced }, { pressedView }, settings] = await Promise.all([
-      import('../../incident/here.ts'),
-      import('../../config/folders.ts'),
-      import('../../incident/press.ts'),
-      import('../../incident/views.ts'),
-      this.settings(),
-    ])
+    const [{ pressHere }, { hurried, pressPlace }, { signerSources }, { notFenced }, { pressedView }, settings] =
+      await Promise.all([
+        import('../../incident/here.ts'),
+        import('../../config/folders.ts'),
+        import('../../config/signing.ts'),
+        import('../../incident/press.ts'),
+        import('../../incident/views.ts'),
+        this.settings(),
+      ])
     const open = () => this.openDatabase(hurried(settings.connection))
-    const here = { ...pressPlace(settings, process.env), open, warn: (text: string) => void this.warn(text) }
+    const here = {
+      ...pressPlace(settings, process.env),
+      signing: () => signerSources(settings, process.env),
+      open,
+      warn: (text: string) => void this.warn(text),
+    }
     const pressed = await this.uncancellable(() => pressHere(here, why))
     const problem = notFenced(pressed)
     return problem === null ? this.show(pressedView, pressed) : this.unknown(pressedView, pressed, problem)

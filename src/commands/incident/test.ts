@@ -8,14 +8,14 @@ export default class IncidentTest extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(IncidentTest)
-    const [{ rehearse }, { rehearsalView }, { keysFolder }, { openSigner }] = await Promise.all([
+    const [{ rehearse }, { rehearsalView }, { signerSources }, { openSigner }] = await Promise.all([
       import('../../incident/rehearse.ts'),
       import('../../incident/views.ts'),
-      import('../../config/folders.ts'),
+      import('../../config/signing.ts'),
       import('../../keys/open.ts'),
     ])
-    const folder = keysFolder(await this.settings(), process.env)
-    const signer = () => openSigner({ keysFolder: folder, environment: process.env })
+    const settings = await this.settings()
+    const signer = async () => openSigner(signerSources(settings, process.env))
     const walked = await rehearse(await this.database(), signer)
     return walked.steps.every(({ ok }) => ok) ? this.show(rehearsalView, walked) : this.finding(rehearsalView, walked)
   }

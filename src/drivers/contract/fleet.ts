@@ -22,7 +22,7 @@ const control = fence.extend({
   tenants: z.record(z.string(), z.enum(agentStates)),
 })
 
-export const terminated = z.array(
+const terminated = z.array(
   z.object({
     pid: z.number(),
     login: z.string().nullable(),

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { halt, terminated } from './fleet.ts'
+import { halt } from './fleet.ts'
 import { decimal, json, scope, timestamp, wideInteger, write, type Entry } from './values.ts'
 
 /** Incidents: the levers, the life cycle, the halt's certificates. */
@@ -36,7 +36,6 @@ const incident = z.object({
   closed_at: timestamp.nullable(),
 })
 
-export type IncidentEvent = z.infer<typeof event>
 const event = z.object({ id, at: timestamp, kind: z.string(), who: z.string(), text: z.string() })
 
 export type LeverChange = z.infer<typeof change>
@@ -69,7 +68,6 @@ const rollback = z.object({
 
 /** What a certificate says of the halt itself. */
 export type HaltFacts = z.infer<typeof halt>
-export type Terminated = z.infer<typeof terminated>
 
 export const incidentsContract = {
   // -- the button
