@@ -45,14 +45,8 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     sql(
       `create or replace function tms.now() returns timestamptz language sql stable as $$ select pg_catalog.now() + interval '${offset}' $$`,
     )
-  const report = async (
-    count: number,
-    {
-      address = here,
-      key_id = '',
-      kind = 'signature',
-    }: { address?: string; key_id?: string; kind?: 'signature' | 'blocked' } = {},
-  ) =>
+  type Reported = { readonly address?: string; readonly key_id?: string; readonly kind?: 'signature' | 'blocked' }
+  const report = async (count: number, { address = here, key_id = '', kind = 'signature' }: Reported = {}) =>
     granted(await door.call('door_report', { events: [{ kind, address, key_id, reason: 'mismatch', count }] }))
   const admit = (
     change: { nonce?: string; address?: string; key_id?: string; operation?: 'task.enqueue' | 'dlq.replay' } = {},
