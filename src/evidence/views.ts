@@ -38,7 +38,7 @@ const places: Record<Built['written'], string> = {
 
 /** As a program wants it, also without --json: it is a file to be stored. */
 export function schemaView({ schema }: Schema): readonly Block[] {
-  return [{ kind: 'text', text: JSON.stringify(schema, null, 2) }]
+  return [{ kind: 'verbatim', text: JSON.stringify(schema, null, 2) }]
 }
 
 export function schemasView(list: readonly Schema[]): readonly Block[] {
