@@ -331,3 +331,34 @@ test('what the signer himself signed wrong is found: a fact that the manifest do
   expect(found).toContain('2026-10-01 extra.json: is no fact that manifest.json names')
   expect(found).toContain('2026-10-01 attestation.sigstore.json: it attests something else than manifest.json')
 })
+
+test('proofs that lead elsewhere are found, even when the signer sealed them', async () => {
+  const { key, chain, packs } = await fiveDays()
+  const [, pack, other] = packs
+  if (!pack || !other) throw new Error('five days were made')
+  const text = (from: Pack, name: string) => Buffer.from(from.files.get(name) ?? '').toString()
+  const swapped = (name: string) => text(other, name)
+  /** The first hash of a proof, exchanged for another hash. */
+  const spoilt = (name: string, line: number) =>
+    text(pack, name)
+      .split('\n')
+      .map((content, number) => (number === line ? sha256Base64(content) : content))
+      .join('\n')
+  for (const [name, content, expected] of [
+    ['inclusion.tlog-proof', spoilt('inclusion.tlog-proof', 2), 'is not in the ledger of checkpoint.txt'],
+    ['inclusion.tlog-proof', swapped('inclusion.tlog-proof'), 'holds another checkpoint than checkpoint.txt'],
+    ['consistency.txt', spoilt('consistency.txt', 4), 'is not the beginning of the one of'],
+    ['consistency.txt', swapped('consistency.txt'), 'does not end at checkpoint.txt'],
+    ['manifest-row.txt', swapped('manifest-row.txt'), 'the ledger holds another manifest'],
+    ['checkpoint.txt', await checkpointNote(chain.ledger, testKey(), pack.checkpointSize), 'it is not signed by'],
+  ] as const) {
+    const files = new Map(pack.files).set(name, Buffer.from(content))
+    await seal(files, key)
+    const found = places(await verify(writeDays([{ day: pack.day, files }]), { keys: [key] }))
+    expect(found.filter((line) => line.startsWith(`${pack.day} ${name}`)).join()).toContain(expected)
+  }
+})
+
+function sha256Base64(text: string): string {
+  return Buffer.from(sha256Hex(text), 'hex').toString('base64')
+}
