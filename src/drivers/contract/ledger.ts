@@ -25,7 +25,6 @@ const waiting = {
   oldest_pending_seconds: z.number().nullable(),
 }
 
-export type ExportedRow = z.infer<typeof exportedRow>
 /** Positions, not names: a ledger has millions. The first four are null for rows the caller may not see, or only redacted. */
 const exportedRow = z.tuple([
   /** line */ z.string().nullable(),
