@@ -36,13 +36,9 @@ export type UsableSigner = Signer & { readonly notBefore: string; readonly notAf
  * goes through here. It goes on asking: whoever holds it for weeks doesn't sign past its end.
  */
 export async function usableSigner(driver: Driver, sources: SignerSources, now: () => Date): Promise<UsableSigner> {
-  const listed = granted(await driver.call('keys_list', {}))
+  const { own, inForce, listed } = await signerInForce(driver, sources)
   // the database's time: a key made there a second ago is valid here, too, where the clock is behind
   const ahead = Date.parse(listed.now) - now().getTime()
-  const inForce = listed.keys.find(({ state }) => state === 'valid')
-  const own = await ownSigner(sources, inForce)
-  if (!own) throw noKey(sources)
-  if (inForce?.fingerprint !== own.fingerprint) throw notInForce(own, listed.keys)
   const check = () => {
     const problem = outOfTime(inForce, now().getTime() + ahead)
     if (problem !== null) {
@@ -58,6 +54,29 @@ export async function usableSigner(driver: Driver, sources: SignerSources, now: 
       check()
       return own.sign(bytes)
     },
+  }
+}
+
+type InForce = {
+  readonly own: Signer
+  readonly inForce: KeyRecord
+  readonly listed: Listed
+  /** Another key took over while this was found out. */
+  readonly moved: boolean
+}
+
+async function signerInForce(driver: Driver, sources: SignerSources): Promise<InForce> {
+  let before: string | null = null
+  for (;;) {
+    const listed = granted(await driver.call('keys_list', {}))
+    const inForce = listed.keys.find(({ state }) => state === 'valid')
+    const own = await ownSigner(sources, inForce)
+    if (!own) throw noKey(sources)
+    if (inForce?.fingerprint === own.fingerprint) return { own, inForce, listed, moved: before !== null }
+    // the database was asked before the file was read, and a rotation may have come between; asked again it says so
+    const now = inForce?.fingerprint ?? ''
+    if (before === now) throw notInForce(own, listed.keys)
+    before = now
   }
 }
 
@@ -285,12 +304,10 @@ export type Takeover = {
 
 /** A new key, introduced by the one in force. A kill at any moment leaves one that can sign. */
 export async function rotateKey(driver: Driver, sources: SignerSources, wanted: Takeover): Promise<Made> {
-  const { keys, now } = granted(await driver.call('keys_list', {}))
-  const inForce = keys.find(({ state }) => state === 'valid')
-  const old = await ownSigner(sources, inForce)
-  if (!old) throw noKey(sources)
-  if (inForce?.fingerprint !== old.fingerprint) throw notInForce(old, keys)
+  const { own: old, listed, moved } = await signerInForce(driver, sources)
   const { keysFolder } = sources
+  if (moved) throw rotatedMeanwhile(keysFolder)
+  const { now } = listed
   const place = signerPlace(sources)
   if (wanted.to !== null) {
     const { key } = await add(driver, readPublicHalf(wanted.to), old, now, wanted.days, old.fingerprint)
@@ -300,17 +317,20 @@ export async function rotateKey(driver: Driver, sources: SignerSources, wanted: 
 
   const pem = makePrivateKey()
   const signer = madeSigner(pem)
-  const next = nextKeyPath(keysFolder, signer.fingerprint)
   const from = await findKeyFile(keysFolder, old.fingerprint)
+  const shared = from?.path === keptKeyPath(keysFolder, old.fingerprint)
+  // signing.pem is another database's then: this one's keys stay under names of their own
+  const next = (shared ? keptKeyPath : nextKeyPath)(keysFolder, signer.fingerprint)
   // 1. what an earlier rotation, killed halfway, left under another name
-  if (from) await adoptKeyFile(keysFolder, from.path)
-  const kept = wanted.keep ? await keepOld(sources, old) : null
+  if (from && !shared) await adoptKeyFile(keysFolder, from.path)
+  const kept = wanted.keep ? (shared ? from.path : await keepOld(sources, old)) : null
   // 2. the new key is on disk before anybody knows of it, 3. the database makes it the one in force: from then on it is
   // found under this name, 4. it takes the place of the old one
   await writeKeyFile(next, pem)
   const { key } = await orRemove(next, () => add(driver, signer, old, now, wanted.days, old.fingerprint))
-  await adoptKeyFile(keysFolder, next)
-  return shown(key, signingKeyPath(keysFolder), true, kept, ['tms evidence keys export'])
+  if (!shared) await adoptKeyFile(keysFolder, next)
+  else if (!wanted.keep) await rm(from.path, { force: true })
+  return shown(key, shared ? next : signingKeyPath(keysFolder), true, kept, ['tms evidence keys export'])
 }
 
 /** What was refused is certain: the new private half goes. After anything else the database may know it, and it stays. */
@@ -331,7 +351,11 @@ async function keepOld({ keysFolder }: SignerSources, old: Signer): Promise<stri
   const found = await readKeyFile(kept)
   if (found?.fingerprint === old.fingerprint) return kept
   await rm(kept, { force: true })
-  throw new TmsError({
+  throw rotatedMeanwhile(keysFolder)
+}
+
+function rotatedMeanwhile(keysFolder: string): TmsError {
+  return new TmsError({
     code: 'CONFLICT',
     what: `${signingKeyPath(keysFolder)} was replaced meanwhile`,
     why: 'another rotation ran at the same time',
