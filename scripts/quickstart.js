@@ -97,7 +97,7 @@ try {
   tms(['incident', 'big-red-button', '--reason', 'quickstart'])
   const [{ id: incident }] = json(['incident', 'list']).incidents
   certificate(join(root, 'artifacts/incidents', incident))
-  tms(['incident', 'resume', incident, '--watch', '1s', ...why, '--confirm', `incident-${incident}`])
+  tms(['incident', 'resume', incident, '--watch', '0s', ...why, '--confirm', `incident-${incident}`])
   tms(['incident', 'resolve', incident, ...why])
 
   heading('Be refused: the emergency stop is no flag to be flipped by hand')

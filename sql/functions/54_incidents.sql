@@ -23,9 +23,11 @@ $$;
 create or replace function tms._incident_announce(topic text, i tms.incidents, key text, more jsonb default '{}') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
+  -- two databases may page the same people: their first incidents are not one alert
+  alert text := format('tms-%s-incident-%s', left((select e.database_id::text from tms.environment e), 8), i.id);
   payload jsonb := jsonb_build_object(
     'incident', i.id::text, 'priority', i.priority, 'status', i.status, 'type', i.type, 'title', i.title,
-    'tenant', tms._tenant_key(i.company_id), 'dedup_key', 'tms-incident-' || i.id,
+    'tenant', tms._tenant_key(i.company_id), 'dedup_key', alert,
     'severity', case i.priority when 'P1' then 'critical' when 'P2' then 'error' when 'P3' then 'warning' else 'info' end,
     'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more;
   once text := 'incident ' || i.id || ' ' || key;
@@ -34,7 +36,7 @@ begin
     perform tms._announce(topic, payload, once, 'halt');
   else
     -- a tenant's is the tenant's event: its people may open one, and its own targets hear of it
-    perform tms._publish(array[i.company_id], array[topic], array[payload], array[null::text], array[once], array[null::bigint], array[null::integer], array[null::text], 'halt');
+    perform tms._publish(array[i.company_id], array[topic], array[payload], array[alert], array[once], array[null::bigint], array[null::integer], array[null::text], 'halt');
   end if;
 end
 $$;

@@ -74,7 +74,7 @@ begin
     'tenants', (select count(*) from tms._companies_by(case when tms._sees_all() then null else tms._my_companies() end)),
     'flags_set', (select count(*) from tms.feature_flags_v2),
     'last_change_at', (select tms._utc(max(r.at)) from tms.ledger_inbox r where r.outcome = 'done'),
-    'unsealed_ledger_rows', (select count(*)::text from tms.ledger_inbox));
+    'unsealed_ledger_rows', (select p.pending::text from tms._ledger_pending() p));
 end
 $$;
 grant execute on function tms.status(jsonb) to tms_caller;

@@ -734,4 +734,4 @@ function place(
   return { day, file, what, expected, found }
 }
 
-export type { Place, TrustedKey }
+export type { Place }

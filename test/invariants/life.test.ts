@@ -67,7 +67,7 @@ describe.each(Object.entries(subjects))('through %s', (_, make) => {
     await cycle()
     const healed = await incident('invariant:NO_ORPHANED_SALE_ITEMS')
     expect(healed).toMatchObject({ status: 'RESOLVED', attempts: 1, resolution: 'auto_healed' })
-    const key = `tms-incident-${String(healed?.['id'])}`
+    const key: unknown = expect.stringMatching(new RegExp(`^tms-[0-9a-f]{8}-incident-${String(healed?.['id'])}$`))
     expect(await told(healed?.['id'])).toEqual([
       ['incident.opened', key],
       ['incident.resolved', key],
@@ -81,7 +81,7 @@ describe.each(Object.entries(subjects))('through %s', (_, make) => {
     await scan('NO_DUPLICATE_INVOICES')
     const opened = await incident('invariant:NO_DUPLICATE_INVOICES')
     expect(opened).toMatchObject({ status: 'ESCALATED' })
-    const key = `tms-incident-${String(opened?.['id'])}`
+    const key: unknown = expect.stringMatching(new RegExp(`^tms-[0-9a-f]{8}-incident-${String(opened?.['id'])}$`))
     expect(await told(opened?.['id'])).toEqual([
       ['incident.opened', key],
       ['incident.escalated', key],

@@ -1,4 +1,6 @@
 import { Flags } from '@oclif/core'
+import type { Driver } from '../../drivers/driver.ts'
+import type { Verification } from '../../ledger/findings.ts'
 import { TmsCommand } from '../../ui/command.ts'
 
 export default class LedgerVerify extends TmsCommand {
@@ -37,6 +39,19 @@ export default class LedgerVerify extends TmsCommand {
     const report = (checked: number, of: number) => progress.update(`Verifying: ${checked} of ${of} rows`)
     const v = await verifyLedger(db, { ...outside, report })
     progress.done()
+    if (v.verdict === 'broken') await this.openIncident(db, v)
     return v.verdict === 'broken' ? this.finding(verificationView, v) : this.show(verificationView, v)
+  }
+
+  /** A broken ledger is an incident. That it can't be opened changes nothing about the finding. */
+  private async openIncident(db: Driver, { findings, more }: Verification): Promise<void> {
+    const { reportBrokenLedger } = await import('../../security/security.ts')
+    try {
+      const places = findings.slice(0, 20).map(({ place, what }) => `${place}: ${what}`.slice(0, 300))
+      const { incident } = await reportBrokenLedger(db, { places, more: more + Math.max(0, findings.length - 20) })
+      this.warn(`This is incident ${incident}: tms incident show ${incident}`)
+    } catch (error) {
+      this.warn(`No incident could be opened: ${error instanceof Error ? error.message : String(error)}`)
+    }
   }
 }
