@@ -125,7 +125,7 @@ begin
         union all
         select 'policies', 'row security has the shipped policies and no other',
                (select 'not shipped: ' || string_agg(format('%s on %s', p.policyname, p.tablename), ', ' order by p.tablename) from pg_policies p
-                 where p.schemaname = 'tms' and (p.policyname not in ('identity', 'shared', 'own_requests', 'member_read', 'member_write', 'member_insert', 'member_delete', 'member_append', 'append', 'fleet', 'member')
+                 where p.schemaname = 'tms' and (p.policyname not in ('identity', 'shared', 'own_requests', 'member_read', 'member_write', 'member_insert', 'member_delete', 'member_append', 'append', 'fleet', 'member', 'product')
                     or not p.roles <@ '{tms_owner,tms_identity}'::name[])),
                array['drop policy <policy> on tms.<table>']
         union all
