@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -93,14 +93,15 @@ async function fill(sql: pg.Client, day: string, { runs, rows }: Size): Promise<
   await sql.query(
     `insert into tms.companies (key, name) select 'c' || g, 'c' from generate_series(1, 20) g on conflict do nothing`,
   )
-  await sql.query(`select tms._make_partitions('${day} 00:00+00')`)
+  // As its owner: upkeep may not touch what belongs to anybody else.
+  await sql.query(`set role tms_owner; select tms._make_partitions('${day} 00:00+00'); reset role`)
   const piece = 200_000
   for (let from = 0; from < runs; from += piece) {
     await sql.query(
       `with c as materialized (select array_agg(id order by key) as ids from tms.companies)
        insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, outcome, finished_at, ms, epoch, trace_id, tokens, cost)
        select g, 1, 1, c.ids[1 + g % 20], 'bench', 'bench.f' || g % 10, case when g % 97 = 0 then 'failed' else 'completed' end,
-              '${day} 00:00+00'::timestamptz + (g::float8 / ${runs}) * interval '86390 seconds', 20 + (g * 7919) % 3000, 0, md5(g::text), 10, 0.0001
+              '${day} 00:00+00'::timestamptz + (g::float8 / ${runs}) * interval '86390 seconds', 20 + (g::bigint * 7919) % 3000, 0, md5(g::text), 10, 0.0001
          from generate_series(${from}, ${Math.min(from + piece, runs) - 1}) g, c`,
     )
   }
@@ -150,5 +151,8 @@ async function build(
   }, 5)
   const [code] = (await once(child, 'exit')) as [number | null]
   clearInterval(watch)
+  // A build that wrote nothing is fast.
+  if (!existsSync(join(artifacts, 'green-posture', day, 'SHA256SUMS.sig')))
+    throw new Error(`no pack was written: exit ${code}`)
   return { ms: performance.now() - began, megabytes, code }
 }

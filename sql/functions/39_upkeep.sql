@@ -80,6 +80,7 @@ begin
     return jsonb_build_object('rolled', 0, 'moved', 0, 'dropped', '[]'::jsonb, 'more', false);
   end if;
   rolled := tms._roll_up(200000);
+  perform tms._queue_sample();
   perform tms._make_partitions(clock_timestamp());
   -- block ranges nobody has summed up yet are read as a whole
   perform brin_summarize_new_values(x.oid) from pg_class x join pg_am a on a.oid = x.relam and a.amname = 'brin'

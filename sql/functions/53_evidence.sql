@@ -224,7 +224,8 @@ begin
     ), near as materialized (
       select r.* from chosen c cross join lateral (
         select x.task_id, x.claim, x.agent, x.fn_name, x.outcome, x.ms, x.finished_at, x.trace_id from tms.agent_runs x
-         where x.xid >= c.from_xid and x.xid < c.to_xid and x.finished_at >= low and x.finished_at < high and x.trace_id ~ '^[0-9a-f]{32}$' limit 200000) r
+         where x.xid >= c.from_xid and x.xid < c.to_xid and x.finished_at >= low and x.finished_at < high and x.trace_id is not null limit 20000) r
+       where r.trace_id ~ '^[0-9a-f]{32}$'
     ), candidates as (
       (select n.*, 1 as rank from near n order by n.ms desc, n.trace_id limit 3)
       union all (select n.*, 0 from near n where n.outcome in ('failed', 'lost') order by n.ms desc, n.trace_id limit 1)
@@ -248,34 +249,46 @@ $$;
 -- What the ledger holds of the day: how often what was done, and the gravest of it one by one. Nobody's name, no reasons: people's words
 -- stay in the ledger, and the row's hash says which row it is. Subjects only where they can't be a person.
 create or replace function tms._evidence_audit(from_seq bigint, tree_size bigint) returns jsonb
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off set work_mem = '32MB' as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off set work_mem = '64MB' as $$
 declare
-  levers constant text := '^(fence|safe_mode|incident|environment|emergency)[._]';
-  rights constant text := '^(user|account|key|keys|tenant|evidence|ledger|guard|backup|dr|gate|deploy|release|posture)[._]';
-  changes constant text := '^(flag|flags|agents|dlq|outbox|tasks|budget|policy|security|invariants|notify)[._]';
+  low bigint;
+  high bigint;
+  -- what was done, how often, how grave it is: patterns are looked at once for each kind, not for each row
+  kinds jsonb;
+  gravest bigint[] := '{}';
 begin
-  return (
-    with rows as (
-      select l.seq, l.row_hash, i.at, i.action, i.outcome, i.role, i.who, i.principal_id, i.company_id, i.subject, i.body_sha256, i.trace_id,
-             case when i.action ~ levers then 0 when i.action ~ rights then 1 when i.outcome = 'refused' then 3 when i.action ~ changes then 2 end as grade
-        from tms.ledger l join tms.ledger_inbox i on i.id = l.inbox_id
+  select min(l.inbox_id), max(l.inbox_id) into low, high from tms.ledger l where l.seq >= _evidence_audit.from_seq and l.seq < _evidence_audit.tree_size;
+  select coalesce(jsonb_agg(jsonb_build_object('action', k.action, 'outcome', k.outcome, 'n', k.n, 'grade',
+           case when k.action ~ '^(fence|safe_mode|incident|environment|emergency)[._]' then 0
+                when k.action ~ '^(user|account|key|keys|tenant|evidence|ledger|guard|backup|dr|gate|deploy|release|posture)[._]' then 1
+                when k.outcome = 'refused' then 3
+                when k.action ~ '^(flag|flags|agents|dlq|outbox|tasks|budget|policy|security|invariants|notify)[._]' then 2 end)), '[]')
+    into kinds
+    from (select i.action, i.outcome, count(*) as n from tms.ledger l join tms.ledger_inbox i on i.id = l.inbox_id
+           where l.seq >= _evidence_audit.from_seq and l.seq < _evidence_audit.tree_size and i.id between low and high group by 1, 2) k;
+  -- the gravest first, each in the order of the ledger, until there are two hundred
+  <<of>>
+  for grade in 0 .. 3 loop
+    exit when cardinality(gravest) >= 200;
+    continue when not exists (select from jsonb_to_recordset(kinds) k (grade integer) where k.grade = of.grade);
+    gravest := gravest || array(
+      select l.seq from tms.ledger l join tms.ledger_inbox i on i.id = l.inbox_id
        where l.seq >= _evidence_audit.from_seq and l.seq < _evidence_audit.tree_size
-    ), counted as materialized (
-      select r.action, r.outcome, r.grade, count(*) as n from rows r group by 1, 2, 3
-    ), gravest as (
-      select r.* from rows r where r.grade is not null order by r.grade, r.seq limit 200
-    )
-    select jsonb_build_object(
-      'rows', (select coalesce(sum(c.n), 0)::text from counted c),
-      'critical', (select coalesce(sum(c.n), 0)::text from counted c where c.grade is not null),
-      'actions', (select count(*) from (select distinct c.action, c.outcome from counted c) x),
-      'counts', (select coalesce(jsonb_agg(jsonb_build_object('action', x.action, 'outcome', x.outcome, 'count', x.n::text) order by x.action collate "C", x.outcome), '[]')
-                   from (select c.action, c.outcome, sum(c.n) as n from counted c group by 1, 2 order by c.action collate "C", c.outcome limit 300) x),
-      'listed', (select coalesce(jsonb_agg(jsonb_build_object('seq', g.seq::text, 'at', tms._utc(g.at), 'action', g.action, 'outcome', g.outcome, 'role', g.role,
-                    'who', tms._evidence_who(g.principal_id, g.who),
-                    'tenant', tms._tenant_key(g.company_id),
-                    'subject', case when g.outcome = 'refused' or g.action ~ '^(fence|safe_mode|environment|flag|agents|dlq|outbox|tenant|evidence|ledger|gate|deploy|release|backup)\.' then g.subject end,
-                    'row_hash', g.row_hash, 'body_sha256', g.body_sha256, 'trace_id', g.trace_id) order by g.seq), '[]') from gravest g)));
+         and (i.action, i.outcome) in (select k.action, k.outcome from jsonb_to_recordset(kinds) k (action text, outcome text, grade integer) where k.grade = of.grade)
+       order by l.seq limit 200 - cardinality(gravest));
+  end loop;
+  return jsonb_build_object(
+    'rows', (select coalesce(sum(k.n), 0)::text from jsonb_to_recordset(kinds) k (n bigint)),
+    'critical', (select coalesce(sum(k.n), 0)::text from jsonb_to_recordset(kinds) k (n bigint, grade integer) where k.grade is not null),
+    'actions', jsonb_array_length(kinds),
+    'counts', (select coalesce(jsonb_agg(jsonb_build_object('action', x.action, 'outcome', x.outcome, 'count', x.n::text) order by x.action collate "C", x.outcome), '[]')
+                 from (select * from jsonb_to_recordset(kinds) k (action text, outcome text, n bigint) order by k.action collate "C", k.outcome limit 300) x),
+    'listed', (select coalesce(jsonb_agg(jsonb_build_object('seq', l.seq::text, 'at', tms._utc(i.at), 'action', i.action, 'outcome', i.outcome, 'role', i.role,
+                  'who', tms._evidence_who(i.principal_id, i.who),
+                  'tenant', tms._tenant_key(i.company_id),
+                  'subject', case when i.outcome = 'refused' or i.action ~ '^(fence|safe_mode|environment|flag|agents|dlq|outbox|tenant|evidence|ledger|gate|deploy|release|backup)\.' then i.subject end,
+                  'row_hash', l.row_hash, 'body_sha256', i.body_sha256, 'trace_id', i.trace_id) order by l.seq), '[]')
+                 from tms.ledger l join tms.ledger_inbox i on i.id = l.inbox_id where l.seq = any (gravest)));
 end
 $$;
 

@@ -54,7 +54,7 @@ describe.each(Object.entries(subjects))('the numbers of a pack on %s', (_, start
     desk = await readyDesk(await start())
     await age(desk)
   }, 120_000)
-  afterAll(async () => desk?.stop())
+  afterAll(async () => desk.stop())
 
   test('success and p95 agree with the raw runs, folded or not, for the day and for each quarter of an hour', async () => {
     const folded = someRuns(1500, 7)
@@ -154,7 +154,7 @@ describe('the ledger of a day', () => {
     desk = await readyDesk(await postgresSubject())
     await age(desk)
   }, 120_000)
-  afterAll(async () => desk?.stop())
+  afterAll(async () => desk.stop())
 
   const before = (days: number) => new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10)
   const range = (of: string) =>
@@ -193,7 +193,7 @@ describe('who may build', () => {
   beforeAll(async () => {
     desk = await readyDesk(await postgresSubject())
   }, 120_000)
-  afterAll(async () => desk?.stop())
+  afterAll(async () => desk.stop())
 
   test('the autopilot may, with what its role grants and nothing more', async () => {
     const { subject } = desk.fleet

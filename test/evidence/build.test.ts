@@ -18,7 +18,7 @@ describe.each(Object.entries(subjects))('building packs on %s', (name, start) =>
   beforeAll(async () => {
     desk = await readyDesk(await start())
   }, 120_000)
-  afterAll(async () => desk?.stop())
+  afterAll(async () => desk.stop())
   afterEach(async () => {
     desk.notes.length = 0
   })
@@ -37,7 +37,7 @@ describe.each(Object.entries(subjects))('building packs on %s', (name, start) =>
   test('each JSON file is of its published schema', async () => {
     const { folder } = await desk.build()
     for (const file of publishedNames) {
-      const answer = z.fromJSONSchema(schemaOf(file).schema as never).safeParse(jsonIn(folder, file))
+      const answer = z.fromJSONSchema(schemaOf(file).schema).safeParse(jsonIn(folder, file))
       expect(answer.error?.issues ?? [], file).toEqual([])
     }
   })
@@ -233,7 +233,7 @@ describe.each(Object.entries(subjects))('building packs on %s', (name, start) =>
         const notes: string[] = []
         const day = new Date(Date.now() + (round + 1) * 86_400_000).toISOString().slice(0, 10)
         // What the posture measures is of real time; these days are not.
-        const { busyDay: _, redJudgement } = await import('./day.ts')
+        const { redJudgement } = await import('./day.ts')
         const built = await Promise.all(
           others.map((driver, n) =>
             buildPack(

@@ -35,7 +35,7 @@ describe('the schemas of the files of a pack', () => {
 
   test('refuse a field that nobody defined, and a file of another version', () => {
     const value = JSON.parse(built[0]?.['flags.json'] ?? '') as Record<string, unknown>
-    const schema = z.fromJSONSchema(schemaOf('flags.json').schema as never)
+    const schema = z.fromJSONSchema(schemaOf('flags.json').schema)
     expect(schema.safeParse({ ...value, extra: 1 }).success).toBe(false)
     expect(schema.safeParse({ ...value, type: 'tms-flags-v2' }).success).toBe(false)
   })

@@ -90,7 +90,7 @@ beforeAll(async () => {
     )
   }
 }, 120_000)
-afterAll(async () => desk?.stop())
+afterAll(async () => desk.stop())
 
 test('no planted secret or personal datum is in any file of a pack', async () => {
   const { folder } = await desk.build()
