@@ -4,7 +4,7 @@ import { isIntroducedBy, short, type KeyEntry } from './verify-forms.ts'
 import type { ExaminedPack, Place } from './verify-pack.ts'
 
 /** A key that may be believed, and since when and until when. */
-export type TrustedKey = {
+type TrustedKey = {
   readonly half: PublicHalf
   readonly how: string
   /** Null: no pack tells. */

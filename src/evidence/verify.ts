@@ -14,7 +14,7 @@ import {
   type Manifest,
   type Tombstone,
 } from './verify-forms.ts'
-import { trustKeys, whyNotAt, type Trust, type TrustedKey } from './verify-keys.ts'
+import { trustKeys, whyNotAt, type Trust } from './verify-keys.ts'
 import { examinePack, treeText, type ExaminedPack, type Place } from './verify-pack.ts'
 import type { Entry, Source } from './verify-source.ts'
 

@@ -45,7 +45,7 @@ async function call(who: string, fn: ContractFunction, args: object, on?: pg.Cli
     const driver = await subject.operator()
     try {
       // True because each call is written out in this file, and a wrong one is an error.
-      return await driver.call(fn, { ...write, ...args } as never)
+      return await driver.call(fn, { ...write, ...args })
     } finally {
       await driver.close()
     }

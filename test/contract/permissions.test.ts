@@ -298,7 +298,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
     const operator = await subject.operator()
     const call = async (fn: ContractFunction, args: object) =>
       // True because these are written out below, and a wrong one is refused.
-      orThrow(await operator.call(fn, { request_id: randomUUID(), ...args } as never))
+      orThrow(await operator.call(fn, { request_id: randomUUID(), ...args }))
     await call('environment_init', {
       environment: 'development',
       override_token_sha256: 'a'.repeat(64),
