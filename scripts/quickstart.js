@@ -90,14 +90,15 @@ try {
       undefined,
   )
   tms(['outbox', 'list', '--tenant', 'acme', '--limit', '3'])
-  tms(['outbox', 'lag', '--tenant', 'acme'])
+  // 1 where an earlier run was cut short: what waited then is late
+  tms(['outbox', 'lag', '--tenant', 'acme'], [0, 1])
 
   heading('The button, pressed while the fleet works: nothing autonomous commits any more, and a certificate says so')
-  await load('rates.price_one', 400)
+  await manyTasks('rates.price_one', 400)
   tms(['incident', 'big-red-button', '--reason', 'quickstart'])
   const [{ id: incident }] = json(['incident', 'list']).incidents
   certificate(join(root, 'artifacts/incidents', incident))
-  tms(['incident', 'resume', incident, '--watch', '0s', ...why, '--confirm', `incident-${incident}`])
+  tms(['incident', 'resume', incident, '--watch', '2s', ...why, '--confirm', `incident-${incident}`])
   tms(['incident', 'resolve', incident, ...why])
 
   heading('Be refused: the emergency stop is no flag to be flipped by hand')
@@ -165,7 +166,7 @@ function expect(status, expected) {
 }
 
 /** Gives the fleet so much to do that it is in the middle of it when the button is pressed. */
-async function load(fn, count) {
+async function manyTasks(fn, count) {
   const { openDriver, openQueue } = await import('../dist/client.js')
   const driver = await openDriver({
     driver: 'embedded',

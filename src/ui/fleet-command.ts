@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { Flags } from '@oclif/core'
@@ -54,6 +55,8 @@ export abstract class FleetCommand extends TmsCommand {
       this.settings(),
     ])
     const { connection, values } = settings
+    // Each handler that runs listens to the signal of its process: that is no leak.
+    setMaxListeners(1000)
     return openFleet({
       driver,
       folders: [agents === undefined ? values.agents : resolve(agents)],

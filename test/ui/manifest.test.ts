@@ -35,8 +35,9 @@ test.each(commands)('%s has a summary and at least two examples', (_name, { summ
 test.each(commands.flatMap(([name, entry]) => entry.examples.map((example) => [example, name, entry] as const)))(
   '%s can be copied and run',
   (example, name, { flags, args }) => {
-    // What is piped in is no part of the command.
-    const words = shellWords(example.replace(/^cat \S+ \| /, '').replace('<%= config.bin %>', 'tms'))
+    // What is piped in, and where the output goes, is no part of the command.
+    const command = example.replace(/^(cat \S+ \| |[A-Z_]+=\S+ )/, '').replace(/ [<>] \S+$/, '')
+    const words = shellWords(command.replace('<%= config.bin %>', 'tms'))
     const known = Object.values(flags)
     expect(words.slice(0, 1 + name.split(' ').length)).toEqual(['tms', ...name.split(' ')])
 
@@ -64,13 +65,22 @@ test.each(commands.flatMap(([name, entry]) => entry.examples.map((example) => [e
   },
 )
 
+/** Keys that join what belongs together, and files that hold a key. */
+const keysThatAreNoSecrets = new Set([
+  'agents enqueue',
+  'incident open',
+  'evidence export',
+  'evidence verify',
+  'ledger verify',
+  'ledger witness',
+])
+
 test.each(commands)(
   '%s has a variable for every flag except consent, and no flag takes a secret',
   (command, { flags }) => {
     for (const [name, { env }] of Object.entries(flags)) {
       expect(env ?? null).toBe(flagVariable(name))
-      // An idempotency key, which is no secret.
-      if (command === 'agents enqueue' && name === 'key') continue
+      if (/^(log-)?key$/.test(name) && keysThatAreNoSecrets.has(command)) continue
       expect(name).not.toMatch(/password|secret|token|key$/)
     }
   },
@@ -82,7 +92,9 @@ test.each(commands)('%s has the flags that every command has', (_name, { flags }
   )
 })
 
-/** Enough of a shell for examples: words, and double quotes around those with spaces. */
+/** Enough of a shell for examples: words, and quotes around those with spaces. */
 function shellWords(line: string): string[] {
-  return [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? '')
+  return [...line.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(
+    ([, double, single, plain]) => double ?? single ?? plain ?? '',
+  )
 }
