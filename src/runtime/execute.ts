@@ -1,6 +1,7 @@
 import { ZodError } from 'zod'
 import { TaskFailure, type AgentFunction, type Context, type Spending } from '../agents/define.ts'
 import type { Effects, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
+import { TmsError } from '../errors.ts'
 import { redact, redactText, type Json } from '../redaction/redact.ts'
 import { fnSpan, taskSpan, type Trace } from '../tracing/trace.ts'
 import type { Tracer } from '../tracing/tracer.ts'
@@ -58,6 +59,7 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
   const effects: Collected = { apply: [], events: [], tasks: [] }
   const open = { yes: true }
   let outcome: { readonly output: Plain | undefined } | { readonly failure: Failure }
+  let turnedAway = false
   try {
     const input = fn.input.safeParse(task.payload)
     if (!input.success) {
@@ -82,6 +84,8 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
     }
   } catch (thrown) {
     outcome = { failure: thrown instanceof ZodError ? mismatch('input', thrown) : failureOf(thrown) }
+    // The database turned the task's own call away before this worker had heard of the halt: nobody's failure.
+    turnedAway = thrown instanceof TmsError && (thrown.code === 'FENCED' || thrown.code === 'PAUSED')
   }
   open.yes = false
   const ms = Math.max(0, Math.round(reach.now() - began))
@@ -96,7 +100,7 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
       retry: true,
     })
   }
-  if (stop !== undefined) return ended({ ...base, outcome: 'returned' })
+  if (stop !== undefined || turnedAway) return ended({ ...base, outcome: 'returned' })
   if ('failure' in outcome) return ended({ ...base, outcome: 'failed', ...outcome.failure })
   const said: Effects = {
     ...(effects.apply.length > 0 ? { apply: effects.apply } : {}),

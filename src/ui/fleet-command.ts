@@ -22,7 +22,7 @@ type FleetInput = { readonly agents: string | undefined; readonly slots: number;
 /** A command that is a process of the fleet: it works until it is stopped, and then ends what it has begun. */
 export abstract class FleetCommand extends TmsCommand {
   /** Aborted when the work is over, and not by the signal: what runs then still ends in the database. */
-  private readonly over = new AbortController()
+  private readonly over = controller()
 
   protected override get signal(): AbortSignal {
     return this.over.signal
@@ -55,8 +55,6 @@ export abstract class FleetCommand extends TmsCommand {
       this.settings(),
     ])
     const { connection, values } = settings
-    // Each handler that runs listens to the signal of its process: that is no leak.
-    setMaxListeners(1000)
     return openFleet({
       driver,
       folders: [agents === undefined ? values.agents : resolve(agents)],
@@ -96,4 +94,11 @@ export abstract class FleetCommand extends TmsCommand {
     }
     await this.show(endedView, fleet.stats())
   }
+}
+
+/** Each handler that runs listens to the signal of its process: that is no leak. */
+function controller(): AbortController {
+  const made = new AbortController()
+  setMaxListeners(1000, made.signal)
+  return made
 }
