@@ -99,7 +99,7 @@ try {
   const [{ id: incident }] = json(['incident', 'list']).incidents
   certificate(join(root, 'artifacts/incidents', incident))
   tms(['incident', 'resume', incident, '--watch', '2s', ...why, '--confirm', `incident-${incident}`])
-  tms(['incident', 'resolve', incident, ...why])
+  tms(['incident', 'close', incident])
 
   heading('Be refused: the emergency stop is no flag to be flipped by hand')
   tms(['flags', 'set', 'autonomy.emergencyStop', 'true', ...why], 4)
