@@ -322,6 +322,10 @@ begin
   -- the halt's time is nobody's: what was held through it gets a while to go on or to be handed back
   update tms.agent_tasks t set run_until = greatest(t.run_until, clock_timestamp() + interval '30 seconds')
    where t.id = any (array(select x.id from tms.agent_tasks x where x.status = 'running' order by x.id for update skip locked));
+  -- What was on its way when the halt came could not be recorded: it goes out again now, and not when its lease is over. Until then
+  -- it would fill its target's places, for a minute.
+  update tms.outbox_deliveries d set status = 'pending', lease_until = null, attempts = greatest(d.attempts - 1, 0)
+   where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'sending' and x.lane = 'normal' order by x.id for update skip locked));
   perform tms._signal('control');
   if tms._move_mark(mark / 2 + 1) is null then
     return tms._refuse(c, 'CONFLICT', 'the fleet was halted again', 'that halt needs its own resume', array['tms agents status']);
