@@ -42,7 +42,8 @@ export default class Up extends FleetCommand {
         await duties.stop()
       }
     }
-    for (const problem of await loadPolicies(await this.database(), await this.policyFolders(), process.env)) this.warn(problem)
+    for (const problem of await loadPolicies(await this.database(), await this.policyFolders(), process.env))
+      this.warn(problem)
     const as = (account: ServiceAccount) => this.openDatabase({ ...connection, account })
     const fleet = await this.openFleet(await as('agents'), flags, 500, log)
     const keys = process.env['TMS_DOOR_KEYS'] ?? ''

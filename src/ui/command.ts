@@ -468,7 +468,10 @@ function interruptible(driver: Driver, signal: AbortSignal): Driver {
   return {
     target: driver.target,
     call: (fn, args, options) =>
-      driver.call(fn, args, { ...options, signal: options?.signal ? AbortSignal.any([signal, options.signal]) : signal }),
+      driver.call(fn, args, {
+        ...options,
+        signal: options?.signal ? AbortSignal.any([signal, options.signal]) : signal,
+      }),
     listen: (channel, onSignal) => driver.listen(channel, onSignal),
     close: () => driver.close(),
     ...(driver.administration ? { administration: driver.administration } : {}),
