@@ -1,3 +1,4 @@
+import { parseConsistency, type Consistency } from '../proof/consistency.ts'
 import { ProofError, sha256, sha256Hex, textOf, toBase64 } from '../proof/bytes.ts'
 import { leafHash, verifyConsistency, verifyInclusion } from '../proof/merkle.ts'
 import { parseCheckpoint, parseNote, type Checkpoint } from '../proof/note.ts'
@@ -8,12 +9,10 @@ import {
   carriers,
   checkCanonicalFile,
   facts,
-  parseConsistency,
   parseKeys,
   parseManifest,
   parseManifestRow,
   short,
-  type Consistency,
   type KeyEntry,
   type Manifest,
   type ManifestRow,

@@ -1,3 +1,4 @@
+import type { Consistency } from '../proof/consistency.ts'
 import { ProofError, textOf, toBase64 } from '../proof/bytes.ts'
 import { canonicalJson } from '../proof/canonical.ts'
 import { verifySignature, type PublicHalf } from '../proof/ed25519.ts'
@@ -10,7 +11,6 @@ import {
   readTombstone,
   short,
   tombstonePayloadType,
-  type Consistency,
   type Manifest,
   type Tombstone,
 } from './verify-forms.ts'

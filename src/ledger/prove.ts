@@ -6,7 +6,7 @@ import { verifyConsistency, verifyInclusion } from '../proof/merkle.ts'
 import { parseCheckpoint, parseNote } from '../proof/note.ts'
 import { formatTlogProof } from '../proof/tlog-proof.ts'
 import { checkpointCovering, newestCheckpoint, readCheckpoint, witnessedNote } from './checkpoint.ts'
-import { formatConsistency } from './consistency.ts'
+import { formatConsistency } from '../proof/consistency.ts'
 import { brokenTree, ledgerHead, rowNumber, whole } from './ledger.ts'
 
 export type Proof = {

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { checkCanonicalFile, isDay, parseConsistency, parseManifestRow } from '../../src/evidence/verify-forms.ts'
+import { checkCanonicalFile, isDay, parseManifestRow } from '../../src/evidence/verify-forms.ts'
+import { parseConsistency } from '../../src/proof/consistency.ts'
 import { ProofError } from '../../src/proof/bytes.ts'
 import { canonicalFile, parseCanonicalFile, type Canonical } from '../../src/proof/canonical.ts'
 import { addRow, proofBetween, startLedger } from './packs.ts'

@@ -1,7 +1,7 @@
 import { renameSync, rmSync, symlinkSync, writeFileSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { parseConsistency } from '../../src/evidence/verify-forms.ts'
+import { parseConsistency } from '../../src/proof/consistency.ts'
 import { daysSource, folderSource } from '../../src/evidence/verify-source.ts'
 import { verifyEvidence, type Verification, type VerifyOptions } from '../../src/evidence/verify.ts'
 import { sha256Hex } from '../../src/proof/bytes.ts'

@@ -142,7 +142,8 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
       expect(row).toEqual({ n: 0 })
     })
 
-    test.skipIf(name === 'embedded')('that waits is ended by its time limit, and the others are checked', async () => {
+    test('that waits is ended by its time limit, and the others are checked', async (context) => {
+      if (name === 'embedded') return context.skip('there the call limit ends the engine: a test of its own')
       await shop.load(
         await readPolicies({
           SPIED: spied,

@@ -13,7 +13,7 @@ import {
   witnessCheckpoint,
   witnessedNote,
 } from '../../src/ledger/checkpoint.ts'
-import { parseConsistency } from '../../src/ledger/consistency.ts'
+import { parseConsistency } from '../../src/proof/consistency.ts'
 import { exportText, planExport } from '../../src/ledger/export.ts'
 import { verifyExportFile } from '../../src/ledger/files.ts'
 import { ledgerHead, sealLedger, showLedgerRow } from '../../src/ledger/ledger.ts'
