@@ -61,7 +61,7 @@ export async function growth(
       const add = (name: string, ms: number) => times[name]?.push(ms)
       for (let round = 0; round < 12; round++) {
         add('enqueue 500', await timed(() => enqueue('busy', 500)))
-        let tasks: readonly (readonly [string, number, ...unknown[]])[] = []
+        let tasks: readonly { readonly id: string; readonly claim: number }[] = []
         add(
           'claim 500',
           await timed(async () => {
@@ -74,7 +74,11 @@ export async function growth(
           await timed(() =>
             worker.call('tasks_finish', {
               worker: mine,
-              done: { ids: tasks.map(([id]) => id), claims: tasks.map(([, claim]) => claim), ms: tasks.map(() => 1) },
+              done: {
+                ids: tasks.map(({ id }) => id).join(','),
+                claims: tasks.map(({ claim }) => claim).join(','),
+                ms: tasks.map(() => 1).join(','),
+              },
             }),
           ),
         )
@@ -132,7 +136,7 @@ export async function growth(
     const first = granted(await worker.call('tasks_claim', { worker: mine, limit: 500 })).tasks
     say('')
     say(
-      `100,000 waiting of one tenant: another's single task was ${first.some(([id]) => id === only) ? 'in the first batch' : 'NOT in the first batch'}.`,
+      `100,000 waiting of one tenant: another's single task was ${first.some(({ id }) => id === only) ? 'in the first batch' : 'NOT in the first batch'}.`,
     )
     await sql.end()
     await operator.close()

@@ -127,7 +127,10 @@ $$;
 create or replace function tms._fleet() returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  return (select coalesce(bool_or(m.scope in ('all', 'fleet', 'none')), false) from tms._live_memberships(tms._principal()) m);
+  -- not through _live_memberships: the hot path asks this nine times a batch, and this is half the time
+  return (select coalesce(bool_or(r.scope in ('all', 'fleet', 'none')), false) from tms.memberships m join tms.roles r on r.role = m.role
+           where m.principal_id = tms._principal() and m.revoked_at is null and m.company_id is null
+             and (m.expires_at is null or m.expires_at > clock_timestamp()));
 end
 $$;
 

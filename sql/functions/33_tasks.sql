@@ -162,91 +162,105 @@ declare
   q_agent text[];
   q_priority smallint[];
   q_room integer[];
+  q_ms integer[];
   tenants integer;
+  limited boolean;
   share integer;
-  ids bigint[];
-  more bigint[];
+  -- heads of queues: the task, the place of its queue above, since when it is due, how many stand before it there
+  h_id bigint[];
+  h_queue integer[];
+  h_due timestamptz[];
+  h_place bigint[];
+  ids bigint[] := '{}';
+  queues integer[] := '{}';
+  stamp timestamptz;
   taken jsonb;
-  kinds jsonb;
   steps jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
-  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'kinds', '[]'::jsonb, 'steps', '{}'::jsonb, 'tasks', '[]'::jsonb, 'more', false); end if;
+  if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'queues', '[]'::jsonb, 'steps', '{}'::jsonb, 'tasks', null, 'more', false); end if;
+  -- A claim that a crash takes back was never made: the task waits again, and the end of one is on disk only with its claim before it.
+  perform set_config('synchronous_commit', 'off', true);
   -- one claim of a worker at a time, or each would fill the whole buffer
   perform from tms.workers x where x.id = w.id for no key update;
+  stamp := clock_timestamp();
   want := least(greatest((args ->> 'limit')::integer, 0), 1000,
     w.slots * tms._buffer_factor() - (select count(*)::integer from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running'));
   if want > 0 then
-    select array_agg(o.company_id), array_agg(o.agent), array_agg(o.priority), array_agg(o.room), count(distinct o.company_id)
-      into q_company, q_agent, q_priority, q_room, tenants from tms._open_queues(w.agents) o;
+    select array_agg(o.company_id), array_agg(o.agent), array_agg(o.priority), array_agg(o.room), array_agg(p.timeout_ms), count(distinct o.company_id), count(o.room) > 0
+      into q_company, q_agent, q_priority, q_room, q_ms, tenants, limited from tms._open_queues(w.agents) o join tms.agent_policies p on p.agent = o.agent;
   end if;
   if want > 0 and tenants > 0 then
     -- First everybody's share, then the rest to whoever has more: one tenant's backlog delays another's task by a batch at most.
     share := ceil(want::numeric / tenants);
     for round in 1 .. 2 loop
-      with heads as materialized (
-        select h.id, q.company_id, q.agent, q.room, q.priority, h.place, h.next_run_at
-          from unnest(q_company, q_agent, q_priority, q_room) q (company_id, agent, priority, room)
-         cross join lateral (
-           select x.id, x.next_run_at, row_number() over () as place from (
-             select t.id, t.next_run_at from tms.agent_tasks t
-              where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status = 'pending'
-                and t.next_run_at <= clock_timestamp() and (round = 1 or t.id <> all (ids))
-              order by t.next_run_at, t.id limit least(case when round = 1 then share else want - cardinality(ids) end, q.room)
-              for update skip locked) x) h
-      ), ranked as (
-        -- priority is within a tenant: nobody's urgent backlog keeps others from their share
-        select h.id, h.room, h.priority, h.next_run_at,
-               row_number() over (partition by h.company_id order by h.priority desc, h.place, h.next_run_at, h.id) as of_tenant,
-               row_number() over (partition by h.agent order by h.priority desc, h.place, h.next_run_at, h.id) as of_agent
-          from heads h
-      )
-      select array_agg(r.id) into more from (
-        select r.id from ranked r where r.room is null or r.of_agent <= r.room
-         order by r.of_tenant, r.priority desc, r.next_run_at, r.id limit want - coalesce(cardinality(ids), 0)) r;
-      ids := coalesce(ids, '{}') || coalesce(more, '{}');
-      -- a second look only where the first was full somewhere, and never for agents with a limit, which it filled exactly
-      exit when cardinality(ids) >= want or coalesce(cardinality(more), 0) < share or share >= want;
-      select array_agg(u.a), array_agg(u.b), array_agg(u.d), array_agg(u.e) into q_company, q_agent, q_priority, q_room
-        from unnest(q_company, q_agent, q_priority, q_room) u (a, b, d, e) where u.e is null;
-      exit when q_company is null;
+      select array_agg(h.id), array_agg(q.n::integer), array_agg(h.next_run_at), array_agg(h.place) into h_id, h_queue, h_due, h_place
+        from unnest(q_company, q_agent, q_priority, q_room) with ordinality q (company_id, agent, priority, room, n)
+       cross join lateral (
+         select x.id, x.next_run_at, row_number() over () as place from (
+           select t.id, t.next_run_at from tms.agent_tasks t
+            where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status = 'pending'
+              and t.next_run_at <= stamp and (round = 1 or t.id <> all (ids))
+            order by t.next_run_at, t.id limit least(case when round = 1 then share else want - cardinality(ids) end, q.room)
+            for update skip locked) x) h
+       -- a second look never at agents with a limit, which the first filled exactly
+       where round = 1 or q.room is null;
+      exit when h_id is null;
+      if limited or cardinality(ids) + cardinality(h_id) > want then
+        -- more than there is place for, or of agents with a limit: whose turn it is
+        select array_agg(r.id), array_agg(r.queue) into h_id, h_queue from (
+          select v.id, v.queue from (
+            -- priority is within a tenant: nobody's urgent backlog keeps others from their share
+            select u.id, u.queue, u.due, q_priority[u.queue] as priority, q_room[u.queue] as room,
+                   row_number() over (partition by q_company[u.queue] order by q_priority[u.queue] desc, u.place, u.due, u.id) as of_tenant,
+                   row_number() over (partition by q_agent[u.queue] order by q_priority[u.queue] desc, u.place, u.due, u.id) as of_agent
+              from unnest(h_id, h_queue, h_due, h_place) u (id, queue, due, place)) v
+           where v.room is null or v.of_agent <= v.room
+           order by v.of_tenant, v.priority desc, v.due, v.id limit want - cardinality(ids)) r;
+        exit when h_id is null;
+      end if;
+      ids := ids || h_id;
+      queues := queues || h_queue;
+      -- a second look only where the first was full somewhere
+      exit when cardinality(ids) >= want or cardinality(h_id) < share or share >= want;
     end loop;
   end if;
-  if coalesce(cardinality(ids), 0) > 0 then
+  if ids <> '{}' then
     with claimed as (
       update tms.agent_tasks t
-         set status = 'running', worker_id = w.id, attempts = t.attempts + 1, claim = t.claim + 1, claimed_at = clock_timestamp(),
-             run_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond' + tms._lease()
-        from tms.agent_policies p
-       where t.id = any (ids) and p.agent = t.agent
-       returning t.id, t.claim, t.attempts, t.max_attempts, t.company_id, t.fn_name, t.payload, t.traceparent, t.priority, t.next_run_at, p.timeout_ms
-    ), kinds as materialized (
-      -- what many tasks have in common is said once: an element of the answer costs half a microsecond
-      select (row_number() over ()) - 1 as kind, k.* from (select x.company_id, x.fn_name, x.max_attempts, x.timeout_ms from claimed x group by 1, 2, 3, 4) k
+         set status = 'running', worker_id = w.id, attempts = t.attempts + 1, claim = t.claim + 1, claimed_at = stamp,
+             run_until = stamp + q_ms[u.queue] * interval '1 millisecond' + tms._lease()
+        from unnest(ids, queues) u (id, queue)
+       where t.id = u.id
+       returning t.id, t.claim, t.attempts, t.max_attempts, t.fn_name, t.payload, t.traceparent, t.priority, t.next_run_at, u.queue
     )
-    select jsonb_agg(jsonb_build_array(x.id::text, x.claim, x.attempts, k.kind, x.payload, x.traceparent) order by x.priority desc, x.next_run_at, x.id),
-           (select jsonb_agg(jsonb_build_array(y.company_id, tms._tenant_key(y.company_id), y.fn_name, y.max_attempts, y.timeout_ms) order by y.kind) from kinds y),
+    -- columns, and plain text where no value can hold a comma: as an array of arrays this cost as much as the update
+    select jsonb_build_object('ids', string_agg(x.id::text, ','), 'claims', string_agg(x.claim::text, ','), 'attempts', string_agg(x.attempts::text, ','),
+             'most', string_agg(x.max_attempts::text, ','), 'queues', string_agg((x.queue - 1)::text, ','), 'functions', string_agg(x.fn_name, ','),
+             'payloads', jsonb_agg(x.payload), 'traceparents', case when count(x.traceparent) > 0 then to_jsonb(array_agg(x.traceparent)) end),
            (select jsonb_object_agg(z.task_id, z.results) from (
               select p.task_id, jsonb_object_agg(p.name, p.result) as results from tms.task_steps p
                where p.task_id = any (array(select y.id from claimed y where y.claim > 1)) group by 1) z)
-      into taken, kinds, steps
-      from claimed x join kinds k on k.company_id = x.company_id and k.fn_name = x.fn_name and k.max_attempts = x.max_attempts and k.timeout_ms = x.timeout_ms;
+      into taken, steps
+      from (select * from claimed y order by y.priority desc, y.next_run_at, y.id) x;
     -- a probe is under way only once there is a task to probe with
     update tms.agent_state s set breaker = 'half_open', breaker_until = clock_timestamp() + p.timeout_ms * interval '1 millisecond'
       from tms.agent_policies p
-     where s.breaker <> 'closed' and p.agent = s.agent and s.agent in (select t.agent from tms.agent_tasks t where t.id = any (ids));
+     where s.breaker <> 'closed' and p.agent = s.agent and s.agent in (select q_agent[q] from unnest(queues) q);
     if exists (select from unnest(q_agent) a join tms.agent_policies p on p.agent = a where p.requests_per_minute is not null) then
       update tms.agent_state s set minute = date_trunc('minute', clock_timestamp()),
              minute_used = k.n + case when s.minute = date_trunc('minute', clock_timestamp()) then s.minute_used else 0 end
-        from (select t.agent, count(*)::integer as n from tms.agent_tasks t where t.id = any (ids) group by 1) k
+        from (select q_agent[q] as agent, count(*)::integer as n from unnest(queues) q group by 1) k
         join tms.agent_policies p on p.agent = k.agent and p.requests_per_minute is not null
        where s.agent = k.agent;
     end if;
   end if;
-  return jsonb_build_object('control', tms._control(), 'kinds', coalesce(kinds, '[]'), 'steps', coalesce(steps, '{}'), 'tasks', coalesce(taken, '[]'),
-    'more', coalesce(cardinality(ids), 0) >= want);
+  return jsonb_build_object('control', tms._control(), 'steps', coalesce(steps, '{}'), 'tasks', taken, 'more', cardinality(ids) >= want,
+    'queues', case when taken is null then '[]'
+                   else (select jsonb_agg(jsonb_build_array(u.company, tms._tenant_key(u.company), u.agent, u.ms) order by u.o)
+                           from unnest(q_company, q_agent, q_ms) with ordinality u (company, agent, ms, o)) end);
 end
 $$;
 grant execute on function tms.tasks_claim(jsonb) to tms_caller;

@@ -110,6 +110,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   epoch bigint := (tms._fence_json() ->> 'epoch')::bigint;
   stamp timestamptz := clock_timestamp();
+  -- the default of the column, once for all of them
+  xid bigint := pg_current_xact_id()::text::bigint;
   approving boolean := state = 'awaiting_approval';
   stopped_agents text[] := array(select s.agent from tms.agent_state s where s.state in ('paused', 'quarantined'));
   stopped_tenants uuid[] := array(select s.company_id from tms.tenant_state s where s.state = 'paused');
@@ -144,12 +146,12 @@ begin
          and t.fn_name <> all (careful) and t.agent <> all (stopped_agents) and t.company_id <> all (stopped_tenants) and t.replay_run_id is null
        returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, g.ms, g.trace
     ), runs as (
-      insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch)
-        select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch from ended n
+      insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch, xid)
+        select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch, xid from ended n
     ), pulse as (
       select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
     )
-    select array_agg(n.id), count(p.*) into done_ids, pulses from ended n left join pulse p on true;
+    select (select array_agg(n.id) from ended n), (select count(*) from pulse) into done_ids, pulses;
     if cardinality(done_ids) is distinct from cardinality(ids) then
       -- what isn't simply done: of a replay, to be approved, paused, not its own, or done by the answer that got lost
       rest := coalesce(rest, '[]') || coalesce((
@@ -434,6 +436,7 @@ declare
   c tms.call := tms._begin_work('tasks_finish', args, '{worker,done,rest,logs}', 'task.work');
   w tms.workers;
   d jsonb := args -> 'done';
+  ids bigint[];
   answers jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -443,15 +446,15 @@ begin
     return tms._refuse(tms._name(c), 'LEASE_LOST', format('worker %s holds no slot', w.id), 'the fleet''s slots are given to others', array['tms agents status']);
   end if;
   if tms._pass() is not null then return tms._fenced(tms._name(c)); end if;
-  if jsonb_array_length(coalesce(d -> 'ids', '[]')) > 2000 or jsonb_array_length(coalesce(args -> 'rest', '[]')) > 1000 then
+  ids := string_to_array(d ->> 'ids', ',')::bigint[];
+  if cardinality(ids) > 2000 or jsonb_array_length(coalesce(args -> 'rest', '[]')) > 1000 then
     raise exception 'a call ends at most 2,000 tasks, 1,000 of them with effects' using errcode = 'TM400';
   end if;
   -- before the end, while it can be seen whose tasks they are
   if jsonb_typeof(args -> 'logs') = 'array' then perform tms._log(args -> 'logs', w.id); end if;
   -- arrays first: joined as jsonb, row security's plan fell to a sequential scan
-  answers := tms._end_tasks(c, w.id, 'running',
-    translate((d -> 'ids')::text, '[]"', '{}')::bigint[], translate((d -> 'claims')::text, '[]', '{}')::integer[],
-    translate((d -> 'ms')::text, '[]', '{}')::integer[], coalesce(translate((d -> 'traces')::text, '[]', '{}')::text[], '{}'), args -> 'rest');
+  answers := tms._end_tasks(c, w.id, 'running', ids, string_to_array(d ->> 'claims', ',')::integer[],
+    string_to_array(d ->> 'ms', ',')::integer[], string_to_array(d ->> 'traces', ',', ''), args -> 'rest');
   return jsonb_build_object('control', tms._control(), 'outcomes', answers);
 end
 $$;

@@ -1,6 +1,6 @@
 import type { Effects, LogEntry } from '../drivers/contract/fleet.ts'
 import type { Json } from '../redaction/redact.ts'
-import { execute } from '../runtime/execute.ts'
+import { execute, Stopper } from '../runtime/execute.ts'
 import { startTracing } from '../tracing/tracer.ts'
 import type { Agent, Spending } from './define.ts'
 
@@ -60,7 +60,7 @@ export async function runForTest(
       steps: options.steps ?? null,
     },
     known,
-    new AbortController(),
+    new Stopper(),
     {
       now: () => performance.now(),
       tracer,

@@ -256,8 +256,10 @@ function plainList(walk: Walk, list: readonly unknown[], field: FieldKind | null
       break
     }
     const item = attempt(() => list[index])
-    result.push(safely(walk, item, next, depth) ?? null)
-    next = field ?? kindOfNext(item, index, length)
+    const shown = safely(walk, item, next, depth) ?? null
+    result.push(shown)
+    // as it was, and as it is shown: who reads that again must find nothing new
+    next = field ?? kindOfNext(item, index, length) ?? kindOfNext(shown, index, length)
   }
   return result
 }

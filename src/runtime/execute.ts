@@ -1,43 +1,54 @@
 import { ZodError } from 'zod'
 import { TaskFailure, type AgentFunction, type Context, type Spending } from '../agents/define.ts'
-import type { Effects, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
+import type { ClaimedTask, Effects, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
 import { TmsError } from '../errors.ts'
 import { redact, redactText, type Json } from '../redaction/redact.ts'
 import { fnSpan, taskSpan, type Trace } from '../tracing/trace.ts'
 import type { Tracer } from '../tracing/tracer.ts'
 import { failureOf, mismatch, type Failure } from './failure.ts'
 
-/** One claimed task, as the worker holds it. */
-export type Held = {
-  readonly id: string
-  readonly claim: number
-  readonly attempt: number
-  readonly maxAttempts: number
-  readonly companyId: string
-  readonly tenant: string
-  readonly agent: string
-  readonly fn: string
-  readonly payload: unknown
-  readonly traceparent: string | null
-  readonly timeoutMs: number
-  readonly steps: Readonly<Record<string, unknown>> | null
-}
-
 /** What the context needs of the world. */
 export type Reach = {
   readonly now: () => number
   readonly tracer: Tracer
   readonly fetch: typeof fetch
-  readonly spend: (task: Held, amount: Spending) => Promise<void>
-  readonly storeStep: (task: Held, name: string, result: Json) => Promise<Json>
+  readonly spend: (task: ClaimedTask, amount: Spending) => Promise<void>
+  readonly storeStep: (task: ClaimedTask, name: string, result: Json) => Promise<Json>
   readonly flag: (tenant: string, key: string) => Promise<Json>
+}
+
+/**
+ * Tells a running task to stop. An AbortController is made only for who looks at it: it costs more than all else that a
+ * worker does for a short task.
+ */
+export class Stopper {
+  #why: Stop | null = null
+  #controller: AbortController | null = null
+
+  get why(): Stop | null {
+    return this.#why
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController()
+      if (this.#why !== null) this.#controller.abort(this.#why)
+    }
+    return this.#controller.signal
+  }
+
+  /** The first reason stays. */
+  stop(why: Stop): void {
+    this.#why ??= why
+    this.#controller?.abort(this.#why)
+  }
 }
 
 /** Why a task was told to stop. `gave up` spends an attempt; the others hand the task back. */
 export type Stop = 'halted' | 'paused' | 'shutdown' | 'lease lost' | 'timeout'
 
 export type Ended = {
-  readonly task: Held
+  readonly task: ClaimedTask
   readonly ms: number
   readonly traceId: string | null
   /** Null: completed, and nothing else to say. */
@@ -52,7 +63,7 @@ const mostLogs = 200
 const priorities = { low: -1, normal: 0, high: 1 } as const
 
 /** Runs one task to its end. Never rejects: every way to end is a value. */
-export async function execute(task: Held, fn: AgentFunction, abort: AbortController, reach: Reach): Promise<Ended> {
+export async function execute(task: ClaimedTask, fn: AgentFunction, stopper: Stopper, reach: Reach): Promise<Ended> {
   const began = reach.now()
   let traceId: string | null = null
   const logs: LogEntry[] = []
@@ -72,11 +83,11 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
       outcome = await reach.tracer.task(infoOf(task), (trace) => {
         traceId = trace.traceId
         const run = async (inner: Trace) => {
-          const context = contextOf(task, abort.signal, inner, effects, logs, open, reach)
+          const context = contextOf(task, stopper, inner, effects, logs, open, reach)
           // True: the schema that belongs to `run` has just made this value.
           const output = checkedOutput(fn, await fn.run(context, input.data as never))
           // Ended all the same, and late: the span must not say that it went well.
-          if (abort.signal.reason === ('timeout' satisfies Stop)) throw new TaskFailure('timeout', tooLong(task))
+          if (stopper.why === 'timeout') throw new TaskFailure('timeout', tooLong(task))
           return { output }
         }
         return trace.sampled ? trace.span(fnSpan(task.fn), {}, run) : run(trace)
@@ -90,8 +101,7 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
   open.yes = false
   const ms = Math.max(0, Math.round(reach.now() - began))
   const base = { id: task.id, claim: task.claim, ms, trace: traceId }
-  const stop: Stop | undefined = abort.signal.aborted ? (abort.signal.reason as Stop) : undefined
-  if (stop === 'timeout') {
+  if (stopper.why === 'timeout') {
     return ended({
       ...base,
       outcome: 'failed',
@@ -100,7 +110,7 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
       retry: true,
     })
   }
-  if (stop !== undefined || turnedAway) return ended({ ...base, outcome: 'returned' })
+  if (stopper.why !== null || turnedAway) return ended({ ...base, outcome: 'returned' })
   if ('failure' in outcome) return ended({ ...base, outcome: 'failed', ...outcome.failure })
   const said: Effects = {
     ...(effects.apply.length > 0 ? { apply: effects.apply } : {}),
@@ -121,7 +131,7 @@ export async function execute(task: Held, fn: AgentFunction, abort: AbortControl
   }
 }
 
-function tooLong({ timeoutMs }: Held): string {
+function tooLong({ timeoutMs }: ClaimedTask): string {
   return `it ran longer than ${timeoutMs} ms`
 }
 
@@ -133,7 +143,7 @@ function checkedOutput(fn: AgentFunction, output: unknown): Plain | undefined {
   return checked.data === undefined ? undefined : plain(checked.data as Json)
 }
 
-function infoOf(task: Held) {
+function infoOf(task: ClaimedTask) {
   return {
     name: taskSpan,
     agent: task.agent,
@@ -146,8 +156,8 @@ function infoOf(task: Held) {
 }
 
 function contextOf(
-  task: Held,
-  signal: AbortSignal,
+  task: ClaimedTask,
+  stopper: Stopper,
   trace: Trace,
   effects: Collected,
   logs: LogEntry[],
@@ -157,7 +167,7 @@ function contextOf(
   /** What a handler that ignored its end still says goes nowhere, and it should know. */
   const alive = () => {
     if (!open.yes) throw new TaskFailure('bug', `task ${task.id} has ended: nothing it does now is kept`)
-    signal.throwIfAborted()
+    if (stopper.why !== null) stopper.signal.throwIfAborted()
   }
   const log = (level: LogEntry['level']) => (message: string, fields?: Readonly<Record<string, unknown>>) => {
     if (!open.yes || logs.length >= mostLogs) return
@@ -181,7 +191,9 @@ function contextOf(
       traceId: trace.traceId,
     },
     tenant: task.tenant,
-    signal,
+    get signal() {
+      return stopper.signal
+    },
     log: { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') },
     publish(topic, payload, options = {}) {
       alive()
@@ -225,7 +237,7 @@ function contextOf(
       return reach.fetch(url, {
         ...init,
         headers,
-        signal: init.signal ? AbortSignal.any([signal, init.signal]) : signal,
+        signal: init.signal ? AbortSignal.any([stopper.signal, init.signal]) : stopper.signal,
       })
     },
     span: (name, work) => trace.span(name, {}, work),

@@ -1,14 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import type { Agent, Spending } from '../agents/define.ts'
-import type { Contract } from '../drivers/contract.ts'
-import type { Control, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
+import type { ClaimedTask, Control, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
 import type { Driver, Unlisten } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import type { Logger } from '../redaction/logger.ts'
 import { redactText, type Json } from '../redaction/redact.ts'
 import type { Tracer } from '../tracing/tracer.ts'
-import { execute, type Ended, type Held, type Stop } from './execute.ts'
+import { execute, Stopper, type Ended, type Stop } from './execute.ts'
 
 /**
  * One worker: leases slots, claims ahead of them, runs handlers, ends tasks in batches.
@@ -56,21 +55,21 @@ export type Worker = {
 }
 
 const beatMs = 3000
+/** The database gives at most this many times the slots. */
+const mostAhead = 20
+/** What waits here for so long could have been done elsewhere. */
+const lyingMs = 100
 /** Between two small claims, and before a small batch is ended: what comes meanwhile goes along. */
 const breathMs = 2
 /** One call's worth: stays below the largest request of every driver. */
 const batchBytes = 700_000
 const batchItems = 1000
 
-type Running = { readonly abort: AbortController; readonly deadline: number; readonly held: Held }
+type Running = { readonly stopper: Stopper; readonly deadline: number; readonly held: ClaimedTask }
 
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const { driver, log, now } = options
-  const functions = new Map(
-    options.agents.flatMap((agent) =>
-      Object.entries(agent.functions).map(([name, fn]) => [name, { fn, agent: agent.name }] as const),
-    ),
-  )
+  const functions = new Map(options.agents.flatMap((agent) => Object.entries(agent.functions)))
   let worker: string | null = null
   let slots = 0
   let control: Control | null = null
@@ -88,14 +87,21 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let endingTasks = 0
   let wanted = true
   let drained: (() => void) | undefined
-  const buffer: Held[] = []
+  const buffer: ClaimedTask[] = []
   let head = 0
-  const running = new Map<string, Running>()
+  const running = new Set<Running>()
   const ended: Ended[] = []
   let lastPoll = 0
-  /** How much the last claim brought: a second one beside it, or one right after it, pays only when there is much. */
+  /** How much the last claim brought: one right after it pays only when there is much. */
   let brought = 0
   let lastClaim = 0
+  /**
+   * How much is held at most, beginning with what can run at once: more while it is gone before the next claim brings more, less
+   * when it lies about. What lies here can't be taken by a worker that is free.
+   */
+  let ahead = 0
+  /** When what was claimed last came. */
+  let oldest = 0
   let later: NodeJS.Timeout | null = null
   let lastEnd = 0
   let endLater: NodeJS.Timeout | null = null
@@ -108,7 +114,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   const waiting = () => buffer.length - head
   const stopped = () => control === null || control.halted || doubtful || stopping || stoppedHere
-  const barred = (task: Held) => {
+  const barred = (task: ClaimedTask) => {
     const of = control?.agents[task.agent] ?? control?.tenants[task.companyId]
     return of === 'paused' || of === 'quarantined'
   }
@@ -150,13 +156,13 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     pump()
   }
 
-  function stopRunning(which: (task: Held) => boolean, why: Stop): void {
-    for (const { abort, held } of running.values()) if (which(held) && !abort.signal.aborted) abort.abort(why)
+  function stopRunning(which: (task: ClaimedTask) => boolean, why: Stop): void {
+    for (const { stopper, held } of running) if (which(held)) stopper.stop(why)
   }
 
   /** Tasks that haven't begun, without an attempt spent. */
-  function handBack(which: (task: Held) => boolean): void {
-    const keep: Held[] = []
+  function handBack(which: (task: ClaimedTask) => boolean): void {
+    const keep: ClaimedTask[] = []
     for (const task of buffer.slice(head)) {
       if (!which(task)) keep.push(task)
       else
@@ -253,8 +259,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     begin()
     flush()
     if (worker === null || stopped() || slots === 0 || !reachable) return
-    const room = slots * 10 - waiting() - running.size - ended.length - endingTasks
-    const low = waiting() < Math.max(slots * 3, 1)
+    ahead = Math.min(Math.max(ahead, slots), slots * mostAhead)
+    const room = ahead - waiting() - running.size - ended.length - endingTasks
+    const low = waiting() <= ahead / 2
     if (!wanted || !low || room <= 0) return
     const much = brought >= 100
     // The database takes the claims of one worker one after the other.
@@ -279,11 +286,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     lastClaim = lastPoll
     await attempt('claim', async () => {
       const call = ++calls
-      const { control: next, more, ...claimed } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
+      const { control: next, more, tasks } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
       obeyQuietly(next, call)
       if (mine !== worker) return
-      brought = claimed.tasks.length
-      take(claimed)
+      brought = tasks.length
+      const quick = lastPoll - oldest < lyingMs
+      if (quick && more && waiting() === 0) ahead *= 2
+      else if (!quick && waiting() > 0) ahead /= 2
+      oldest = now()
+      buffer.push(...tasks)
       if (more) wanted = true
     })
     claiming--
@@ -303,28 +314,6 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     wanted = asked
   }
 
-  function take({ tasks, kinds, steps }: Pick<Contract['tasks_claim']['result'], 'tasks' | 'kinds' | 'steps'>): void {
-    for (const [id, claimed, attemptNumber, place, payload, traceparent] of tasks) {
-      const kind = kinds[place]
-      if (kind === undefined) continue
-      const [companyId, tenant, fn, maxAttempts, timeoutMs] = kind
-      buffer.push({
-        id,
-        claim: claimed,
-        attempt: attemptNumber,
-        maxAttempts,
-        companyId,
-        tenant,
-        agent: functions.get(fn)?.agent ?? '',
-        fn,
-        payload,
-        traceparent,
-        timeoutMs,
-        steps: steps[id] ?? null,
-      })
-    }
-  }
-
   // ---- running
 
   function begin(): void {
@@ -339,7 +328,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     }
   }
 
-  function run(held: Held): void {
+  function run(held: ClaimedTask): void {
     const known = functions.get(held.fn)
     if (known === undefined) {
       // The policy names a function that this worker's code doesn't have: another worker may.
@@ -359,12 +348,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       })
       return
     }
-    const abort = new AbortController()
-    const key = `${held.id}/${held.claim}`
-    running.set(key, { abort, held, deadline: now() + held.timeoutMs })
-    void execute(held, known.fn, abort, reach).then((result) => {
-      running.delete(key)
-      if (abort.signal.aborted && abort.signal.reason === 'lease lost') return pump()
+    const stopper = new Stopper()
+    const one = { stopper, held, deadline: now() + held.timeoutMs }
+    running.add(one)
+    void execute(held, known, stopper, reach).then((result) => {
+      running.delete(one)
+      if (stopper.why === 'lease lost') return pump()
       ended.push(result)
       soon()
     })
@@ -385,7 +374,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     now,
     tracer: options.tracer,
     fetch: options.fetch,
-    async spend(task: Held, amount: Spending) {
+    async spend(task: ClaimedTask, amount: Spending) {
       granted(
         await driver.call('tasks_spend', {
           worker: worker ?? '0',
@@ -395,7 +384,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         }),
       )
     },
-    async storeStep(task: Held, name: string, result: Json) {
+    async storeStep(task: ClaimedTask, name: string, result: Json) {
       const stored = granted(
         await driver.call('tasks_step', {
           worker: worker ?? '0',
@@ -537,8 +526,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   function tick(): void {
     const at = now()
-    for (const { abort, deadline } of running.values())
-      if (deadline < at && !abort.signal.aborted) abort.abort('timeout' satisfies Stop)
+    for (const { stopper, deadline } of running) if (deadline < at) stopper.stop('timeout')
     if (at - lastPoll >= options.pollMs) wanted = true
     void lookHere()
     if (!reachable && beating === undefined) void beat()
@@ -617,7 +605,7 @@ function returned(one: Ended): Ended {
 
 /** The simply done ones as columns, the others as they are. */
 function asCall(batch: readonly Ended[]): {
-  done?: { ids: string[]; claims: number[]; ms: number[]; traces: (string | null)[] }
+  done?: { ids: string; claims: string; ms: string; traces: string }
   rest?: EndedTask[]
   logs?: LogEntry[]
 } {
@@ -628,10 +616,10 @@ function asCall(batch: readonly Ended[]): {
     ...(simple.length > 0
       ? {
           done: {
-            ids: simple.map(({ task }) => task.id),
-            claims: simple.map(({ task }) => task.claim),
-            ms: simple.map(({ ms }) => ms),
-            traces: simple.map(({ traceId }) => traceId),
+            ids: simple.map(({ task }) => task.id).join(','),
+            claims: simple.map(({ task }) => task.claim).join(','),
+            ms: simple.map(({ ms }) => ms).join(','),
+            traces: simple.map(({ traceId }) => traceId ?? '').join(','),
           },
         }
       : {}),

@@ -47,7 +47,7 @@ async function work(how: (id: string) => Omit<EndedTask, 'id' | 'claim'>, agents
   const worker = await fleet.hello(agents, 50)
   const outcomes: Record<string, string> = {}
   const tasks = granted(await fleet.worker.call('tasks_claim', { worker, limit: 50 })).tasks
-  const rest = tasks.map(([id, claim]) => ({ id, claim, ...how(id) }))
+  const rest = tasks.map(({ id, claim }) => ({ id, claim, ...how(id) }))
   Object.assign(outcomes, granted(await fleet.worker.call('tasks_finish', { worker, rest })).outcomes)
   await fleet.worker.call('worker_bye', { worker })
   return outcomes
@@ -154,7 +154,7 @@ describe('steering agents', () => {
     const worker = await fleet.hello(['rates'])
     const [task] = granted(await fleet.worker.call('tasks_claim', { worker, limit: 1 })).tasks
     expect((await tms('agents pause', 'rates', ...why)).out).toMatch(/in hand +1 task, which will not commit/)
-    const rest: EndedTask[] = [{ id, claim: task?.[1] ?? 0, outcome: 'completed', effects: {} }]
+    const rest: EndedTask[] = [{ id, claim: task?.claim ?? 0, outcome: 'completed', effects: {} }]
     expect(granted(await fleet.worker.call('tasks_finish', { worker, rest })).outcomes).toEqual({ [id]: 'returned' })
     await fleet.worker.call('worker_bye', { worker })
     await tms('agents resume', 'rates', ...why, '--confirm', 'rates')
@@ -271,9 +271,9 @@ describe('tasks', () => {
     granted(
       await fleet.worker.call('tasks_finish', {
         worker,
-        rest: [{ id, claim: task?.[1] ?? 0, outcome: 'completed', effects: {} }],
+        rest: [{ id, claim: task?.claim ?? 0, outcome: 'completed', effects: {} }],
         logs: [
-          { at: new Date().toISOString(), task: id, claim: task?.[1] ?? 0, level: 'warn', message: 'price is old' },
+          { at: new Date().toISOString(), task: id, claim: task?.claim ?? 0, level: 'warn', message: 'price is old' },
         ],
       }),
     )

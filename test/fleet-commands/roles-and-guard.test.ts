@@ -45,15 +45,15 @@ beforeAll(async () => {
     { function: 'rates.careful' },
   ])
   const id = await fleet.hello(['rates'])
-  const { tasks, kinds } = granted(await worker.call('tasks_claim', { worker: id, limit: 10 }))
-  const rest = tasks.map(([task, claim, , kind]) =>
-    kinds[kind]?.[2] === 'rates.one'
+  const { tasks } = granted(await worker.call('tasks_claim', { worker: id, limit: 10 }))
+  const rest = tasks.map(({ id: task, claim, fn }) =>
+    fn === 'rates.one'
       ? ({ id: task, claim, outcome: 'failed', class: 'validation', error: 'no such load' } as const)
       : ({ id: task, claim, outcome: 'completed', effects: {} } as const),
   )
   granted(await worker.call('tasks_finish', { worker: id, rest }))
   granted(await worker.call('worker_bye', { worker: id }))
-  parked = tasks.find(([, , , kind]) => kinds[kind]?.[2] === 'rates.careful')?.[0] ?? ''
+  parked = tasks.find(({ fn }) => fn === 'rates.careful')?.id ?? ''
   letter = granted(await operator.call('dlq_list', { limit: 1 })).letters[0]?.id ?? ''
   const directory = operator.target.name.replace('embedded ', '')
   await worker.close()

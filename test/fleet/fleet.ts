@@ -33,6 +33,13 @@ export const policy = (agent: string, change: Partial<AgentPolicy> = {}): AgentP
   ...change,
 })
 
+/** All of a claim as completed, with nothing else to say. */
+export const doneAll = (tasks: readonly { readonly id: string; readonly claim: number }[]) => ({
+  ids: tasks.map(({ id }) => id).join(','),
+  claims: tasks.map(({ claim }) => claim).join(','),
+  ms: tasks.map(() => 1).join(','),
+})
+
 export type Fleet = {
   readonly subject: Subject
   readonly operator: Driver

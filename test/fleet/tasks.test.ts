@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EndedTask } from '../../src/drivers/contract/fleet.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { subjects } from '../contract/subjects.ts'
-import { policy, readyFleet, type Fleet } from './fleet.ts'
+import { doneAll, policy, readyFleet, type Fleet } from './fleet.ts'
 
 describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
   let fleet: Fleet
@@ -20,7 +20,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     granted(
       await fleet.worker.call('tasks_finish', {
         worker,
-        done: { ids: tasks.map(([id]) => id), claims: tasks.map(([, c]) => c), ms: tasks.map(() => 1) },
+        done: doneAll(tasks),
       }),
     ).outcomes
   const status = async (id: string) => granted(await fleet.operator.call('agents_runs', { task: id, limit: 10 }))
@@ -35,8 +35,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     const worker = await fleet.hello(['demo'])
     const tasks = await claim(worker)
     expect(tasks).toHaveLength(1)
-    expect(tasks[0]?.slice(0, 3)).toEqual([id, 1, 1])
-    expect(tasks[0]?.[4]).toEqual({ load: 'L1' })
+    expect(tasks[0]).toMatchObject({ id, claim: 1, attempt: 1, payload: { load: 'L1' } })
     expect(await done(worker, tasks)).toEqual({})
     const { task, runs } = await status(id)
     expect(task?.status).toBe('completed')
@@ -77,7 +76,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     const worker = await fleet.hello(['demo'])
     const first = await claim(worker, 20)
     expect(first).toHaveLength(20)
-    expect(first.map(([id]) => id)).toContain(single)
+    expect(first.map(({ id }) => id)).toContain(single)
     await fleet.worker.call('worker_bye', { worker })
     await drained()
   })
@@ -86,11 +85,11 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
     const one = await fleet.hello(['demo'])
     const [mine] = await claim(one)
-    expect(mine?.[0]).toBe(id)
+    expect(mine?.id).toBe(id)
     expect(await finish(one, { id, claim: 1, outcome: 'returned' })).toEqual({ [id]: 'returned' })
     const two = await fleet.hello(['demo'])
     const [theirs] = await claim(two)
-    expect(theirs?.slice(0, 3)).toEqual([id, 2, 1])
+    expect(theirs).toMatchObject({ id, claim: 2, attempt: 1 })
     expect(await finish(one, { id, claim: 1, outcome: 'completed' })).toEqual({ [id]: 'stale' })
     expect(await finish(one, { id, claim: 2, outcome: 'completed' })).toEqual({ [id]: 'stale' })
     expect(await finish(two, { id, claim: 2, outcome: 'completed' })).toEqual({ [id]: 'completed' })
@@ -108,7 +107,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
       outcomes.filter((o) => o === 'quarantined' || o === 'failed').length < 2 && round < 200;
       round++
     ) {
-      for (const [task, taken] of await claim(worker)) {
+      for (const { id: task, claim: taken } of await claim(worker)) {
         const answer = await finish(worker, {
           id: task,
           claim: taken,
@@ -141,7 +140,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     const [good = '', bad = ''] = await fleet.enqueue('globex', [{ function: 'demo.one' }, { function: 'demo.two' }])
     const worker = await fleet.hello(['demo'])
     const tasks = await claim(worker)
-    const of = (id: string) => tasks.find((task) => task[0] === id)?.[1] ?? 0
+    const of = (id: string) => tasks.find((task) => task.id === id)?.claim ?? 0
     const outcomes = await finish(
       worker,
       {
@@ -164,7 +163,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     const { deliveries } = granted(await fleet.operator.call('outbox_list', { tenant: 'globex', limit: 10 }))
     expect(deliveries.map((d) => d.topic).sort()).toEqual(['demo.other', 'demo.priced'])
     const next = await claim(worker)
-    expect(next.map((t) => t[4])).toEqual([{ follow: true }])
+    expect(next.map(({ payload }) => payload)).toEqual([{ follow: true }])
     await done(worker, next)
     await fleet.worker.call('worker_bye', { worker })
   })
@@ -191,7 +190,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
       order: 'L9',
       ...(key === undefined ? {} : { key: `${id}/${key}` }),
     }))
-    await finish(worker, { id, claim: task?.[1] ?? 0, outcome: 'completed', effects: { events } })
+    await finish(worker, { id, claim: task?.claim ?? 0, outcome: 'completed', effects: { events } })
     const seen: unknown[] = []
     for (let round = 0; round < 6; round++) {
       const { deliveries } = granted(await fleet.worker.call('outbox_claim', { limit: 10 }))
@@ -232,7 +231,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     const halted = granted(await fleet.operator.call('fence_halt', { why: 'drill' }))
     expect(halted).toMatchObject({ fenced: true, already: false })
     expect(
-      await fleet.worker.call('tasks_finish', { worker, done: { ids: [id], claims: [task?.[1] ?? 0], ms: [1] } }),
+      await fleet.worker.call('tasks_finish', { worker, done: doneAll([{ id, claim: task?.claim ?? 0 }]) }),
     ).toMatchObject({
       refused: { code: 'FENCED' },
     })
@@ -289,7 +288,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     expect(await done(worker, tasks)).toEqual({ [id]: 'returned' })
     expect(await claim(worker)).toEqual([])
     granted(await control('running'))
-    expect((await claim(worker)).map((t) => [t[0], t[2]])).toEqual([[id, 1]])
+    expect((await claim(worker)).map((t) => [t.id, t.attempt])).toEqual([[id, 1]])
     await fleet.worker.call('worker_bye', { worker })
     await drained()
   })

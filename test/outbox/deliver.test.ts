@@ -82,7 +82,7 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await fleet.enqueue(tenant, [{ function: 'demo.one' }])
     const me = await fleet.hello(['demo'], 10, worker)
     const [task] = granted(await worker.call('tasks_claim', { worker: me, limit: 1 })).tasks
-    const [id = '', claim = 0] = task ?? []
+    const { id, claim } = task ?? { id: '', claim: 0 }
     const rest = [{ id, claim, outcome: 'completed' as const, effects: { events: [...events] } }]
     expect(granted(await worker.call('tasks_finish', { worker: me, rest })).outcomes).toEqual({ [id]: 'completed' })
     granted(await worker.call('worker_bye', { worker: me }))

@@ -154,6 +154,12 @@ describe('redaction', () => {
     )
   })
 
+  test('a list whose first item only looks like a name once it is shorter', () => {
+    const list = [`"token":${'[redacted:email]'.repeat(4)}"token":`, 'plain']
+    const once = redact(list)
+    expect(redact(once)).toEqual(once)
+  })
+
   test('never throws, never changes what it was given, and stays within the limit', () => {
     const value = fc.anything({
       withBigInt: true,

@@ -49,24 +49,83 @@ export const halt = z.object({
   silent: z.array(z.object({ worker: z.string(), host: z.string(), lease_until: timestamp.nullable() })),
 })
 
-/** Positions, not names: a claim of 500 is parsed thousands of times a second. */
-const claimedTask = z.tuple([
-  /** id */ z.string(),
-  /** claim: the newest one may end the task */ z.number(),
-  /** attempt */ z.number(),
-  /** its place in `kinds` */ z.number(),
-  /** payload; checked by the function's own schema */ z.unknown(),
-  /** traceparent */ z.string().nullable(),
-])
-
-/** What many tasks have in common. */
-const taskKind = z.tuple([
+/** Columns that belong together by position: a claim of 500 is written and parsed a hundred times a second. */
+const claimedColumns = z.object({
+  /** Joined with commas, as all that are texts here: no value of these can hold one. */
+  ids: z.string(),
+  /** The newest claim may end the task. */
+  claims: z.string(),
+  attempts: z.string(),
+  /** most attempts */
+  most: z.string(),
+  /** places in `queues` */
+  queues: z.string(),
+  functions: z.string(),
+  /** Checked by the functions' own schemas. */
+  payloads: z.array(z.unknown()),
+  /** Null: none has one. */
+  traceparents: z.array(z.string().nullable()).nullable(),
+})
+const claimedQueue = z.tuple([
   /** tenant's id */ z.string(),
   /** tenant's key */ z.string(),
-  /** function */ z.string(),
-  /** most attempts */ z.number(),
+  /** agent */ z.string(),
   /** time limit in ms */ z.number(),
 ])
+const claimAnswer = z.object({
+  control,
+  queues: z.array(claimedQueue),
+  tasks: claimedColumns.nullable(),
+  /** By task: results of the steps that an earlier attempt made. */
+  steps: z.record(z.string(), z.record(z.string(), z.unknown())),
+  /** It was the limit or the slots that ended the list. */
+  more: z.boolean(),
+})
+
+/** One claimed task, as a worker holds it. */
+export type ClaimedTask = {
+  readonly id: string
+  readonly claim: number
+  readonly attempt: number
+  readonly maxAttempts: number
+  readonly companyId: string
+  readonly tenant: string
+  readonly agent: string
+  readonly fn: string
+  readonly timeoutMs: number
+  readonly payload: unknown
+  readonly traceparent: string | null
+  readonly steps: Readonly<Record<string, unknown>> | null
+}
+
+function claimedTasks({ tasks, queues, steps }: z.infer<typeof claimAnswer>): ClaimedTask[] {
+  if (tasks === null) return []
+  const column = (text: string) => text.split(',')
+  const [claims, attempts, most, places, functions] = [
+    column(tasks.claims),
+    column(tasks.attempts),
+    column(tasks.most),
+    column(tasks.queues),
+    column(tasks.functions),
+  ]
+  return column(tasks.ids).map((id, n) => {
+    const [companyId, tenant, agent, timeoutMs] = queues[Number(places[n])] ?? ['', '', '', 0]
+    return {
+      id,
+      claim: Number(claims[n]),
+      attempt: Number(attempts[n]),
+      maxAttempts: Number(most[n]),
+      companyId,
+      tenant,
+      agent,
+      fn: functions[n] ?? '',
+      timeoutMs,
+      payload: tasks.payloads[n],
+      traceparent: tasks.traceparents?.[n] ?? null,
+      steps: steps[id] ?? null,
+    }
+  })
+}
 
 export const taskOutcomes = [
   'completed',
@@ -289,29 +348,20 @@ export const fleetContract = {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({ worker: id, limit: z.int() }),
-    result: z.object({
-      control,
-      kinds: z.array(taskKind),
-      tasks: z.array(claimedTask),
-      /** By task: results of the steps that an earlier attempt made. */
-      steps: z.record(z.string(), z.record(z.string(), z.unknown())),
-      /** It was the limit or the slots that ended the list. */
-      more: z.boolean(),
-    }),
+    result: claimAnswer.transform((answer) => ({
+      control: answer.control,
+      more: answer.more,
+      tasks: claimedTasks(answer),
+    })),
   },
   tasks_finish: {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({
       worker: id,
-      /** Completed, with nothing else to say: positions belong together. */
+      /** Completed, with nothing else to say: columns, joined with commas. */
       done: z
-        .strictObject({
-          ids: z.array(z.string()),
-          claims: z.array(z.number()),
-          ms: z.array(z.number()),
-          traces: z.array(z.string().nullable()).optional(),
-        })
+        .strictObject({ ids: z.string(), claims: z.string(), ms: z.string(), traces: z.string().optional() })
         .optional(),
       rest: z.array(endedTask).optional(),
       logs: z.array(logEntry).optional(),

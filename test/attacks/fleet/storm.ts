@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
+import { contract } from '../../../src/drivers/contract.ts'
 import { ask, type Arena } from './arena.ts'
 
 /** Clients that write as fast as they can, in every way that might get past a fence. */
@@ -157,13 +158,12 @@ async function workerOf(client: pg.Client): Promise<string> {
 async function work(client: pg.Client): Promise<void> {
   const worker = await workerOf(client)
   const claimed = must(await ask(client, 'tasks_claim', { worker, limit: 2 }))
-  // True by the contract: positions of a claimed task.
-  const tasks = claimed['tasks'] as [string, number][]
+  const { tasks } = contract.tasks_claim.result.parse(claimed)
   if (tasks.length === 0) throw refused('nothing to claim')
   const finished = must(
     await ask(client, 'tasks_finish', {
       worker,
-      rest: tasks.map(([id, claim]) => ({
+      rest: tasks.map(({ id, claim }) => ({
         id,
         claim,
         outcome: 'completed',
