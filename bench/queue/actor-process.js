@@ -13,8 +13,8 @@ let progress = () => ''
 
 const parts = {
   async introduce() {
-    const { version, settings, unfinished, anyUnfinished } = await contender()
-    return { version, settings, unfinished, anyUnfinished }
+    const { version, settings, kinds, unfinished, anyUnfinished } = await contender()
+    return { version, settings, kinds, unfinished, anyUnfinished }
   },
 
   async setup(urls) {

@@ -7,6 +7,8 @@ export function measuresFor({ jobs, perCall, rates }) {
   return [
     { id: 'bulk', title: `enqueue, ${whole(perCall)} a call`, unit: 'jobs/s', better: 'more' },
     { id: 'throughput', title: `work off ${whole(jobs)} waiting jobs`, unit: 'jobs/s', better: 'more' },
+    { id: 'throughput-event', title: '… with an event for each', unit: 'jobs/s', better: 'more', own: true },
+    { id: 'throughput-apply', title: '… with an `apply` for each', unit: 'jobs/s', better: 'more', own: true },
     ...rates.flatMap((rate) =>
       [50, 95, 99].map((point) => ({
         id: `latency-${rate}-p${point}`,
@@ -38,8 +40,10 @@ export function toMarkdown({ at, machine, options, contenders, measures, samples
   const of = (contender, measure) =>
     samples.filter((sample) => sample.contender === contender && sample.measure === measure)
 
-  const figures = (name, { id, unit }) => {
+  const figures = (name, { id, unit, own }) => {
     const found = of(name, id)
+    // `own`: only who has such a thing is measured.
+    if (own && found.length === 0) return '–'
     const failed = found.filter((sample) => sample.failed !== undefined)
     if (failed.length > 0 || found.length !== options.rounds) {
       // One round that failed spoils the figure: a median of the rounds that went well would hide it.

@@ -27,6 +27,7 @@
 //                                      `aim` is 'throughput' or 'latency' and picks the settings. The handler of a job calls
 //                                      `onStart(payload)` first and has nothing else to do. At most once for each job: twice
 //                                      is a failure.
+//   kinds                              optional: what a job can do besides, as ['event', 'apply']; openSender gets one as `kind`
 //   unfinished                         SQL: one row, `jobs int`, of all jobs that aren't completed, failed ones included
 //   anyUnfinished                      SQL: one row, `yes boolean`, the same in cheap: it is asked while the worker works
 //
@@ -101,6 +102,7 @@ async function main() {
         }
         const context = { contender, postgres }
         await measureThroughput(context, record)
+        for (const kind of contender.kinds ?? []) await measureThroughput(context, record, kind)
         for (const rate of options.rates) await measureLatency(context, rate, record)
       }
     }
@@ -115,17 +117,18 @@ async function main() {
 }
 
 /** Bulk enqueue, then working off what that stored, then the memory that took. */
-async function measureThroughput(context, record) {
+async function measureThroughput(context, record, kind) {
   const { jobs, perCall } = options
   const { unfinished, anyUnfinished } = context.contender
-  await attempt(['bulk', 'throughput', 'memory'], record, async (done) => {
+  const expected = kind === undefined ? ['bulk', 'throughput', 'memory'] : [`throughput-${kind}`]
+  await attempt(expected, record, async (done) => {
     await withDatabase(context, async ({ urls, ask, actor }) => {
-      const sender = await actor('openSender', urls)
+      const sender = await actor('openSender', { ...urls, kind })
       const { ms } = await sender.ask('bulk', { jobs, perCall }, 300)
       sender.kill()
       const [stored] = await ask(unfinished)
       if (stored?.jobs !== jobs) throw new Error(`${stored?.jobs} of ${jobs} jobs were stored`)
-      done({ measure: 'bulk', value: jobs / (ms / 1000) })
+      if (kind === undefined) done({ measure: 'bulk', value: jobs / (ms / 1000) })
 
       // A queue that has been there for a while: statistics known, no dirty pages left over from filling it.
       await ask('vacuum analyze')
@@ -147,11 +150,11 @@ async function measureThroughput(context, record) {
       const { repeated, peakBytes } = await worker.ask('account')
       if (repeated > 0) throw new Error(`${repeated} starts of jobs that had started before or were never sent`)
       done({
-        measure: 'throughput',
+        measure: kind === undefined ? 'throughput' : `throughput-${kind}`,
         value: jobs / ((completedAt - startedAt) / 1e6),
         firstHandlerMs: (firstAt - startedAt) / 1000,
       })
-      done({ measure: 'memory', value: peakBytes / 1e6 })
+      if (kind === undefined) done({ measure: 'memory', value: peakBytes / 1e6 })
     })
   })
 }

@@ -85,6 +85,13 @@ export async function prepare(root: string, urls: { url: string; superuserUrl: s
       ],
     }),
   )
+  // An event has somebody who wants it; delivering isn't measured.
+  granted(
+    await operator.call('outbox_targets_set', {
+      ...write(),
+      targets: [{ name: 'all', kind: 'file', topics: ['bench.*'], config: {} }],
+    }),
+  )
   granted(
     await operator.call('accounts_rotate', {
       ...write(),

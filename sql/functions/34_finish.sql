@@ -12,8 +12,9 @@ language sql volatile as $$
   select least(cap_ms, base_ms * pg_catalog.power(2, least(attempt - 1, 30))) * (0.5 + pg_catalog.random() / 2) * interval '1 millisecond'
 $$;
 
--- A superuser is a member of every role, so on the embedded database the owner is compared by name instead.
-create or replace function tms._apply(fn text, args jsonb) returns void
+-- Calls an agent's own SQL function, once for each of the arguments, in their order. A superuser is a member of every role, so on
+-- the embedded database the owner is compared by name instead.
+create or replace function tms._apply_all(fn text, args jsonb[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   f regprocedure;
@@ -25,7 +26,8 @@ begin
   if f is null then
     raise exception 'apply: % is no security definer function of yours with one jsonb argument', left(fn, 120) using errcode = 'TM403';
   end if;
-  execute format('select %s($1)', f::oid::regproc) using args;
+  -- count: whatever it returns, it is called for each
+  execute format('select count(*) from (select %s(u.args) from unnest($1) with ordinality u (args, o) order by u.o offset 0) called', f::oid::regproc) using args;
 end
 $$;
 
@@ -69,30 +71,29 @@ begin
 end
 $$;
 
--- Why a task's effects may not be, by its policy; null: they may.
-create or replace function tms._effects_problem(p tms.agent_policies, effects jsonb) returns text
+-- The tasks whose effects their policy doesn't allow, and why. All at once: asked one by one it cost more than all else they do.
+create or replace function tms._effects_problems(ids bigint[], agents text[], effects jsonb[]) returns table (id bigint, error text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-declare
-  bad text;
 begin
-  if octet_length(effects::text) > 1048576 then return 'its effects are larger than 1 MB'; end if;
-  if jsonb_typeof(effects -> 'events') = 'array' then
-    select e ->> 'topic' into bad from jsonb_array_elements(effects -> 'events') e
-     where not tms._matches(coalesce(e ->> 'topic', ''), p.publish) or length(e ->> 'topic') > 120 or length(e ->> 'order') not between 1 and 200 or length(e ->> 'key') not between 1 and 200 limit 1;
-    if found then return format('publish to "%s" is not allowed', left(coalesce(bad, ''), 120)); end if;
-  end if;
-  if jsonb_typeof(effects -> 'tasks') = 'array' then
-    select e ->> 'function' into bad from jsonb_array_elements(effects -> 'tasks') e
-     where not tms._matches(coalesce(e ->> 'function', ''), p.enqueue)
-        or not exists (select from tms.agent_functions f where f.fn_name = e ->> 'function') or length(e ->> 'key') not between 1 and 200
-        or octet_length((e -> 'payload')::text) > 262144 limit 1;
-    if found then return format('enqueue of "%s" is not allowed', left(coalesce(bad, ''), 120)); end if;
-  end if;
-  if jsonb_typeof(effects -> 'apply') = 'array' then
-    select e ->> 'fn' into bad from jsonb_array_elements(effects -> 'apply') e where not coalesce(e ->> 'fn' = any (p.apply), false) limit 1;
-    if found then return format('apply of "%s" is not allowed', left(coalesce(bad, ''), 120)); end if;
-  end if;
-  return null;
+  return query
+    select x.id, x.error from (
+      select u.id, case when p.agent is null then 'no policy is loaded for it'
+               when octet_length(u.effects::text) > 1048576 then 'its effects are larger than 1 MB'
+               else coalesce(
+                 (select format('publish to "%s" is not allowed', left(coalesce(e ->> 'topic', ''), 120))
+                    from jsonb_array_elements(case when jsonb_typeof(u.effects -> 'events') = 'array' then u.effects -> 'events' else '[]' end) e
+                   where not tms._matches(coalesce(e ->> 'topic', ''), p.publish) or length(e ->> 'topic') > 120
+                      or length(e ->> 'order') not between 1 and 200 or length(e ->> 'key') not between 1 and 200 limit 1),
+                 (select format('enqueue of "%s" is not allowed', left(coalesce(e ->> 'function', ''), 120))
+                    from jsonb_array_elements(case when jsonb_typeof(u.effects -> 'tasks') = 'array' then u.effects -> 'tasks' else '[]' end) e
+                   where not tms._matches(coalesce(e ->> 'function', ''), p.enqueue)
+                      or not exists (select from tms.agent_functions f where f.fn_name = e ->> 'function') or length(e ->> 'key') not between 1 and 200
+                      or octet_length((e -> 'payload')::text) > 262144 limit 1),
+                 (select format('apply of "%s" is not allowed', left(coalesce(e ->> 'fn', ''), 120))
+                    from jsonb_array_elements(case when jsonb_typeof(u.effects -> 'apply') = 'array' then u.effects -> 'apply' else '[]' end) e
+                   where not coalesce(e ->> 'fn' = any (p.apply), false) limit 1)) end as error
+        from unnest(ids, agents, effects) u (id, agent, effects) left join tms.agent_policies p on p.agent = u.agent) x
+     where x.error is not null;
 end
 $$;
 
@@ -117,7 +118,7 @@ declare
   stopped_tenants uuid[] := array(select s.company_id from tms.tenant_state s where s.state = 'paused');
   careful text[] := array(select unnest(p.approval) from tms.agent_policies p);
   -- rest, taken apart
-  r_id bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[];
+  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[];
   done_ids bigint[]; taken bigint[];
   t_company uuid[]; t_agent text[];
   bad bigint[] := '{}'; bad_class text[] := '{}'; bad_error text[] := '{}';
@@ -162,14 +163,16 @@ begin
   if rest is null or jsonb_array_length(rest) = 0 then return answers; end if;
 
   -- ---- the rest, in the order of ids so that two batches never wait for each other crosswise
-  select array_agg(v.id order by v.id), array_agg(v.claim order by v.id), array_agg(v.outcome order by v.id), array_agg(v.ms order by v.id), array_agg(v.trace order by v.id),
-         array_agg(v.class order by v.id), array_agg(v.error order by v.id), array_agg(v.retry order by v.id), array_agg(v.effects order by v.id), array_agg(v.output order by v.id)
-    into r_id, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output
-    from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb)
-           order by y.id, y.claim desc) v
-    -- only those that are this worker's now; the lock keeps the reaper off
-    join lateral (select from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
-                    and (approving or (t.worker_id = worker and (t.run_until > stamp or v.outcome <> 'completed'))) for update) mine on true;
+  select array_agg(z.id), array_agg(z.company_id), array_agg(z.agent), array_agg(z.fn_name), array_agg(z.parent), array_agg(z.claim), array_agg(z.outcome), array_agg(z.ms),
+         array_agg(z.trace), array_agg(z.class), array_agg(z.error), array_agg(z.retry), array_agg(z.effects), array_agg(z.output)
+    into r_id, r_company, r_agent, r_fn, r_parent, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output
+    from (select v.*, mine.*
+            from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb)
+                   order by y.id, y.claim desc) v
+            -- only those that are this worker's now; the lock keeps the reaper off
+            join lateral (select t.company_id, t.agent, t.fn_name, t.traceparent as parent from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
+                            and (approving or (t.worker_id = worker and (t.run_until > stamp or v.outcome <> 'completed'))) for update) mine on true
+           order by v.id) z;
   if exists (select from unnest(r_outcome) o where o is null or o not in ('completed', 'failed', 'returned')) then
     raise exception '"outcome" is completed, failed or returned' using errcode = 'TM400';
   end if;
@@ -184,26 +187,25 @@ begin
   if r_id is null then return answers; end if;
 
   -- ---- completed ones: allowed by the policy?
-  select array_agg(v.id), array_agg(v.class), array_agg(v.error) into bad, bad_class, bad_error from (
-    select u.id, 'policy' as class, coalesce(case when p.agent is null then 'no policy is loaded for it' end, tms._effects_problem(p, u.effects)) as error
-      from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id left join tms.agent_policies p on p.agent = t.agent
-     where u.outcome = 'completed' and u.effects is not null) v
-   where v.error is not null;
+  select array_agg(v.id), array_agg('policy'::text), array_agg(v.error) into bad, bad_class, bad_error
+    from (select array_agg(u.id) as ids, array_agg(u.agent) as agents, array_agg(u.effects) as effects
+            from unnest(r_id, r_agent, r_outcome, r_effects) u (id, agent, outcome, effects) where u.outcome = 'completed' and u.effects is not null) w,
+         tms._effects_problems(w.ids, w.agents, w.effects) v;
   bad := coalesce(bad, '{}'); bad_class := coalesce(bad_class, '{}'); bad_error := coalesce(bad_error, '{}');
 
   -- paused: nothing commits, the work goes back
-  for x in select u.id from unnest(r_id, r_outcome) u (id, outcome) join tms.agent_tasks t on t.id = u.id
-            where u.outcome = 'completed' and (t.agent = any (stopped_agents) or t.company_id = any (stopped_tenants)) loop
+  for x in select u.id from unnest(r_id, r_outcome, r_agent, r_company) u (id, outcome, agent, company_id)
+            where u.outcome = 'completed' and (u.agent = any (stopped_agents) or u.company_id = any (stopped_tenants)) loop
     if approving then answers := answers || jsonb_build_object(x.id::text, 'paused'); end if;
     r_outcome[array_position(r_id, x.id)] := case when approving then 'ignored' else 'returned' end;
   end loop;
 
   -- to be approved: parked with what it would do
-  if not approving then
+  if not approving and (assisted or r_fn && careful) then
     for x in select u.id, u.claim, u.effects, u.output, u.ms, u.trace, t.company_id, t.agent, t.fn_name, t.attempts, t.claimed_at
                from unnest(r_id, r_claim, r_outcome, r_effects, r_output, r_ms, r_trace) u (id, claim, outcome, effects, output, ms, trace) join tms.agent_tasks t on t.id = u.id
               where u.outcome = 'completed' and u.id <> all (bad)
-                and (t.fn_name = any (careful) or coalesce(tms._flag_value('autonomy.mode', t.company_id) <> '"FULL"', true)) loop
+                and (t.fn_name = any (careful) or (assisted and coalesce(tms._flag_value('autonomy.mode', t.company_id) <> '"FULL"', true))) loop
       insert into tms.task_effects as f (task_id, company_id, claim, effects) values (x.id, x.company_id, x.claim, jsonb_build_object('effects', x.effects, 'output', x.output))
         on conflict on constraint task_effects_pkey do update set claim = excluded.claim, effects = excluded.effects, at = excluded.at;
       update tms.agent_tasks t set status = 'awaiting_approval', worker_id = null, run_until = null where t.id = x.id;
@@ -218,16 +220,19 @@ begin
   if exists (select from unnest(r_effects, r_outcome) u (f, o) where u.o = 'completed' and jsonb_typeof(u.f -> 'apply') = 'array') then
     broken := false;
     begin
-      for e in select t.company_id, a.value ->> 'fn' as fn, a.value -> 'args' as args
-                 from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id
-                cross join lateral jsonb_array_elements(u.effects -> 'apply') with ordinality a
-                where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'apply') = 'array'
-                order by t.company_id, u.id, a.ordinality loop
+      -- what follows each other of one function and one tenant is one call: planning each was most of the time
+      for e in select k.company_id, k.fn, array_agg(k.args order by k.o) as args from (
+                 select y.*, y.o - row_number() over (partition by y.company_id, y.fn order by y.o) as run from (
+                   select u.company_id, a.value ->> 'fn' as fn, a.value -> 'args' as args, row_number() over (order by u.company_id, u.id, a.ordinality) as o
+                     from unnest(r_id, r_company, r_outcome, r_effects) u (id, company_id, outcome, effects)
+                    cross join lateral jsonb_array_elements(u.effects -> 'apply') with ordinality a
+                    where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'apply') = 'array') y) k
+                group by k.company_id, k.fn, k.run order by min(k.o) loop
         if acting is distinct from e.company_id then
           acting := e.company_id;
           perform tms._act_for(acting);
         end if;
-        perform tms._apply(e.fn, e.args);
+        perform tms._apply_all(e.fn, e.args);
       end loop;
     exception when others then
       -- a halt or safe mode is nobody's fault: the whole batch waits for its end
@@ -235,12 +240,12 @@ begin
       broken := true;
     end;
     if broken then
-      for x in select u.id, u.effects, t.company_id from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id
-                where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'apply') = 'array' order by t.company_id, u.id loop
+      for x in select u.id, u.effects, u.company_id from unnest(r_id, r_company, r_outcome, r_effects) u (id, company_id, outcome, effects)
+                where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'apply') = 'array' order by u.company_id, u.id loop
         begin
           perform tms._act_for(x.company_id);
           for e in select a.value ->> 'fn' as fn, a.value -> 'args' as args from jsonb_array_elements(x.effects -> 'apply') with ordinality a order by a.ordinality loop
-            perform tms._apply(e.fn, e.args);
+            perform tms._apply_all(e.fn, array[e.args]);
           end loop;
         exception when others then
           if sqlstate in ('TM423', '40001') then raise; end if;
@@ -260,19 +265,20 @@ begin
   end if;
 
   -- ---- events and follow-ups of those that hold
-  perform tms._publish(array_agg(t.company_id order by u.id, v.ordinality), array_agg(v.value ->> 'topic' order by u.id, v.ordinality), array_agg(v.value -> 'payload' order by u.id, v.ordinality),
-      array_agg(v.value ->> 'order' order by u.id, v.ordinality), array_agg(v.value ->> 'key' order by u.id, v.ordinality), array_agg(u.id order by u.id, v.ordinality), array_agg(u.claim order by u.id, v.ordinality),
-      array_agg(coalesce(v.value ->> 'traceparent', t.traceparent) order by u.id, v.ordinality), 'normal')
-    from unnest(r_id, r_claim, r_outcome, r_effects) u (id, claim, outcome, effects) join tms.agent_tasks t on t.id = u.id
-   cross join lateral jsonb_array_elements(u.effects -> 'events') with ordinality v
-   where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'events') = 'array'
+  perform tms._publish(array_agg(y.company_id), array_agg(y.value ->> 'topic'), array_agg(y.value -> 'payload'), array_agg(y.value ->> 'order'), array_agg(y.value ->> 'key'),
+      array_agg(y.id), array_agg(y.claim), array_agg(coalesce(y.value ->> 'traceparent', y.parent)), 'normal')
+    from (select u.*, v.value from unnest(r_id, r_claim, r_company, r_parent, r_outcome, r_effects) u (id, claim, company_id, parent, outcome, effects)
+           cross join lateral jsonb_array_elements(u.effects -> 'events') with ordinality v
+           where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'events') = 'array'
+           order by u.id, v.ordinality) y
   having count(*) > 0;
 
+  if exists (select from unnest(r_effects, r_outcome) u (f, o) where u.o = 'completed' and jsonb_typeof(u.f -> 'tasks') = 'array') then
   with wanted as materialized (
-    select t.company_id, u.id as parent, v.ordinality as ord, v.value ->> 'function' as fn, v.value -> 'payload' as payload, v.value ->> 'key' as key,
+    select u.company_id, u.id as parent, v.ordinality as ord, v.value ->> 'function' as fn, v.value -> 'payload' as payload, v.value ->> 'key' as key,
            least(greatest(coalesce((v.value ->> 'priority')::integer, 0), -1), 1)::smallint as priority, least(greatest(coalesce((v.value ->> 'delay_ms')::bigint, 0), 0), 31536000000) as delay_ms,
-           coalesce(v.value ->> 'traceparent', t.traceparent) as traceparent
-      from unnest(r_id, r_outcome, r_effects) u (id, outcome, effects) join tms.agent_tasks t on t.id = u.id
+           coalesce(v.value ->> 'traceparent', u.parent) as traceparent
+      from unnest(r_id, r_company, r_parent, r_outcome, r_effects) u (id, company_id, parent, outcome, effects)
      cross join lateral jsonb_array_elements(u.effects -> 'tasks') with ordinality v
      where u.outcome = 'completed' and u.id <> all (bad) and jsonb_typeof(u.effects -> 'tasks') = 'array'
   ), queues as (
@@ -285,6 +291,7 @@ begin
   )
   select count(*) into pulses from made m cross join (select count(*) from queues) q;
   if pulses > 0 then perform pg_notify('tms_tasks', ''); end if;
+  end if;
 
   -- ---- completed
   with ended as (
@@ -294,11 +301,13 @@ begin
      returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, t.replay_run_id, u.ms, u.trace
   ), spent as (
     delete from tms.task_spend s using ended n where s.task_id = n.id returning s.*
+  ), own as (
+    select s.task_id, s.tokens - b.tokens as tokens, s.calls - b.calls as calls, s.cost - b.cost as cost from spent s cross join lateral tms._booked(s.task_id) b
   ), runs as (
     insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
       select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch,
-             coalesce(s.tokens - b.tokens, 0), coalesce(s.calls - b.calls, 0), coalesce(s.cost - b.cost, 0)
-        from ended n left join spent s on s.task_id = n.id left join lateral tms._booked(n.id) b on s.task_id is not null
+             coalesce(o.tokens, 0), coalesce(o.calls, 0), coalesce(o.cost, 0)
+        from ended n left join own o on o.task_id = n.id
   ), pulse as (
     select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
   )

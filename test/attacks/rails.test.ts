@@ -393,7 +393,7 @@ describe('what a policy allows', () => {
           ),
         ).toBe(1)
       },
-      ['_effects_problem', 'begin', 'begin return null;'],
+      ['_effects_problems', 'begin', 'begin return;'],
     )
   }
 
@@ -533,7 +533,7 @@ describe('apply', () => {
       await arena.sql('grant insert on app.effects to tms_owner')
       await applied('app.invoker')
     },
-    ['_apply', 'p.prosecdef and', ''],
+    ['_apply_all', 'p.prosecdef and', ''],
   )
 
   rail(
@@ -543,7 +543,7 @@ describe('apply', () => {
         alter function app.ours(jsonb) owner to tms_owner; grant insert on app.effects to tms_owner`)
       await applied('app.ours')
     },
-    ['_apply', /and p\.proowner not in \([^)]*\)/, ''],
+    ['_apply_all', /and p\.proowner not in \([^)]*\)/, ''],
   )
 
   /** What app.member saw for a task of each tenant, while the worker holds both. */

@@ -176,10 +176,13 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await aborted
     expect(context.signal.reason).toBe('halted')
     await expect
-      .poll(async () => {
-        const { halts } = granted(await fleet.operator.call('fence_state', {}))
-        return halts[0]?.acknowledged.length
-      })
+      .poll(
+        async () => {
+          const { halts } = granted(await fleet.operator.call('fence_state', {}))
+          return halts[0]?.acknowledged.length
+        },
+        { timeout: 15_000 },
+      )
       .toBe(1)
     expect((await task(id)).task).toMatchObject({ status: 'running' })
     for (const step of ['prepare', 'lift'] as const) {

@@ -9,8 +9,15 @@ const root = resolve(here, '../../..')
 
 export const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version
 export const settings = { throughput: { slots: 100 }, latency: { slots: 100 } }
+export const kinds = ['event', 'apply']
 export const unfinished = `select count(*)::int as jobs from tms.agent_tasks where status <> 'completed'`
 export const anyUnfinished = `select exists (select 1 from tms.agent_tasks where status in ('pending', 'running')) as yes`
+
+/** What `apply` calls: one row, as the harness of the tests does it. */
+const effects = `
+  create table public.bench_effects (task bigint not null);
+  create function public.bench_effect(args jsonb) returns void language sql security definer set search_path = pg_catalog, pg_temp as
+    $$ insert into public.bench_effects values ((args ->> 'task')::bigint) $$;`
 
 let parts
 async function load() {
@@ -40,11 +47,11 @@ async function load() {
 }
 
 export async function setup(urls) {
-  await (await load()).prepare(root, urls)
+  await (await load()).prepare(root, urls, effects)
 }
 
-export async function openSender({ url }) {
-  return (await load()).sender(url)
+export async function openSender({ url, kind = 'job' }) {
+  return (await load()).sender(url, `bench.${kind}`)
 }
 
 export async function openWorker({ url, aim, onStart }) {
