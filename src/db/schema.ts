@@ -1,8 +1,8 @@
 import { contractVersion } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
-import type { SqlFiles } from './files.ts'
+import { exit, TmsError } from '../errors.ts'
+import { shippedFunctions, type SqlFiles } from './files.ts'
 import { planPush, pushSchema, type PushReport } from './push.ts'
 
 /**
@@ -89,9 +89,36 @@ export async function schemaStatus(driver: Driver, files: SqlFiles): Promise<Sch
   }
 }
 
-/** Applies what is missing. Drivers that only call functions cannot: their files are exported. */
+/**
+ * Applies what is missing. Drivers that only call functions cannot: their files are exported. Asked before whether anything is:
+ * an owner that runs beside lets others call, and not push.
+ */
 export async function push(driver: Driver, files: SqlFiles): Promise<PushReport> {
+  if (await isCurrent(driver, files)) return { migrations: [], functions: [] }
   return pushSchema(administration(driver), files)
+}
+
+async function isCurrent(driver: Driver, files: SqlFiles): Promise<boolean> {
+  try {
+    if (!(await schemaStatus(driver, files)).upToDate) return false
+    return strangeFunctions(granted(await driver.call('doctor', {})).functions, files).length === 0
+  } catch (error) {
+    // Nobody knows the caller yet, or the schema is somebody else's: where SQL can be run, pushing finds out for itself.
+    if (driver.administration) return false
+    if (error instanceof TmsError && error.exit === exit.refused) return true
+    throw error
+  }
+}
+
+/** Functions of the database that aren't this release's. One replaced by hand keeps its name and its grants; only its body tells. */
+export function strangeFunctions(found: Readonly<Record<string, string>>, files: SqlFiles): string[] {
+  const shipped = shippedFunctions(files)
+  const differing = Object.entries(found).flatMap(([name, sum]) => {
+    const expected = shipped.get(name)
+    return expected === sum ? [] : [expected === undefined ? `${name} (not shipped)` : name]
+  })
+  const missing = [...shipped.keys()].filter((name) => !Object.hasOwn(found, name)).map((name) => `${name} (missing)`)
+  return [...differing, ...missing].sort()
 }
 
 export function administration(driver: Driver): NonNullable<Driver['administration']> {

@@ -1,5 +1,5 @@
-import { shippedFunctions, type SqlFiles } from '../db/files.ts'
-import { schemaStatus } from '../db/schema.ts'
+import type { SqlFiles } from '../db/files.ts'
+import { schemaStatus, strangeFunctions } from '../db/schema.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
@@ -178,17 +178,11 @@ async function insideChecks(driver: Driver, files: SqlFiles): Promise<Check[]> {
   }
 }
 
-/** A function replaced by hand keeps its name and its grants; only its body tells. The moved test clock is one, too. */
+/** The moved test clock is one, too. */
 function functionCheck(found: Readonly<Record<string, string>>, files: SqlFiles): Check {
   const check = 'functions'
-  const shipped = shippedFunctions(files)
-  const differing = Object.entries(found).flatMap(([name, sum]) => {
-    const expected = shipped.get(name)
-    return expected === sum ? [] : [expected === undefined ? `${name} (not shipped)` : name]
-  })
-  const missing = [...shipped.keys()].filter((name) => !Object.hasOwn(found, name)).map((name) => `${name} (missing)`)
-  const strange = [...differing, ...missing].sort()
-  if (strange.length === 0) return ok(check, `all ${shipped.size} have the shipped bodies`)
+  const strange = strangeFunctions(found, files)
+  if (strange.length === 0) return ok(check, `all ${Object.keys(found).length} have the shipped bodies`)
   return {
     check,
     state: 'problem',

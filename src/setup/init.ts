@@ -1,10 +1,10 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
-import { administration, push, schemaStatus } from '../db/schema.ts'
+import { administration, push } from '../db/schema.ts'
 import type { SqlFiles } from '../db/files.ts'
 import type { environments } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { exit, TmsError } from '../errors.ts'
+import { TmsError } from '../errors.ts'
 import { loadCatalogue, type Catalogue } from '../flags/catalogue.ts'
 import { ensureKey, registerFirstKey } from '../keys/keys.ts'
 import type { SignerSources } from '../keys/open.ts'
@@ -42,7 +42,7 @@ export type Initialised = {
  * out what is there already, so that running it again after an interruption finishes the work.
  */
 export async function initialise(driver: Driver, input: Initialisation): Promise<Initialised> {
-  if (!(await upToDate(driver, input.files))) await push(driver, input.files)
+  await push(driver, input.files)
   await bootstrapOperator(driver, input.operator)
   const { signer, place, made } = await ensureKey(input.signing)
 
@@ -78,17 +78,6 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
 export async function environmentOf(driver: Driver): Promise<Initialised['environment'] | null> {
   const status = await driver.call('status', {})
   return 'refused' in status ? null : status.environment
-}
-
-/** Asked before pushing: a running owner lets others call and not push, and there is nothing to push then. */
-async function upToDate(driver: Driver, files: SqlFiles): Promise<boolean> {
-  try {
-    return (await schemaStatus(driver, files)).upToDate
-  } catch (error) {
-    // Nobody knows the caller yet; where SQL can be run, pushing finds out for itself.
-    if (error instanceof TmsError && error.exit === exit.refused) return driver.administration === undefined
-    throw error
-  }
 }
 
 /** Where the database knows the caller (embedded, or an earlier init) there is nothing to do. */

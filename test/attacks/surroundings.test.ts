@@ -277,6 +277,8 @@ describe('on the embedded database', () => {
     const ended = new Promise((resolve) => owner.once('close', resolve))
     await new Promise((resolve) => owner.stdout.once('data', resolve))
     expect((await tms(['init', '--yes'], { cwd })).code).toBe(0)
+    const pushed = await tms(['db', 'push'], { cwd, env: { TMS_TIMEOUT: '5' } })
+    expect([pushed.code, pushed.stderr]).toEqual([0, ''])
     const second = await tms(['up'], { cwd, env: { TMS_TIMEOUT: '2' } })
     expect([second.code, second.stderr]).toEqual([3, expect.stringContaining('OWNER_BUSY')])
     owner.kill('SIGTERM')

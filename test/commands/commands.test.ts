@@ -1,3 +1,4 @@
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
@@ -8,7 +9,7 @@ import { Config } from '@oclif/core'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { TmsCommand } from '../../src/ui/command.ts'
 import { build } from '../ui/built.ts'
-import { root } from '../ui/process.ts'
+import { collect, root, said } from '../ui/process.ts'
 
 /**
  * Every command in this process, as one story on one embedded database: what it prints for people, what it prints for
@@ -85,7 +86,23 @@ async function json(id: string, ...argv: string[]) {
   return { code, ...envelope }
 }
 
+/** Beside an owner of the database a command needs a tenth of a second, and without one half a second to open it. */
+let owner: ChildProcessWithoutNullStreams | undefined
+async function own(): Promise<void> {
+  owner = spawn(process.execPath, [join(root, 'bin/run.js'), 'up', '--no-work'])
+  await said(owner.stdout, 'Serving embedded')
+}
+async function disown(): Promise<void> {
+  if (owner === undefined) return
+  const ended = collect(owner)
+  owner.kill('SIGTERM')
+  owner = undefined
+  expect((await ended).code).toBe(143)
+}
+
 describe('in order', () => {
+  afterAll(disown)
+
   test('init makes the database, the key, the configuration, and shows the token once', async () => {
     const first = await tms('init', '--yes', '--keys', 'keys')
     expect([first.code, first.out]).toEqual([0, expect.stringMatching(/override token +tms-override-\S{32}/)])
@@ -107,6 +124,7 @@ describe('in order', () => {
   })
 
   test('db status, push and export', async () => {
+    await own()
     expect(await json('db status')).toMatchObject({ code: 0, data: { upToDate: true } })
     expect((await tms('db push')).out).toContain('up to date')
     const exported = await tms('db export', '--supabase', '--folder', 'migrations')
@@ -223,10 +241,12 @@ describe('in order', () => {
   })
 
   test('up serves until it is told to end', async () => {
+    await disown()
     const running = tms('up')
     await vi.waitFor(() => expect(printed).toContain('Serving embedded'), { timeout: 20_000 })
     process.emit('SIGTERM')
     expect((await running).code).toBe(143)
+    await own()
   })
 
   test('agents start works until it is told to end', async () => {
@@ -317,6 +337,7 @@ describe('in order', () => {
   })
 
   test('db reset removes everything, with consent', async () => {
+    await disown()
     expect((await json('db reset')).error?.code).toBe('CONSENT_MISSING')
     expect((await tms('db reset', '--confirm', '.tms')).code).toBe(0)
     const { code } = await tms('flags verify')
