@@ -7,7 +7,8 @@ import { publicHalf, verifySignature, type PublicHalf } from '../proof/ed25519.t
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/)
 /** One width, so that the order of texts is the order of times. */
-const instant = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
+const instantPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/
+const instant = z.string().regex(instantPattern)
 const day = z.string().refine(isDay, 'is no day')
 
 export const dayPattern = /^\d{4}-\d\d-\d\d$/
@@ -20,6 +21,11 @@ export function isDay(text: string): boolean {
 
 export function dayAfter(text: string, days = 1): string {
   return new Date(Date.parse(`${text}T00:00:00Z`) + days * 86_400_000).toISOString().slice(0, 10)
+}
+
+/** The moment at which a day begins. */
+export function dayStart(text: string): string {
+  return `${text}T00:00:00.000000Z`
 }
 
 // ---- the files of a pack
@@ -149,14 +155,15 @@ export function parseManifestRow(text: string): ManifestRow {
     throw new ProofError('it is not the 16 fields of a line of the ledger, an empty line and a body')
   }
   const line = fields.join('\n')
-  const [type, seq, , , at, , , , , action, outcome] = fields
+  const [type, seq, , , at = '', , , , , action, outcome] = fields
   const [subject_sha256 = '', , , body_sha256] = fields.slice(12)
   if (type !== 'tms-ledger-v1') throw new ProofError('it is no line of tms-ledger-v1')
+  if (!instantPattern.test(at)) throw new ProofError('its time is no moment')
   if (sha256Hex(body) !== body_sha256) throw new ProofError('the body is not the one whose digest the line holds')
   return {
     seq: fromDecimal(seq ?? ''),
     line,
-    at: at ?? '',
+    at,
     subject_sha256,
     action: action ?? '',
     outcome: outcome ?? '',

@@ -7,6 +7,7 @@ import { parseCheckpoint, parseNote, verifyCheckpoint, type Checkpoint } from '.
 import { inTotoStatement, parseBundle, verifyBundle } from '../proof/sigstore.ts'
 import {
   dayAfter,
+  dayStart,
   isDay,
   readTombstone,
   short,
@@ -15,7 +16,7 @@ import {
   type Tombstone,
 } from './verify-forms.ts'
 import { trustKeys, whyNotAt, type Trust } from './verify-keys.ts'
-import { examinePack, treeText, type ExaminedPack, type Place } from './verify-pack.ts'
+import { examinePack, signedAt, treeText, type ExaminedPack, type Place } from './verify-pack.ts'
 import type { Entry, Source } from './verify-source.ts'
 
 /** A checkpoint that somebody kept outside the database. */
@@ -221,9 +222,9 @@ function signatures(pack: ExaminedPack, trust: Trust, given: readonly PublicHalf
   if (pack.keys && !pack.keys.some(({ fingerprint }) => fingerprint === manifest.key)) {
     wrong('keys.json', 'does not have the key that signed', manifest.key)
   }
-  const whyNot = whyNotAt(key, manifest.as_of)
-  if (whyNot !== null)
-    wrong('SHA256SUMS.sig', `is by the key ${short(manifest.key)}, and ${whyNot}`, null, manifest.as_of)
+  const moment = signedAt(pack) ?? manifest.as_of
+  const whyNot = whyNotAt(key, moment)
+  if (whyNot !== null) wrong('SHA256SUMS.sig', `is by the key ${short(manifest.key)}, and ${whyNot}`, null, moment)
   const { note, bundle, manifestSha256 } = pack
   if (note !== null) says('checkpoint.txt', () => verifyCheckpoint(note, manifest.database.origin, key.half))
   if (bundle !== null && manifestSha256 !== null) {
@@ -286,6 +287,12 @@ function signedGrave(grave: Grave, trust: Trust, broken: Place[]): Grave {
     }
     const tombstone = readTombstone(verifyBundle(text, key.half, tombstonePayloadType))
     if (tombstone.day !== day) broken.push(place(day, name, 'is the tombstone of another day', day, tombstone.day))
+    const end = isDay(day) ? dayStart(dayAfter(day)) : ''
+    if (tombstone.expired_at < end) {
+      broken.push(
+        place(day, name, 'says that its day expired before it was over', `${end} or later`, tombstone.expired_at),
+      )
+    }
     const whyNot = whyNotAt(key, tombstone.expired_at)
     if (whyNot !== null) {
       broken.push(place(day, name, `is by the key ${short(hint)}, and ${whyNot}`, null, tombstone.expired_at))
@@ -456,6 +463,15 @@ function previousOnes(known: ReadonlyMap<string, Known>, judged: ReadonlySet<str
       )
     }
     const before = previous.pack?.manifest
+    if (before && manifest.as_of < before.as_of) {
+      const what = `its facts were gathered before those of ${before.day}`
+      places.push(place(day, 'manifest.json', what, `${before.as_of} or later`, manifest.as_of))
+    }
+    const rowBefore = previous.pack?.row
+    if (rowBefore && pack.row && pack.row.at < rowBefore.at) {
+      const what = `was recorded before the row of ${named.day}`
+      places.push(place(day, 'manifest-row.txt', what, `${rowBefore.at} or later`, pack.row.at))
+    }
     if (
       before &&
       manifest.final &&

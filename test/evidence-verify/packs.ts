@@ -47,7 +47,14 @@ export function startLedger(origin = 'tms.invalid/ledger/7b0e'): Ledger {
   return { origin, lines: [], leaves: [] }
 }
 
-export function addRow(ledger: Ledger, day: string, action: string, subject = '', body = 'null'): number {
+export function addRow(
+  ledger: Ledger,
+  day: string,
+  action: string,
+  subject = '',
+  body = 'null',
+  at = `${day}T12:00:00.000000Z`,
+): number {
   const seq = ledger.lines.length
   const last = ledger.lines.at(-1)
   const line = [
@@ -55,7 +62,7 @@ export function addRow(ledger: Ledger, day: string, action: string, subject = ''
     seq,
     last === undefined ? '0'.repeat(64) : sha256Hex(last),
     seq + 100,
-    `${day}T12:00:00.000000Z`,
+    at,
     'ada',
     'login:1',
     'super_admin',
@@ -135,6 +142,8 @@ export type PackOptions = {
   readonly rows?: number
   readonly final?: boolean
   readonly as_of?: string
+  /** When the ledger took the manifest's row; with `as_of` when it isn't named. */
+  readonly row_at?: string
   readonly verdict?: Manifest['verdict']
   /** Facts that differ from the plain ones. */
   readonly facts?: Readonly<Record<string, string>>
@@ -174,7 +183,7 @@ export async function nextPack(chain: Chain, day: string, key: TestKey, options:
   const manifest_sha256 = sha256Hex(manifestText)
   put('manifest.json', manifestText)
   const body = JSON.stringify({ day, manifest_sha256, revision: 1 })
-  const seq = addRow(ledger, day, 'evidence.manifest', `${day}/1`, body)
+  const seq = addRow(ledger, day, 'evidence.manifest', `${day}/1`, body, options.row_at ?? manifest.as_of)
   put('manifest-row.txt', `${ledger.lines[seq] ?? ''}\n\n${body}\n`)
   const checkpoint = await checkpointNote(ledger, key)
   put('checkpoint.txt', checkpoint)

@@ -244,6 +244,54 @@ test('an expired, a revoked and an unknown key are caught by name', async () => 
   expect(places(await verify(writeDays(foreign), { keys: [first] })).join()).toContain('unknown key')
 })
 
+test('an expired key is caught by name however far back its pack dates itself, and so is a revoked one', async () => {
+  const expired = testKey({ notAfter: '2026-10-02T12:00:00.000000Z' })
+  const revoked = testKey()
+  for (const [key, word] of [
+    [expired, 'the key has expired at 2026-10-02T12:00:00.000000Z'],
+    [revoked, 'the key is revoked since 2026-10-02T12:00:00.000000Z'],
+  ] as const) {
+    const chain = startChain(key)
+    const one = await nextPack(chain, '2026-10-01', key)
+    if (key === revoked) revoked.revokedAt = '2026-10-02T12:00:00.000000Z'
+    const row_at = '2026-10-03T00:10:00.000000Z'
+    // the ledger's row tells, and what the day itself allows
+    const back = await nextPack(chain, '2026-10-02', key, { as_of: '2026-10-02T11:00:00.000000Z', row_at })
+    const found = places(await verify(writeDays([one, back]), { keys: [key] }))
+    expect(found).toContain('2026-10-02 manifest.json: is final, and of a moment at which its day was not over')
+    expect(found.join()).toMatch(new RegExp(`2026-10-02 SHA256SUMS.sig: is by the key \\w+…, and ${word}`))
+  }
+})
+
+test('a pack whose moments do not fit its day, its row of the ledger or the pack before it is named', async () => {
+  for (const [options, expected] of [
+    [
+      { as_of: '2026-10-01T23:00:00.000000Z' },
+      'manifest.json: is final, and of a moment at which its day was not over',
+    ],
+    [
+      { final: false, as_of: '2026-10-03T00:00:00.000000Z' },
+      'manifest.json: is provisional, and of a moment outside its day',
+    ],
+    [
+      { as_of: '2026-10-03T00:10:00.000000Z', row_at: '2026-10-03T00:09:59.000000Z' },
+      'manifest-row.txt: was recorded before the facts were gathered',
+    ],
+    [
+      { as_of: '2026-10-03T00:00:00.000000Z', row_at: '2026-10-04T00:00:00.000000Z' },
+      'manifest.json: its facts were gathered before those of 2026-10-01',
+    ],
+    [{ as_of: '2026-10-03T00:00:00.000000Z' }, 'manifest-row.txt: was recorded before the row of 2026-10-01'],
+    [{ row_at: 'yesterday' }, 'manifest-row.txt: its time is no moment'],
+  ] as const) {
+    const key = testKey()
+    const chain = startChain(key)
+    const one = await nextPack(chain, '2026-10-01', key, { as_of: '2026-10-03T00:05:00.000000Z' })
+    const two = await nextPack(chain, '2026-10-02', key, options)
+    expect(places(await verify(writeDays([one, two]), { keys: [key] }))).toContain(`2026-10-02 ${expected}`)
+  }
+})
+
 test('a rotation is followed from the older key to the newer and back', async () => {
   const first = testKey()
   const second = testKey({ introducedBy: first, notBefore: '2026-10-02T00:00:00.000000Z' })
