@@ -118,6 +118,9 @@ this archive: from them by another way, or from an earlier audit. Its fingerprin
 
      tms evidence verify <this archive> --days ${range.from}..${range.to} --key key.pem --checkpoint kept.txt
 
+RANGE.txt says which days this archive holds: without --days these are the days that must be in it. It isn't signed, so
+say yourself which days you expect. A folder of days that has no RANGE.txt must begin with the first day there ever was.
+
 Days without a folder: tombstones/ has a signed note for each day whose pack expired and was deleted. A day with neither
 is missing, and that is a finding. A red day is evidence too: whether a pack verifies and whether its day was good are two
 questions.

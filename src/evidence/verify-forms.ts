@@ -23,6 +23,14 @@ export function dayAfter(text: string, days = 1): string {
   return new Date(Date.parse(`${text}T00:00:00Z`) + days * 86_400_000).toISOString().slice(0, 10)
 }
 
+export type Range = { readonly from: string; readonly to: string }
+
+/** `2026-10-01..2026-10-31`, or one day; null for anything else. */
+export function readRange(text: string): Range | null {
+  const [from = '', to = from, ...more] = text.split('..')
+  return isDay(from) && isDay(to) && from <= to && more.length === 0 ? { from, to } : null
+}
+
 /** The moment at which a day begins. */
 export function dayStart(text: string): string {
   return `${text}T00:00:00.000000Z`

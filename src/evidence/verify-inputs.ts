@@ -7,9 +7,9 @@ import { parseNote } from '../proof/note.ts'
 import { parseTlogProof } from '../proof/tlog-proof.ts'
 import { archiveSource } from './verify-archive.ts'
 import { parseConsistency, type Consistency } from '../proof/consistency.ts'
-import { isDay, parseManifest } from './verify-forms.ts'
+import { isDay, parseManifest, readRange, type Range } from './verify-forms.ts'
 import { daysSource, folderSource, packSource, systemCode, type Source } from './verify-source.ts'
-import { verifyEvidence, type OutsideCheckpoint, type Range, type Verification } from './verify.ts'
+import { verifyEvidence, type OutsideCheckpoint, type Verification } from './verify.ts'
 
 /** From what people type to what is verified. Nothing here opens a database or the network. */
 
@@ -107,7 +107,7 @@ export async function openSource(
   const given = days === undefined ? null : parseRange(days)
   const exists = await isThere(what)
   if (!exists) {
-    const range = asRange(what)
+    const range = readRange(what)
     if (range) {
       const folder = await artifacts()
       if (range.from === range.to && !what.includes('..')) {
@@ -130,7 +130,7 @@ function withinRange(source: Source, { from, to }: Range): Source {
 }
 
 export function parseRange(text: string): Range {
-  const range = asRange(text)
+  const range = readRange(text)
   if (range) return range
   throw new TmsError({
     code: 'USAGE',
@@ -138,11 +138,6 @@ export function parseRange(text: string): Range {
     why: 'It is written 2026-10-01..2026-10-31, the earlier day first.',
     next: ['tms evidence verify 2026-10-01..2026-10-31 --key key.pem'],
   })
-}
-
-function asRange(text: string): Range | null {
-  const [from = '', to = from, ...more] = text.split('..')
-  return isDay(from) && isDay(to) && from <= to && more.length === 0 ? { from, to } : null
 }
 
 /** `--known-since`: a day, or a moment in UTC. */

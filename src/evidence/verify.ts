@@ -13,11 +13,12 @@ import {
   short,
   tombstonePayloadType,
   type Manifest,
+  type Range,
   type Tombstone,
 } from './verify-forms.ts'
 import { trustKeys, whyNotAt, type Trust } from './verify-keys.ts'
 import { examinePack, signedAt, treeText, type ExaminedPack, type Place } from './verify-pack.ts'
-import type { Entry, Source } from './verify-source.ts'
+import { rangeFile, type Entry, type Source } from './verify-source.ts'
 
 /** A checkpoint that somebody kept outside the database. */
 export type OutsideCheckpoint = {
@@ -28,8 +29,6 @@ export type OutsideCheckpoint = {
   /** Since when it is known, if that is known. */
   readonly since: string | null
 }
-
-export type Range = { readonly from: string; readonly to: string }
 
 export type VerifyOptions = {
   /** Keys from outside. Without any, the packs are checked against the keys they name themselves: unanchored. */
@@ -124,8 +123,12 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
   const known = knownDays(everyPack, allGraves)
   const judged = new Set([...packs.map(({ folder }) => folder), ...graves.map(({ day }) => day)])
 
-  const range = options.range ?? (source.kind === 'pack' ? null : rangeOf(judged))
-  const absent = range ? missingDays(range, known, broken) : []
+  const asked = options.range ?? source.stated ?? null
+  const range = options.range ?? (source.kind === 'pack' ? null : rangeOf(judged, asked))
+  const absent = [
+    ...(range ? missingDays(range, known, broken) : []),
+    ...(source.kind === 'pack' ? [] : missingBeginning(asked?.from ?? null, known, judged, broken)),
+  ]
   broken.push(...oneLedger(packs), ...graveFits(known), ...previousOnes(known, judged))
 
   const trees = knownTrees(everyPack, allGraves)
@@ -176,7 +179,7 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
     broken,
     unknown,
     unanchored,
-    ...whatWasChecked(source, options, { packs, graves, range, outside, known, judged }),
+    ...whatWasChecked(source, options, { packs, graves, range, asked, outside, known, judged }),
     notes,
     keys: options.keys.map(({ fingerprint }) => fingerprint),
     checkpoint: options.checkpoint ? { name: options.checkpoint.name, size: outside?.tree.size ?? null } : null,
@@ -331,8 +334,9 @@ function knownDays(packs: readonly ExaminedPack[], graves: readonly Grave[]): Re
   return new Map([...known].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-function rangeOf(days: ReadonlySet<string>): Range | null {
-  const sorted = [...days].filter(isDay).sort()
+/** From the first day to the last, of those that are here and of those that an archive says it holds. */
+function rangeOf(days: ReadonlySet<string>, stated: Range | null): Range | null {
+  const sorted = [...days, ...(stated ? [stated.from, stated.to] : [])].filter(isDay).sort()
   const [from] = sorted
   const to = sorted.at(-1)
   return from !== undefined && to !== undefined ? { from, to } : null
@@ -348,13 +352,39 @@ function missingDays(
     ({ pack }) => pack?.manifest?.final === true && pack.manifest.previous === null,
   )
   const absent: { day: string; kind: 'missing' | 'before' }[] = []
-  for (let day = range.from; day <= range.to; day = dayAfter(day)) {
+  for (let day = range.from; day <= range.to && isDay(day); day = dayAfter(day)) {
     if (known.has(day)) continue
     const kind = first && day < first.day ? 'before' : 'missing'
     absent.push({ day, kind })
     if (kind === 'missing') broken.push(place(day, day, 'the day is missing: neither a pack nor a tombstone', 'a pack'))
   }
   return absent
+}
+
+/**
+ * The oldest day here names the one before it. That one is missing unless it is before the days that were asked for, or
+ * before those that the archive says it holds.
+ */
+function missingBeginning(
+  from: string | null,
+  known: ReadonlyMap<string, Known>,
+  judged: ReadonlySet<string>,
+  broken: Place[],
+): readonly { readonly day: string; readonly kind: 'missing' }[] {
+  const first = [...known.values()].find(({ day }) => judged.has(day))
+  if (!first || (from !== null && first.day >= from)) return []
+  const named = first.pack?.manifest?.previous
+  if (named && !known.has(named.day)) {
+    const what = `the day is missing: neither a pack nor a tombstone, and the pack of ${first.day} names it`
+    broken.push(place(named.day, named.day, what, named.manifest_sha256))
+    return [{ day: named.day, kind: 'missing' }]
+  }
+  const before = first.pack ? null : first.grave?.tombstone?.previous_manifest_sha256
+  if (before) {
+    const what = 'names a pack before it, and neither that nor its tombstone is here'
+    broken.push(place(first.day, `tombstones/${first.day}.json`, what, before))
+  }
+  return []
 }
 
 function oneLedger(packs: readonly ExaminedPack[]): readonly Place[] {
@@ -685,11 +715,12 @@ function whyUnanchored(
 
 function whatWasChecked(
   source: Source,
-  { keys, checkpoint, proof }: VerifyOptions,
+  options: VerifyOptions,
   {
     packs,
     graves,
     range,
+    asked,
     outside,
     known,
     judged,
@@ -697,11 +728,13 @@ function whatWasChecked(
     readonly packs: readonly ExaminedPack[]
     readonly graves: readonly Grave[]
     readonly range: Range | null
+    readonly asked: Range | null
     readonly outside: Outside | null
     readonly known: ReadonlyMap<string, Known>
     readonly judged: ReadonlySet<string>
   },
 ): { readonly checked: readonly string[]; readonly unchecked: readonly string[] } {
+  const { keys, checkpoint, proof } = options
   const files = packs.reduce((sum, pack) => sum + pack.files, 0)
   const checked: string[] = []
   const unchecked: string[] = []
@@ -723,10 +756,21 @@ function whatWasChecked(
   const before = firstDay?.pack?.manifest?.previous
   if (before && !known.has(before.day)) {
     unchecked.push(
-      `the pack of ${before.day} and those before it: not here (its manifest is ${before.manifest_sha256})`,
+      `the pack of ${before.day} and those before it: not here, or not asked for (its manifest is ${before.manifest_sha256})`,
     )
   }
-  if (source.kind !== 'pack' && range) unchecked.push(`days before ${range.from} and after ${range.to}`)
+  if (source.kind !== 'pack' && range) {
+    unchecked.push(
+      options.range
+        ? `days before ${range.from} and after ${range.to}`
+        : `days after ${range.to}: one that was taken away from ${dayAfter(range.to)} on is not seen (name the days you expect: --days)`,
+    )
+    if (asked && !options.range) {
+      unchecked.push(
+        `that it begins with ${asked.from} and ends with ${asked.to}: its ${rangeFile} says so, and is not signed (--days)`,
+      )
+    }
+  }
   if (source.kind === 'pack') unchecked.push('days after this one')
   if (keys.length === 0) unchecked.push('who made the packs: no key from outside')
   if (!checkpoint) unchecked.push('that the ledger was not rewritten or cut as a whole: no checkpoint from outside')
@@ -750,4 +794,4 @@ function place(
   return { day, file, what, expected, found }
 }
 
-export type { Place }
+export type { Place, Range }

@@ -111,6 +111,24 @@ test('a missing day is refused by name, and with --allow-gaps it stands on the c
   expect(cover?.kind === 'file' && Buffer.from(cover.bytes).toString()).toContain('2026-10-03  MISSING')
 })
 
+test('an archive of some days says which they are: it is verified without --days, and misses its first and its last', async () => {
+  const days = await fourDays()
+  const part = { from: '2026-10-02', to: '2026-10-04' }
+  for (const format of formats) {
+    const out = join(temporary(), `x.${format}`)
+    await exportEvidence({ root: days.root, range: part, format, out, keys: [days.key], allowGaps: false })
+    const options = { keys: [days.key], checkpoint: days.options.checkpoint }
+    const source = await archiveSource(out)
+    const found = await verifyEvidence(source, options)
+    expect([places(found), found.verdict, found.range]).toEqual(['', 'verified', part])
+    expect(found.unchecked.join()).toContain('RANGE.txt says so, and is not signed')
+    for (const day of [part.from, part.to]) {
+      const without = { ...source, packs: source.packs.filter(({ folder }) => folder !== day) }
+      expect(places(await verifyEvidence(without, options))).toContain(`${day} ${day}: the day is missing`)
+    }
+  }
+})
+
 test('tombstones go with the days, and markup in a pack is no markup on the cover', async () => {
   const days = await fourDays()
   const [first] = days.packs

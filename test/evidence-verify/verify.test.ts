@@ -137,6 +137,31 @@ test('a deleted day is a gap, wherever in the range it was', async () => {
   expect(places(found)).toEqual(['2026-10-01 2026-10-01: the day is missing: neither a pack nor a tombstone'])
 })
 
+test('the oldest day of a folder is missed by name, because the next one names it; days asked for may begin later', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  rmSync(join(folder, '2026-10-01'), { recursive: true })
+  const options = { keys: [key], checkpoint: await outside(chain, key) }
+  const found = await verify(folder, options)
+  expect(places(found)).toEqual([
+    '2026-10-01 2026-10-01: the day is missing: neither a pack nor a tombstone, and the pack of 2026-10-02 names it',
+  ])
+  expect(found.days[0]).toMatchObject({ day: '2026-10-01', kind: 'missing', verdict: 'broken' })
+  const later = await verify(folder, { ...options, range: { from: '2026-10-02', to: '2026-10-05' } })
+  expect([places(later), later.verdict]).toEqual([[], 'verified'])
+  expect(later.unchecked.join()).toContain('the pack of 2026-10-01 and those before it')
+
+  // nor can the oldest tombstone go
+  const second = packs[1]
+  if (!second) throw new Error('five days were made')
+  mkdirSync(join(folder, 'tombstones'))
+  rmSync(join(folder, second.day), { recursive: true })
+  const text = await tombstoneOf(chain, second, key, '2026-11-10T00:00:00.000000Z')
+  writeFileSync(join(folder, 'tombstones/2026-10-02.json'), text)
+  expect(places(await verify(folder, options))).toEqual([
+    '2026-10-02 tombstones/2026-10-02.json: names a pack before it, and neither that nor its tombstone is here',
+  ])
+})
+
 test('days before the first pack that there ever was are no gap', async () => {
   const { key, chain, folder } = await fiveDays()
   const range = { from: '2026-09-29', to: '2026-10-05' }
