@@ -4,12 +4,12 @@ import { TmsError } from '../errors.ts'
 import { ProofError, textOf } from '../proof/bytes.ts'
 import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
 import { parseNote } from '../proof/note.ts'
-import { parseTlogProof } from '../proof/tlog-proof.ts'
+import { noteIn } from '../proof/tlog-proof.ts'
 import { archiveSource } from './verify-archive.ts'
-import { parseConsistency, type Consistency } from '../proof/consistency.ts'
+import { parseConsistency } from '../proof/consistency.ts'
 import { isDay, parseManifest, readRange, type Range } from './verify-forms.ts'
 import { daysSource, folderSource, packSource, systemCode, type Source } from './verify-source.ts'
-import { verifyEvidence, type OutsideCheckpoint, type Verification } from './verify.ts'
+import { verifyEvidence, type OutsideCheckpoint, type OutsideProof, type Verification } from './verify.ts'
 
 /** From what people type to what is verified. Nothing here opens a database or the network. */
 
@@ -23,7 +23,7 @@ export async function verifyFrom(given: {
   readonly key?: string | undefined
   readonly checkpoint?: string | undefined
   readonly knownSince?: string | undefined
-  readonly proof?: string | undefined
+  readonly proof?: readonly string[] | undefined
   readonly days?: string | undefined
 }): Promise<Verification> {
   const since = given.knownSince === undefined ? null : parseMoment(given.knownSince)
@@ -31,7 +31,7 @@ export async function verifyFrom(given: {
   return verifyEvidence(source, {
     keys: given.key === undefined ? [] : await readKeys(given.key),
     checkpoint: given.checkpoint === undefined ? null : await readCheckpoint(given.checkpoint, since),
-    proof: given.proof === undefined ? null : await readProof(given.proof),
+    proofs: await Promise.all((given.proof ?? []).map(readProof)),
     range,
   })
 }
@@ -59,14 +59,15 @@ export async function readKeys(path: string): Promise<readonly PublicHalf[]> {
 /** A checkpoint that somebody kept: the note, a proof that has one in it, or the whole pack of an earlier day. */
 export async function readCheckpoint(path: string, since: string | null): Promise<OutsideCheckpoint> {
   const folder = await isFolder(path)
-  const text = await readInput(folder ? join(path, 'checkpoint.txt') : path, 'the checkpoint')
+  const file = folder ? join(path, 'checkpoint.txt') : path
+  const text = await readInput(file, 'the checkpoint')
   try {
-    const note = text.startsWith('c2sp.org/tlog-proof@') ? parseTlogProof(text).checkpoint : text
+    const note = noteIn(text)
     const known = since ?? (folder ? await asOf(path) : null) ?? seenByWitness(note)
-    return { name: basename(path), note, since: known }
+    return { name: basename(path), path: file, note, since: known }
   } catch (error) {
     // What it is worth is for the verification to say: here it is only read.
-    if (error instanceof ProofError) return { name: basename(path), note: text, since }
+    if (error instanceof ProofError) return { name: basename(path), path: file, note: text, since }
     throw error
   }
 }
@@ -84,7 +85,7 @@ function seenByWitness(note: string): string | null {
   return times.length === 0 ? null : microseconds(new Date(Math.min(...times) * 1000))
 }
 
-export async function readProof(path: string): Promise<{ readonly name: string; readonly consistency: Consistency }> {
+export async function readProof(path: string): Promise<OutsideProof> {
   const text = await readInput(path, 'the proof')
   try {
     return { name: basename(path), consistency: parseConsistency(text) }

@@ -24,18 +24,23 @@ import { rangeFile, type Entry, type Source } from './verify-source.ts'
 export type OutsideCheckpoint = {
   /** The file's name, for what is said about it. */
   readonly name: string
+  /** Where it lies, for the command that connects it. */
+  readonly path?: string
   /** The signed note. */
   readonly note: string
   /** Since when it is known, if that is known. */
   readonly since: string | null
 }
 
+/** A proof of `tms ledger prove`. Nobody signed it: it counts between trees that are known otherwise. */
+export type OutsideProof = { readonly name: string; readonly consistency: Consistency }
+
 export type VerifyOptions = {
   /** Keys from outside. Without any, the packs are checked against the keys they name themselves: unanchored. */
   readonly keys: readonly PublicHalf[]
   readonly checkpoint?: OutsideCheckpoint | null
-  /** Connects the checkpoint with one of the packs'. */
-  readonly proof?: { readonly name: string; readonly consistency: Consistency } | null
+  /** They connect the checkpoint with those of the packs. */
+  readonly proofs?: readonly OutsideProof[]
   readonly range?: Range | null
 }
 
@@ -164,7 +169,7 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
   }
   days.sort((a, b) => (a.day < b.day ? -1 : 1))
 
-  const unanchored = whyUnanchored(options, days, outside)
+  const unanchored = whyUnanchored(source, options, { days, known, outside, edges })
   if (days.length === 0 && broken.length === 0) unknown.push(place(null, source.name, 'has no day in it'))
   for (const pack of packs) {
     if (pack.manifest?.final === false) {
@@ -577,7 +582,7 @@ function sameSizeSameRoot(trees: readonly KnownTree[]): readonly Place[] {
 type Outside = { readonly tree: Tree }
 
 function checkpointOutside(
-  { checkpoint, proof }: VerifyOptions,
+  { checkpoint, proofs = [] }: VerifyOptions,
   trust: Trust,
   packs: readonly ExaminedPack[],
   trees: KnownTree[],
@@ -595,18 +600,14 @@ function checkpointOutside(
       broken.push(place(folder, 'checkpoint.txt', what, `${tree.size} rows or more`, `${own.size} rows`))
     }
   }
-  if (proof) {
-    const { origin, from, to, hashes } = proof.consistency
-    if (origin !== tree.origin) broken.push(place(null, proof.name, 'is of another ledger', tree.origin, origin))
-    else if (!sameTree(to, tree) && !sameTree(from, tree)) {
-      broken.push(
-        place(null, proof.name, `neither begins nor ends at ${checkpoint.name}`, treeText(tree), treeText(to)),
-      )
-    } else if (
+  for (const { name, consistency } of proofs) {
+    const { origin, from, to, hashes } = consistency
+    if (origin !== tree.origin) broken.push(place(null, name, 'is of another ledger', tree.origin, origin))
+    else if (
       !verifyConsistency({ from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root, proof: hashes })
     ) {
-      const what = `the ledger of ${from.size} rows is not the beginning of the one of ${to.size}: history was rewritten`
-      broken.push(place(null, proof.name, what))
+      const what = `does not show that the ledger of ${from.size} rows is the beginning of the one of ${to.size}`
+      broken.push(place(null, name, what))
     } else edges.push({ from: treeKey(from), to: treeKey(to) })
   }
   return { tree }
@@ -689,9 +690,19 @@ function reached(start: string, edges: readonly Edge[], near: keyof Edge, far: k
 // ---- words
 
 function whyUnanchored(
-  { keys, checkpoint }: VerifyOptions,
-  days: readonly VerifiedDay[],
-  outside: Outside | null,
+  source: Source,
+  { keys, checkpoint, proofs = [] }: VerifyOptions,
+  {
+    days,
+    known,
+    outside,
+    edges,
+  }: {
+    readonly days: readonly VerifiedDay[]
+    readonly known: ReadonlyMap<string, Known>
+    readonly outside: Outside | null
+    readonly edges: readonly Edge[]
+  },
 ): readonly string[] {
   const why: string[] = []
   if (keys.length === 0) {
@@ -702,15 +713,61 @@ function whyUnanchored(
       'No checkpoint from outside was given (--checkpoint): a ledger that was cut or rewritten as a whole passes.',
     )
   }
-  const loose = days.filter(({ kind, verdict }) => kind !== 'before' && kind !== 'missing' && verdict === 'unanchored')
-  if (checkpoint && outside && keys.length > 0 && loose.length > 0) {
-    const [first] = loose
+  if (!checkpoint || !outside || keys.length === 0) return why
+  const loose = days
+    .filter(({ verdict, kind }) => verdict === 'unanchored' && (kind === 'pack' || kind === 'tombstone'))
+    .flatMap(({ day }) => known.get(day) ?? [])
+  const { size } = outside.tree
+  const called = `${checkpoint.name} (${size} rows)`
+  const newer = loose.filter((item) => !mayHold(size, item))
+  const apart = loose.filter((item) => mayHold(size, item))
+  if (newer.length > 0) {
+    why.push(`The checkpoint ${called} is older than ${daysText(newer)}: keep a newer one (tms ledger checkpoint).`)
+  }
+  if (apart.length > 0) {
+    const command = proveCommand(source, checkpoint, size, apart)
     why.push(
-      `The checkpoint ${checkpoint.name} (${outside.tree.size} rows) is not shown to hold ${loose.length === 1 ? (first?.day ?? '') : `${loose.length} days, ${first?.day ?? ''} the first`}: ` +
-        'it is older than they are, or nothing connects the two ledgers (--proof). Where no proof can be made, the tail was cut.',
+      `Nothing connects the checkpoint ${called} with ${daysText(apart)}. ` +
+        `This makes a proof for --proof where the database is; when it refuses, the tail was cut or the past was changed: ${command}`,
     )
+    const ends = new Set([
+      ...reached(treeKey(outside.tree), edges, 'to', 'from'),
+      ...reached(treeKey(outside.tree), edges, 'from', 'to'),
+    ])
+    for (const { name, consistency } of proofs) {
+      const { from, to } = consistency
+      if (!ends.has(treeKey(from)) && !ends.has(treeKey(to))) {
+        why.push(`${name} is not connected with ${called}: it leads from ${treeText(from)} to ${treeText(to)}.`)
+      }
+    }
   }
   return why
+}
+
+/** Whether a ledger of so many rows can have this day's manifest in it. */
+function mayHold(size: number, { pack, grave }: Known): boolean {
+  return pack?.row ? pack.row.seq < size : (grave?.tombstone?.checkpoint_size ?? 0) <= size
+}
+
+/** From the newest pack below the checkpoint: those before it are connected with it already. */
+function proveCommand(
+  source: Source,
+  { name, path = name }: OutsideCheckpoint,
+  size: number,
+  apart: readonly Known[],
+): string {
+  const sized = apart.flatMap(({ day, pack }) => (pack?.checkpoint ? [{ day, size: pack.checkpoint.size }] : []))
+  const below = sized.findLast((pack) => pack.size <= size)
+  const day = (below ?? sized[0])?.day ?? '<day>'
+  const root = source.kind === 'archive' ? 'unpacked' : source.name.replace(/\/+$/, '')
+  const own = `${source.kind === 'pack' ? root : `${root}/${day}`}/checkpoint.txt`
+  const [from, to] = below ? [own, path] : [path, own]
+  return `tms ledger prove --from ${from} --to ${to} --out proof.txt`
+}
+
+function daysText(items: readonly Known[]): string {
+  const [first] = items
+  return items.length === 1 ? (first?.day ?? '') : `${items.length} days, ${first?.day ?? ''} the first`
 }
 
 function whatWasChecked(
@@ -734,7 +791,7 @@ function whatWasChecked(
     readonly judged: ReadonlySet<string>
   },
 ): { readonly checked: readonly string[]; readonly unchecked: readonly string[] } {
-  const { keys, checkpoint, proof } = options
+  const { keys, checkpoint, proofs = [] } = options
   const files = packs.reduce((sum, pack) => sum + pack.files, 0)
   const checked: string[] = []
   const unchecked: string[] = []
@@ -750,7 +807,7 @@ function whatWasChecked(
   if (graves.length > 0) checked.push(`${graves.length} tombstones: signature, place in the chain`)
   if (range) checked.push(`no day without pack or tombstone from ${range.from} to ${range.to}`)
   if (outside) checked.push(`the checkpoint from outside: signature, one history with the packs`)
-  if (outside && proof) checked.push('the proof that connects them')
+  if (outside && proofs.length > 0) checked.push(`proofs given: ${proofs.map(({ name }) => name).join(', ')}`)
 
   const firstDay = [...known.values()].find(({ day }) => judged.has(day))
   const before = firstDay?.pack?.manifest?.previous

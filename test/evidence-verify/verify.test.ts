@@ -81,6 +81,9 @@ test('a checkpoint older than the newest days anchors those it holds, and only t
     'unanchored',
   ])
   expect(found.verdict).toBe('unanchored')
+  expect(found.unanchored).toEqual([
+    `The checkpoint kept.txt (${size} rows) is older than 2 days, 2026-10-04 the first: keep a newer one (tms ledger checkpoint).`,
+  ])
 })
 
 test('a checkpoint beyond the newest pack needs the proof that connects them', async () => {
@@ -90,9 +93,41 @@ test('a checkpoint beyond the newest pack needs the proof that connects them', a
   const checkpoint = await outside(chain, key)
   expect((await verify(folder, { keys: [key], checkpoint })).verdict).toBe('unanchored')
   const consistency = parseConsistency(proofBetween(chain.ledger, size, size + 7))
-  const found = await verify(folder, { keys: [key], checkpoint, proof: { name: 'proof.txt', consistency } })
+  const found = await verify(folder, { keys: [key], checkpoint, proofs: [{ name: 'proof.txt', consistency }] })
   expect(places(found)).toEqual([])
   expect(found.verdict).toBe('verified')
+})
+
+test('a checkpoint that nothing connects is answered with the command that does; proofs may be several, or lead elsewhere', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const size = packs[4]?.checkpointSize ?? 0
+  for (let n = 0; n < 7; n += 1) addRow(chain.ledger, '2026-10-06', 'later')
+  const checkpoint = { ...(await outside(chain, key)), path: '../kept.txt' }
+  for (let n = 0; n < 7; n += 1) addRow(chain.ledger, '2026-10-07', 'much later')
+  const proof = (from: number, to: number, name = `${from}-${to}.txt`) => ({
+    name,
+    consistency: parseConsistency(proofBetween(chain.ledger, from, to)),
+  })
+  const between = '--to ../kept.txt --out proof.txt'
+  const days = await verify(folder, { keys: [key], checkpoint })
+  expect(days.unanchored).toEqual([
+    expect.stringContaining(`tms ledger prove --from ${folder}/2026-10-05/checkpoint.txt ${between}`),
+  ])
+  const pack = join(folder, '2026-10-03/')
+  const single = await verifyEvidence(await folderSource(pack), { keys: [key], checkpoint })
+  expect(single.unanchored.join()).toContain(`tms ledger prove --from ${pack}checkpoint.txt ${between}`)
+
+  const elsewhere = await verify(folder, { keys: [key], checkpoint, proofs: [proof(size + 9, size + 14)] })
+  expect([elsewhere.verdict, places(elsewhere)]).toEqual(['unanchored', []])
+  expect(elsewhere.unanchored.join()).toContain(`${size + 9}-${size + 14}.txt is not connected with kept.txt`)
+  const steps = [proof(size + 3, size + 7), proof(size, size + 3)]
+  expect((await verify(folder, { keys: [key], checkpoint, proofs: steps })).verdict).toBe('verified')
+
+  const wrong = proof(size, size + 7)
+  const spoilt = { ...wrong, consistency: { ...wrong.consistency, hashes: [] } }
+  expect(places(await verify(folder, { keys: [key], checkpoint, proofs: [spoilt] }))).toEqual([
+    `- ${wrong.name}: does not show that the ledger of ${size} rows is the beginning of the one of ${size + 7}`,
+  ])
 })
 
 test('a dropped file, an added one, a link and a subfolder are named', async () => {

@@ -66,6 +66,18 @@ test('checkpoint prints the note and nothing else, prove a proof, so that both c
   expect((await tms('ledger prove', '3', '--out', 'row.proof')).code).toBe(0)
   expect(read('row.proof')).toBe(proof.out)
   expect((await tms('ledger prove', '--from', 'old.txt')).out).toMatch(/^tms-consistency-v1\n/)
+  await book.record(5)
+  expect((await tms('ledger checkpoint', '--out', 'newest.txt')).code).toBe(0)
+  const lines = (name: string) => read(name).split('\n')
+  const between = await tms('ledger prove', '--from', 'old.txt', '--to', 'new.txt')
+  expect(between.out.split('\n').slice(2, 4)).toEqual(
+    ['old.txt', 'new.txt'].map((name) => `${lines(name)[1]} ${lines(name)[2]}`),
+  )
+  expect(await json('ledger prove', '--from', 'new.txt', '--to', 'old.txt')).toMatchObject({
+    code: 2,
+    error: { code: 'INPUT_INVALID' },
+  })
+  expect((await json('ledger prove', '3', '--to', 'old.txt')).code).toBe(2)
   expect((await json('ledger prove', '3', '--from', 'old.txt')).code).toBe(2)
   expect((await json('ledger prove')).code).toBe(2)
   expect((await json('ledger prove', '--from', 'nosuch.txt')).error?.code).toBe('USAGE')
