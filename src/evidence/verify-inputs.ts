@@ -3,7 +3,6 @@ import { basename, join } from 'node:path'
 import { TmsError } from '../errors.ts'
 import { ProofError, textOf } from '../proof/bytes.ts'
 import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
-import { parseNote } from '../proof/note.ts'
 import { noteIn } from '../proof/tlog-proof.ts'
 import { archiveSource } from './verify-archive.ts'
 import { parseConsistency } from '../proof/consistency.ts'
@@ -23,14 +22,17 @@ export async function verifyFrom(given: {
   readonly key?: string | undefined
   readonly checkpoint?: string | undefined
   readonly knownSince?: string | undefined
+  readonly witnessKey?: readonly string[] | undefined
   readonly proof?: readonly string[] | undefined
   readonly days?: string | undefined
 }): Promise<Verification> {
   const since = given.knownSince === undefined ? null : parseMoment(given.knownSince)
   const { source, range } = await openSource(given.what, given)
+  const witnesses = (await Promise.all((given.witnessKey ?? []).map(readKeys))).flat()
   return verifyEvidence(source, {
     keys: given.key === undefined ? [] : await readKeys(given.key),
     checkpoint: given.checkpoint === undefined ? null : await readCheckpoint(given.checkpoint, since),
+    witnesses,
     proofs: await Promise.all((given.proof ?? []).map(readProof)),
     range,
   })
@@ -63,7 +65,7 @@ export async function readCheckpoint(path: string, since: string | null): Promis
   const text = await readInput(file, 'the checkpoint')
   try {
     const note = noteIn(text)
-    const known = since ?? (folder ? await asOf(path) : null) ?? seenByWitness(note)
+    const known = since ?? (folder ? await asOf(path) : null)
     return { name: basename(path), path: file, note, since: known }
   } catch (error) {
     // What it is worth is for the verification to say: here it is only read.
@@ -74,15 +76,6 @@ export async function readCheckpoint(path: string, since: string | null): Promis
 
 async function asOf(folder: string): Promise<string | null> {
   return parseManifest(await readInput(join(folder, 'manifest.json'), 'the manifest')).as_of
-}
-
-/** The earliest time at which a witness says that it saw the checkpoint: 8 bytes of seconds before 64 of signature. */
-function seenByWitness(note: string): string | null {
-  const times = parseNote(note)
-    .signatures.filter(({ signature }) => signature.length === 72)
-    .map(({ signature }) => Number(Buffer.from(signature).readBigUInt64BE(0)))
-    .filter((seconds) => seconds < 253_402_300_800)
-  return times.length === 0 ? null : microseconds(new Date(Math.min(...times) * 1000))
 }
 
 export async function readProof(path: string): Promise<OutsideProof> {

@@ -3,7 +3,7 @@ import { ProofError, textOf, toBase64 } from '../proof/bytes.ts'
 import { canonicalJson } from '../proof/canonical.ts'
 import { verifySignature, type PublicHalf } from '../proof/ed25519.ts'
 import { verifyConsistency } from '../proof/merkle.ts'
-import { parseCheckpoint, parseNote, verifyCheckpoint, type Checkpoint } from '../proof/note.ts'
+import { parseCheckpoint, parseNote, seenBy, verifyCheckpoint, type Checkpoint, type Seen } from '../proof/note.ts'
 import { inTotoStatement, parseBundle, verifyBundle } from '../proof/sigstore.ts'
 import {
   dayAfter,
@@ -39,6 +39,8 @@ export type VerifyOptions = {
   /** Keys from outside. Without any, the packs are checked against the keys they name themselves: unanchored. */
   readonly keys: readonly PublicHalf[]
   readonly checkpoint?: OutsideCheckpoint | null
+  /** Keys of witnesses who must have cosigned the checkpoint. Nobody else's word counts for when it was seen. */
+  readonly witnesses?: readonly PublicHalf[]
   /** They connect the checkpoint with those of the packs. */
   readonly proofs?: readonly OutsideProof[]
   readonly range?: Range | null
@@ -579,10 +581,10 @@ function sameSizeSameRoot(trees: readonly KnownTree[]): readonly Place[] {
   })
 }
 
-type Outside = { readonly tree: Tree }
+type Outside = { readonly tree: Tree; readonly witnessed: Seen | null }
 
 function checkpointOutside(
-  { checkpoint, proofs = [] }: VerifyOptions,
+  { checkpoint, witnesses = [], proofs = [] }: VerifyOptions,
   trust: Trust,
   packs: readonly ExaminedPack[],
   trees: KnownTree[],
@@ -593,7 +595,8 @@ function checkpointOutside(
   const tree = signedBySomeone(checkpoint, packs, trust, broken)
   if (!tree) return null
   trees.unshift({ size: tree.size, root: tree.root, day: null, file: checkpoint.name })
-  const { since } = checkpoint
+  const witnessed = witnessesOf(checkpoint, witnesses, broken)
+  const since = checkpoint.since ?? earliest(witnessed)
   for (const { folder, manifest, checkpoint: own } of packs) {
     if (since !== null && manifest && own && manifest.as_of > since && own.size < tree.size) {
       const what = `is smaller than ${checkpoint.name}, which is known since ${since}: the ledger's tail was cut`
@@ -610,7 +613,22 @@ function checkpointOutside(
       broken.push(place(null, name, what))
     } else edges.push({ from: treeKey(from), to: treeKey(to) })
   }
-  return { tree }
+  return { tree, witnessed }
+}
+
+function witnessesOf({ name, note }: OutsideCheckpoint, keys: readonly PublicHalf[], broken: Place[]): Seen | null {
+  try {
+    return seenBy(note, keys)
+  } catch (error) {
+    if (!(error instanceof ProofError)) throw error
+    broken.push(place(null, name, error.message))
+    return null
+  }
+}
+
+function earliest(witnessed: Seen | null): string | null {
+  const times = (witnessed?.seen ?? []).map(({ time }) => time).filter((seconds) => seconds < 253_402_300_800)
+  return times.length === 0 ? null : new Date(Math.min(...times) * 1000).toISOString().replace('Z', '000Z')
 }
 
 function signedBySomeone(
@@ -807,6 +825,9 @@ function whatWasChecked(
   if (graves.length > 0) checked.push(`${graves.length} tombstones: signature, place in the chain`)
   if (range) checked.push(`no day without pack or tombstone from ${range.from} to ${range.to}`)
   if (outside) checked.push(`the checkpoint from outside: signature, one history with the packs`)
+  for (const { name, time } of outside?.witnessed?.seen ?? []) {
+    checked.push(`the witness ${name}: saw that checkpoint at ${new Date(time * 1000).toISOString()}`)
+  }
   if (outside && proofs.length > 0) checked.push(`proofs given: ${proofs.map(({ name }) => name).join(', ')}`)
 
   const firstDay = [...known.values()].find(({ day }) => judged.has(day))
@@ -832,6 +853,8 @@ function whatWasChecked(
   if (keys.length === 0) unchecked.push('who made the packs: no key from outside')
   if (!checkpoint) unchecked.push('that the ledger was not rewritten or cut as a whole: no checkpoint from outside')
   else unchecked.push('rows of the ledger after the checkpoint from outside')
+  const others = outside?.witnessed?.unchecked ?? []
+  if (others.length > 0) unchecked.push(`that witnesses saw it, and when: ${others.join(', ')} (--witness-key)`)
   unchecked.push('a revocation that happened after the newest pack here')
   unchecked.push('the rows of the ledger themselves (tms ledger verify), and whether what the facts say is true')
   if (source.others.length > 0) {

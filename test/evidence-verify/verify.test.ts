@@ -405,12 +405,41 @@ test('a pack of the day that is not over says that it is provisional', async () 
   expect(found.notes).toEqual(['2026-10-06 is provisional (revision 1): that day was not over.'])
 })
 
-test('a witness may stand on a checkpoint without changing what it says', async () => {
-  const { key, chain, folder } = await fiveDays()
-  const { note } = await outside(chain, key)
-  const seen = await cosign(note, { name: 'witness.example/w1', signer: testKey(), time: 1_760_000_000 })
-  const found = await verify(folder, { keys: [key], checkpoint: { name: 'kept.txt', note: seen, since: null } })
-  expect(found.verdict).toBe('verified')
+test("a witness's word counts only under its key: without that it is not checked, a changed one is found", async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const witness = testKey()
+  const { note: plain } = await outside(chain, key)
+  const seenAt = (time: string) =>
+    cosign(plain, { name: 'witness.example/w1', signer: witness, time: Date.parse(time) / 1000 })
+  const note = await seenAt('2026-10-06T00:30:00Z')
+  const checkpoint = { name: 'kept.txt', note, since: null }
+  const alone = await verify(folder, { keys: [key], checkpoint })
+  expect(alone.verdict).toBe('verified')
+  expect(alone.unchecked).toContain('that witnesses saw it, and when: witness.example/w1 (--witness-key)')
+  const found = await verify(folder, { keys: [key], checkpoint, witnesses: [witness] })
+  expect([found.verdict, places(found)]).toEqual(['verified', []])
+  expect(found.checked).toContain('the witness witness.example/w1: saw that checkpoint at 2026-10-06T00:30:00.000Z')
+
+  // another time in it, or another bit: nobody believes the time, and whoever has the key sees it
+  const [last = ''] = note.trimEnd().split('\n').slice(-1)
+  const bytes = Buffer.from(last.split(' ')[2] ?? '', 'base64')
+  bytes.writeBigUInt64BE(1n, 4)
+  const changed = note.replace(last, `— witness.example/w1 ${bytes.toString('base64')}`)
+  const old = { name: 'kept.txt', note: changed, since: null }
+  const shorter = writeDays(packs.slice(0, 4))
+  expect(places(await verify(shorter, { keys: [key], checkpoint: old }))).toEqual([])
+  expect(places(await verify(folder, { keys: [key], checkpoint: old, witnesses: [witness] })).join()).toContain(
+    '- kept.txt: the cosignature of witness.example/w1 with the key',
+  )
+  const other = testKey()
+  expect(places(await verify(folder, { keys: [key], checkpoint, witnesses: [other] }))).toEqual([
+    `- kept.txt: it is not cosigned by the witness's key ${other.fingerprint.slice(0, 16)}…`,
+  ])
+  // what it saw before the newest pack here was made is a tail that was cut
+  const early = { name: 'kept.txt', note: await seenAt('2026-10-05T00:05:00Z'), since: null }
+  expect(places(await verify(shorter, { keys: [key], checkpoint: early, witnesses: [witness] }))).toEqual([
+    "2026-10-04 checkpoint.txt: is smaller than kept.txt, which is known since 2026-10-05T00:05:00.000000Z: the ledger's tail was cut",
+  ])
 })
 
 test('a checkpoint of another ledger or by another key is refused by name', async () => {

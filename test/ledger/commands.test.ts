@@ -125,4 +125,14 @@ test('a witness countersigns the file, and with --store its line comes with the 
   ])
   expect((await tms('ledger witness', ...args, '--store', '--out', 'witnessed.txt')).code).toBe(0)
   expect((await tms('ledger prove', '6')).out).toContain('\n— auditor.example/1 ')
+
+  const verify = ['--checkpoint', 'witnessed.txt', '--key', 'key.pem'] as const
+  writeFileSync(join(folder, 'witness-public.pem'), signerOf(read('witness.pem'))?.publicKeyPem ?? '')
+  expect((await tms('ledger verify', ...verify)).out).toContain(
+    'Not checked: Witnesses of the checkpoint: auditor.example/1',
+  )
+  const known = await tms('ledger verify', ...verify, '--witness-key', 'witness-public.pem')
+  expect([known.code, known.out]).toEqual([0, expect.not.stringContaining('Witnesses')])
+  const other = await tms('ledger verify', ...verify, '--witness-key', 'key.pem')
+  expect([other.code, other.out]).toEqual([1, expect.stringContaining("not cosigned by the witness's key")])
 })

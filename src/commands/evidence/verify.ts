@@ -23,6 +23,13 @@ export default class EvidenceVerify extends TmsCommand {
       helpValue: '<when>',
       dependsOn: ['checkpoint'],
     }),
+    'witness-key': Flags.string({
+      description: 'public key of a witness: since when it saw the checkpoint counts; may be given again',
+      helpValue: '<file>',
+      dependsOn: ['checkpoint'],
+      multiple: true,
+      multipleNonGreedy: true,
+    }),
     proof: Flags.string({
       description: 'connects the checkpoint with the packs (tms ledger prove); may be given again',
       helpValue: '<file>',
@@ -41,7 +48,13 @@ export default class EvidenceVerify extends TmsCommand {
       import('../../evidence/verify-views.ts'),
     ])
     const artifacts = () => this.artifacts()
-    const found = await verifyFrom({ ...flags, what: args.what, knownSince: flags['known-since'], artifacts })
+    const found = await verifyFrom({
+      ...flags,
+      what: args.what,
+      knownSince: flags['known-since'],
+      witnessKey: flags['witness-key'],
+      artifacts,
+    })
     if (found.verdict === 'verified' || (found.verdict === 'unanchored' && flags['allow-unanchored'])) {
       return this.show(verificationView, found)
     }
