@@ -90,19 +90,25 @@ export function parseManifest(text: string): Manifest {
 
 // ---- keys.json
 
-const keyShape = z.strictObject({
-  fingerprint: digest,
-  public_pem: z.string(),
-  not_before: instant,
-  not_after: instant,
-  introduced_by: digest.nullable(),
-  /** Base64: signature over `introductionOf` this key by the older one; by itself where there is none before it. */
-  introduction: z.string().nullable(),
-  state: z.enum(['valid', 'retired', 'revoked']).optional(),
-  /** When it stopped signing because another took over, as far as it was known. */
-  ended_at: instant.nullable().optional(),
-  revoked_at: instant.nullable(),
-})
+const keyShape = z
+  .strictObject({
+    fingerprint: digest,
+    public_pem: z.string(),
+    not_before: instant,
+    not_after: instant,
+    introduced_by: digest.nullable(),
+    /** Base64: signature over `introductionOf` this key by the older one; by itself where there is none before it. */
+    introduction: z.string().nullable(),
+    state: z.enum(['valid', 'retired', 'revoked']),
+    /** When it stopped signing: another took over, or it was revoked. */
+    ended_at: instant.nullable(),
+    revoked_at: instant.nullable(),
+  })
+  .refine(({ state, ended_at }) => (state === 'valid') === (ended_at === null), 'its state and its end do not fit')
+  .refine(
+    ({ state, revoked_at }) => (state === 'revoked') === (revoked_at !== null),
+    'its state and its revocation do not fit',
+  )
 
 export type KeyEntry = z.infer<typeof keyShape> & { readonly half: PublicHalf }
 

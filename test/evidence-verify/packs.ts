@@ -24,6 +24,8 @@ export type TestKey = Signer & {
   readonly notAfter: string
   readonly introducedBy: TestKey | null
   revokedAt: string | null
+  /** When another one took over; a revoked one ended at its revocation, if not before. */
+  endedAt: string | null
   readonly privatePem: string
 }
 
@@ -36,6 +38,7 @@ export function testKey(given: Partial<Pick<TestKey, 'notBefore' | 'notAfter' | 
     notAfter: '2027-12-31T00:00:00.000000Z',
     introducedBy: null,
     revokedAt: null,
+    endedAt: null,
     privatePem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
     ...given,
   }
@@ -133,7 +136,8 @@ async function keyEntry(key: TestKey): Promise<Canonical> {
     ...own,
     introduced_by: key.introducedBy?.fingerprint ?? null,
     introduction: introduction ? toBase64(introduction) : null,
-    state: key.revokedAt === null ? 'valid' : 'revoked',
+    state: key.revokedAt !== null ? 'revoked' : key.endedAt !== null ? 'retired' : 'valid',
+    ended_at: key.endedAt ?? key.revokedAt,
     revoked_at: key.revokedAt,
   }
 }

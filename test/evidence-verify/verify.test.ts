@@ -375,6 +375,45 @@ test('a rotation is followed from the older key to the newer and back', async ()
   expect(places(await verify(writeDays([a, b]), { keys: [first] })).join()).toContain('unknown key')
 })
 
+test('a key that was rotated out and goes on signing is caught by name, also when its pack says that it never ended', async () => {
+  for (const silent of [false, true]) {
+    const first = testKey()
+    const second = testKey({ introducedBy: first, notBefore: '2026-10-02T12:00:00.000000Z' })
+    const chain = startChain(first)
+    const one = await nextPack(chain, '2026-10-01', first)
+    chain.keys.push(second)
+    first.endedAt = '2026-10-02T12:00:00.000000Z'
+    const two = await nextPack(chain, '2026-10-02', second)
+    const listed = [silent ? { ...first, endedAt: null } : first, second]
+    const three = await nextPack(chain, '2026-10-03', first, { listed })
+    for (const key of [first, second]) {
+      const found = places(await verify(writeDays([one, two, three]), { keys: [key] }))
+      expect(found).toContain(
+        `2026-10-03 SHA256SUMS.sig: is by the key ${first.fingerprint.slice(0, 16)}…, and another key took over at 2026-10-02T12:00:00.000000Z`,
+      )
+      if (silent) expect(found.join()).toContain('tells otherwise about the end of the key')
+    }
+    expect(places(await verify(writeDays([one, two]), { keys: [second] }))).toEqual([])
+  }
+})
+
+test('a list of keys whose states and moments do not fit is no list of keys', async () => {
+  const key = testKey()
+  const chain = startChain(key)
+  const pack = await nextPack(chain, '2026-10-01', key)
+  const text = Buffer.from(pack.files.get('keys.json') ?? '').toString()
+  for (const [from, to] of [
+    ['"state":"valid"', '"state":"retired"'],
+    ['"state":"valid"', '"state":"revoked"'],
+    ['"ended_at":null', '"ended_at":"2026-10-01T00:00:00.000000Z"'],
+    ['"ended_at":null,', ''],
+  ] as const) {
+    const files = new Map(pack.files).set('keys.json', Buffer.from(text.replace(from, to)))
+    await seal(files, key)
+    expect(places(await verify(writeDays([{ day: pack.day, files }]), { keys: [key] })).join()).toContain('keys.json: ')
+  }
+})
+
 test('a pack that lengthens its own key against what others say is caught', async () => {
   const key = testKey({ notAfter: '2026-10-03T00:05:00.000000Z' })
   const chain = startChain(key)
