@@ -103,7 +103,7 @@ this archive: from them by another way, or from an earlier audit. Its fingerprin
      sh VERIFY-ALL.sh key.pem VERIFY.sh
 
    It ends with 0 when every check passed, 1 when something is wrong (each place is named), 3 when it can't tell. It
-   prints what it did not check.
+   prints what it did not check. It follows no replaced keys: where the cover names several, each day needs its own.
 
 2. By hand, for one day:
 
