@@ -101,7 +101,7 @@ export async function openSource(
   const given = days === undefined ? null : parseRange(days)
   const exists = await isThere(what)
   if (!exists) {
-    const range = readRange(what)
+    const range = /^[\d-]+\.\.[\d-]+$/.test(what) ? parseRange(what) : readRange(what)
     if (range) {
       const folder = await artifacts()
       if (range.from === range.to && !what.includes('..')) {

@@ -96,7 +96,7 @@ export async function packSource(path: string): Promise<Source> {
   return {
     name: path,
     kind: 'pack',
-    packs: [{ folder, read: () => readEntries(path) }],
+    packs: [{ folder, read: () => readDay(resolve(path)) }],
     tombstones: [],
     others: [],
     async beside(day) {

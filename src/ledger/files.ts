@@ -41,11 +41,28 @@ export async function verifyExportFile(
 ): Promise<Verification> {
   const chunks: AsyncIterable<Buffer> = createReadStream(path, { highWaterMark: 1 << 20 })
   try {
-    return await verifyExport(linesOf(chunks), { of: path, ...outside })
+    return await verifyExport(linesOf(announced(path, chunks)), { of: path, ...outside })
   } catch (error) {
     if (error instanceof Error && 'syscall' in error) throw unreadable(path, error)
     throw error
   }
+}
+
+/** A key or a note is no export that somebody changed: its first line would name its form, wherever else it was changed. */
+async function* announced(path: string, chunks: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
+  let first = true
+  for await (const chunk of chunks) {
+    if (first && !chunk.subarray(0, 8192).includes('tms-ledger-export-v')) break
+    first = false
+    yield chunk
+  }
+  if (!first) return
+  throw new TmsError({
+    code: 'INPUT_INVALID',
+    what: `${path} is no export of a ledger`,
+    why: 'its first line does not name the form tms-ledger-export-v1',
+    next: ['tms ledger export --out ledger.jsonl'],
+  })
 }
 
 function notTheKey(path: string, why: string, next: string): TmsError {

@@ -8,6 +8,7 @@ import type { ArchiveFormat } from '../../src/evidence/archive-forms.ts'
 import { exportEvidence } from '../../src/evidence/archive.ts'
 import { verifyScript } from '../../src/evidence/verify-script.ts'
 import { archiveSource } from '../../src/evidence/verify-archive.ts'
+import { openSource } from '../../src/evidence/verify-inputs.ts'
 import { folderSource } from '../../src/evidence/verify-source.ts'
 import { ArchiveBroken, readTar } from '../../src/evidence/verify-tar.ts'
 import { ArchiveUnread, readZip } from '../../src/evidence/verify-zip.ts'
@@ -264,10 +265,24 @@ test('whatever the bytes are, the readers end with an answer or with one of thei
   )
 })
 
+test('a range that ends before it begins is said to be none, as a name too', async () => {
+  for (const what of ['2026-11-20..2026-11-19', '2026-11-20..2026-11-31', '2026-11..2026-12']) {
+    const opened = openSource(what, { artifacts: () => Promise.resolve(temporary()) })
+    await expect(opened).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining('no range of days') })
+  }
+})
+
 test('a day that is a link, and a link beside the days, are no packs', async () => {
   const days = await fourDays()
   rmSync(join(days.root, '2026-10-02'), { recursive: true })
   symlinkSync('2026-10-01', join(days.root, '2026-10-02'))
   const found = await verifyEvidence(await folderSource(days.root), days.options)
   expect(places(found)).toContain('2026-10-02 2026-10-02: the day is a link, not a folder')
+  // nor is one that is named itself, whatever it leads to
+  const elsewhere = join(temporary(), '2026-10-03')
+  symlinkSync(join(days.root, '2026-10-03'), elsewhere)
+  for (const path of [elsewhere, `${elsewhere}/`]) {
+    const named = places(await verifyEvidence(await folderSource(path), { keys: [days.key] }))
+    expect(named).toContain('2026-10-03 2026-10-03: the day is a link, not a folder')
+  }
 })
