@@ -186,7 +186,16 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
     broken,
     unknown,
     unanchored,
-    ...whatWasChecked(source, options, { packs, graves, range, asked, outside, known, judged }),
+    ...whatWasChecked(source, options, {
+      packs,
+      graves,
+      range,
+      asked,
+      outside,
+      connected: anchored.size > 0,
+      known,
+      judged,
+    }),
     notes,
     keys: options.keys.map(({ fingerprint }) => fingerprint),
     checkpoint: options.checkpoint ? { name: options.checkpoint.name, size: outside?.tree.size ?? null } : null,
@@ -797,6 +806,7 @@ function whatWasChecked(
     range,
     asked,
     outside,
+    connected,
     known,
     judged,
   }: {
@@ -805,6 +815,8 @@ function whatWasChecked(
     readonly range: Range | null
     readonly asked: Range | null
     readonly outside: Outside | null
+    /** Whether that checkpoint holds any of the days. */
+    readonly connected: boolean
     readonly known: ReadonlyMap<string, Known>
     readonly judged: ReadonlySet<string>
   },
@@ -824,7 +836,8 @@ function whatWasChecked(
   }
   if (graves.length > 0) checked.push(`${graves.length} tombstones: signature, place in the chain`)
   if (range) checked.push(`no day without pack or tombstone from ${range.from} to ${range.to}`)
-  if (outside) checked.push(`the checkpoint from outside: signature, one history with the packs`)
+  if (outside)
+    checked.push(`the checkpoint from outside: ${connected ? 'signature, one history with the packs' : 'signature'}`)
   for (const { name, time } of outside?.witnessed?.seen ?? []) {
     checked.push(`the witness ${name}: saw that checkpoint at ${new Date(time * 1000).toISOString()}`)
   }

@@ -48,19 +48,22 @@ export async function verifyExportFile(
   }
 }
 
-/** A key or a note is no export that somebody changed: its first line would name its form, wherever else it was changed. */
+/** A key or a note is no export that somebody changed: header and rows name their form, whatever else was changed in them. */
 async function* announced(path: string, chunks: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
   let first = true
   for await (const chunk of chunks) {
-    if (first && !chunk.subarray(0, 8192).includes('tms-ledger-export-v')) break
+    const start = chunk.subarray(0, 8192)
+    if (first && !start.includes('tms-ledger-') && start.toString('latin1').trim() !== '') throw noExport(path)
     first = false
     yield chunk
   }
-  if (!first) return
-  throw new TmsError({
+}
+
+function noExport(path: string): TmsError {
+  return new TmsError({
     code: 'INPUT_INVALID',
     what: `${path} is no export of a ledger`,
-    why: 'its first line does not name the form tms-ledger-export-v1',
+    why: 'nothing at its beginning names the form tms-ledger-export-v1',
     next: ['tms ledger export --out ledger.jsonl'],
   })
 }

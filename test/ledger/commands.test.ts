@@ -114,8 +114,7 @@ test('export writes a file that verify checks without the database', async () =>
   writeFileSync(join(folder, 'cut.jsonl'), read('ledger.jsonl').split('\n').slice(0, -3).join('\n'))
   expect((await tms('ledger verify', '--export', 'cut.jsonl', '--key', 'key.pem')).code).toBe(1)
   // what never was an export is no export that somebody changed
-  writeFileSync(join(folder, 'empty.jsonl'), '')
-  for (const name of ['key.pem', 'new.txt', 'empty.jsonl']) {
+  for (const name of ['key.pem', 'new.txt']) {
     expect(await json('ledger verify', '--export', name)).toMatchObject({ code: 2, error: { code: 'INPUT_INVALID' } })
   }
   writeFileSync(join(folder, 'header.jsonl'), read('ledger.jsonl').replace('"from":0', '"from":"0"'))
