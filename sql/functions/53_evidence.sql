@@ -428,6 +428,11 @@ begin
        from tms.evidence_packs p where p.final and p.day < the_day order by p.day desc limit 1), 'null') then
     return tms._finish(c, jsonb_build_object('outcome', 'revision', 'cut', null));
   end if;
+  -- a clock that was set back: the row's time must not be before the facts', nor these before those of the pack before
+  if (m ->> 'as_of')::timestamptz > tms.now()
+     or exists (select from tms.evidence_packs p where p.final and p.day = (m #>> '{previous,day}')::date and p.as_of > (m ->> 'as_of')::timestamptz) then
+    return tms._finish(c, jsonb_build_object('outcome', 'revision', 'cut', null));
+  end if;
   if not (args -> 'files') ?& array['flags.json', 'slo_snapshot.json', 'outbox_lag.json', 'audit_digest.json', 'controls.json', 'alerts.sql.out', 'trace-sample.txt'] then
     raise exception 'a pack has seven files of facts at least' using errcode = 'TM400';
   end if;

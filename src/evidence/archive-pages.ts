@@ -103,7 +103,7 @@ this archive: from them by another way, or from an earlier audit. Its fingerprin
      sh VERIFY-ALL.sh key.pem VERIFY.sh
 
    It ends with 0 when every check passed, 1 when something is wrong (each place is named), 3 when it can't tell. It
-   prints what it did not check.
+   prints what it did not check. It follows no replaced keys: where the cover names several, each day needs its own.
 
 2. By hand, for one day:
 
@@ -117,6 +117,9 @@ this archive: from them by another way, or from an earlier audit. Its fingerprin
    without one, a ledger that was rewritten as a whole would pass, and the verdict is "unanchored".
 
      tms evidence verify <this archive> --days ${range.from}..${range.to} --key key.pem --checkpoint kept.txt
+
+RANGE.txt says which days this archive holds: without --days these are the days that must be in it. It isn't signed, so
+say yourself which days you expect. A folder of days that has no RANGE.txt must begin with the first day there ever was.
 
 Days without a folder: tombstones/ has a signed note for each day whose pack expired and was deleted. A day with neither
 is missing, and that is a finding. A red day is evidence too: whether a pack verifies and whether its day was good are two

@@ -12,7 +12,7 @@ import { coverHtml, coverText, howToCheck, verifyAllScript } from './archive-pag
 import { trustKeys } from './verify-keys.ts'
 import { examinePack } from './verify-pack.ts'
 import type { ArchiveFormat, Exported } from './archive-forms.ts'
-import { daysSource, type Entries, type Entry, type Source } from './verify-source.ts'
+import { daysSource, rangeFile, type Entries, type Entry, type Source } from './verify-source.ts'
 import { verifyEvidence, type OutsideCheckpoint, type Range, type Verification } from './verify.ts'
 
 export type ExportInput = {
@@ -53,6 +53,7 @@ export async function exportEvidence(input: ExportInput): Promise<Exported> {
     ['COVER.html', coverHtml(cover)],
     ['COVER.txt', coverText(cover)],
     ['HOW-TO-CHECK.txt', howToCheck(cover)],
+    [rangeFile, `${range.from}..${range.to}\n`],
     ['VERIFY-ALL.sh', verifyAllScript],
   ]
   async function* files(): AsyncGenerator<readonly [string, Uint8Array]> {

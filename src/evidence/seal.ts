@@ -175,7 +175,7 @@ async function keysOf(driver: Driver): Promise<KeysFile> {
   return keysFile.parse({
     type: 'tms-keys-v1',
     keys: keys.map(
-      ({ fingerprint, public_pem, not_before, not_after, introduced_by, introduction, state, revoked_at }) => ({
+      ({
         fingerprint,
         public_pem,
         not_before,
@@ -183,6 +183,17 @@ async function keysOf(driver: Driver): Promise<KeysFile> {
         introduced_by,
         introduction,
         state,
+        ended_at,
+        revoked_at,
+      }) => ({
+        fingerprint,
+        public_pem,
+        not_before,
+        not_after,
+        introduced_by,
+        introduction,
+        state,
+        ended_at,
         revoked_at,
       }),
     ),

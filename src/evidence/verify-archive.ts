@@ -2,7 +2,15 @@ import { open } from 'node:fs/promises'
 import { gunzipSync } from 'node:zlib'
 import { TmsError } from '../errors.ts'
 import { dayPattern } from './verify-forms.ts'
-import { largestFile, systemCode, type Entries, type Entry, type Source } from './verify-source.ts'
+import {
+  largestFile,
+  rangeFile,
+  statedRange,
+  systemCode,
+  type Entries,
+  type Entry,
+  type Source,
+} from './verify-source.ts'
 import { ArchiveBroken, readTar, type Packed } from './verify-tar.ts'
 import { ArchiveUnread, readZip } from './verify-zip.ts'
 
@@ -87,7 +95,7 @@ function plainPath(path: string): string | null {
 function daysOf(
   files: ReadonlyMap<string, Packed>,
   problems: { readonly file: string; readonly what: string }[],
-): Pick<Source, 'packs' | 'tombstones' | 'others'> {
+): Pick<Source, 'packs' | 'tombstones' | 'others' | 'stated'> {
   const packs = new Map<string, Map<string, Entry>>()
   const graves = new Map<string, Entry>()
   const others: string[] = []
@@ -116,12 +124,15 @@ function daysOf(
     if (inside !== undefined) entries.set(inside, deeper.length > 0 ? { kind: 'folder' } : entryOf(item))
     else if (item.kind === 'file') entries.set('.', { kind: 'special' })
   }
+  const rangePath = home === null || home === '' ? rangeFile : `${home}/${rangeFile}`
+  const range = files.get(rangePath)
   return {
+    stated: range ? statedRange(entryOf(range)) : null,
     packs: [...packs]
       .map(([folder, entries]) => ({ folder, read: () => Promise.resolve<Entries>(entries) }))
       .sort(byFolder),
     tombstones: [...graves].map(([file, entry]) => ({ file, read: () => Promise.resolve(entry) })),
-    others,
+    others: others.filter((path) => path !== rangePath),
   }
 }
 

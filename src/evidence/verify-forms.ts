@@ -7,7 +7,8 @@ import { publicHalf, verifySignature, type PublicHalf } from '../proof/ed25519.t
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/)
 /** One width, so that the order of texts is the order of times. */
-const instant = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
+const instantPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/
+const instant = z.string().regex(instantPattern)
 const day = z.string().refine(isDay, 'is no day')
 
 export const dayPattern = /^\d{4}-\d\d-\d\d$/
@@ -20,6 +21,19 @@ export function isDay(text: string): boolean {
 
 export function dayAfter(text: string, days = 1): string {
   return new Date(Date.parse(`${text}T00:00:00Z`) + days * 86_400_000).toISOString().slice(0, 10)
+}
+
+export type Range = { readonly from: string; readonly to: string }
+
+/** `2026-10-01..2026-10-31`, or one day; null for anything else. */
+export function readRange(text: string): Range | null {
+  const [from = '', to = from, ...more] = text.split('..')
+  return isDay(from) && isDay(to) && from <= to && more.length === 0 ? { from, to } : null
+}
+
+/** The moment at which a day begins. */
+export function dayStart(text: string): string {
+  return `${text}T00:00:00.000000Z`
 }
 
 // ---- the files of a pack
@@ -76,19 +90,25 @@ export function parseManifest(text: string): Manifest {
 
 // ---- keys.json
 
-const keyShape = z.strictObject({
-  fingerprint: digest,
-  public_pem: z.string(),
-  not_before: instant,
-  not_after: instant,
-  introduced_by: digest.nullable(),
-  /** Base64: signature over `introductionOf` this key by the older one; by itself where there is none before it. */
-  introduction: z.string().nullable(),
-  state: z.enum(['valid', 'retired', 'revoked']).optional(),
-  /** When it stopped signing because another took over, as far as it was known. */
-  ended_at: instant.nullable().optional(),
-  revoked_at: instant.nullable(),
-})
+const keyShape = z
+  .strictObject({
+    fingerprint: digest,
+    public_pem: z.string(),
+    not_before: instant,
+    not_after: instant,
+    introduced_by: digest.nullable(),
+    /** Base64: signature over `introductionOf` this key by the older one; by itself where there is none before it. */
+    introduction: z.string().nullable(),
+    state: z.enum(['valid', 'retired', 'revoked']),
+    /** When it stopped signing: another took over, or it was revoked. */
+    ended_at: instant.nullable(),
+    revoked_at: instant.nullable(),
+  })
+  .refine(({ state, ended_at }) => (state === 'valid') === (ended_at === null), 'its state and its end do not fit')
+  .refine(
+    ({ state, revoked_at }) => (state === 'revoked') === (revoked_at !== null),
+    'its state and its revocation do not fit',
+  )
 
 export type KeyEntry = z.infer<typeof keyShape> & { readonly half: PublicHalf }
 
@@ -149,14 +169,15 @@ export function parseManifestRow(text: string): ManifestRow {
     throw new ProofError('it is not the 16 fields of a line of the ledger, an empty line and a body')
   }
   const line = fields.join('\n')
-  const [type, seq, , , at, , , , , action, outcome] = fields
+  const [type, seq, , , at = '', , , , , action, outcome] = fields
   const [subject_sha256 = '', , , body_sha256] = fields.slice(12)
   if (type !== 'tms-ledger-v1') throw new ProofError('it is no line of tms-ledger-v1')
+  if (!instantPattern.test(at)) throw new ProofError('its time is no moment')
   if (sha256Hex(body) !== body_sha256) throw new ProofError('the body is not the one whose digest the line holds')
   return {
     seq: fromDecimal(seq ?? ''),
     line,
-    at: at ?? '',
+    at,
     subject_sha256,
     action: action ?? '',
     outcome: outcome ?? '',

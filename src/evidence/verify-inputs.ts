@@ -3,13 +3,12 @@ import { basename, join } from 'node:path'
 import { TmsError } from '../errors.ts'
 import { ProofError, textOf } from '../proof/bytes.ts'
 import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
-import { parseNote } from '../proof/note.ts'
-import { parseTlogProof } from '../proof/tlog-proof.ts'
+import { noteIn } from '../proof/tlog-proof.ts'
 import { archiveSource } from './verify-archive.ts'
-import { parseConsistency, type Consistency } from '../proof/consistency.ts'
-import { isDay, parseManifest } from './verify-forms.ts'
+import { parseConsistency } from '../proof/consistency.ts'
+import { isDay, parseManifest, readRange, type Range } from './verify-forms.ts'
 import { daysSource, folderSource, packSource, systemCode, type Source } from './verify-source.ts'
-import { verifyEvidence, type OutsideCheckpoint, type Range, type Verification } from './verify.ts'
+import { verifyEvidence, type OutsideCheckpoint, type OutsideProof, type Verification } from './verify.ts'
 
 /** From what people type to what is verified. Nothing here opens a database or the network. */
 
@@ -23,15 +22,18 @@ export async function verifyFrom(given: {
   readonly key?: string | undefined
   readonly checkpoint?: string | undefined
   readonly knownSince?: string | undefined
-  readonly proof?: string | undefined
+  readonly witnessKey?: readonly string[] | undefined
+  readonly proof?: readonly string[] | undefined
   readonly days?: string | undefined
 }): Promise<Verification> {
   const since = given.knownSince === undefined ? null : parseMoment(given.knownSince)
   const { source, range } = await openSource(given.what, given)
+  const witnesses = (await Promise.all((given.witnessKey ?? []).map(readKeys))).flat()
   return verifyEvidence(source, {
     keys: given.key === undefined ? [] : await readKeys(given.key),
     checkpoint: given.checkpoint === undefined ? null : await readCheckpoint(given.checkpoint, since),
-    proof: given.proof === undefined ? null : await readProof(given.proof),
+    witnesses,
+    proofs: await Promise.all((given.proof ?? []).map(readProof)),
     range,
   })
 }
@@ -59,14 +61,15 @@ export async function readKeys(path: string): Promise<readonly PublicHalf[]> {
 /** A checkpoint that somebody kept: the note, a proof that has one in it, or the whole pack of an earlier day. */
 export async function readCheckpoint(path: string, since: string | null): Promise<OutsideCheckpoint> {
   const folder = await isFolder(path)
-  const text = await readInput(folder ? join(path, 'checkpoint.txt') : path, 'the checkpoint')
+  const file = folder ? join(path, 'checkpoint.txt') : path
+  const text = await readInput(file, 'the checkpoint')
   try {
-    const note = text.startsWith('c2sp.org/tlog-proof@') ? parseTlogProof(text).checkpoint : text
-    const known = since ?? (folder ? await asOf(path) : null) ?? seenByWitness(note)
-    return { name: basename(path), note, since: known }
+    const note = noteIn(text)
+    const known = since ?? (folder ? await asOf(path) : null)
+    return { name: basename(path), path: file, note, since: known }
   } catch (error) {
     // What it is worth is for the verification to say: here it is only read.
-    if (error instanceof ProofError) return { name: basename(path), note: text, since }
+    if (error instanceof ProofError) return { name: basename(path), path: file, note: text, since }
     throw error
   }
 }
@@ -75,16 +78,7 @@ async function asOf(folder: string): Promise<string | null> {
   return parseManifest(await readInput(join(folder, 'manifest.json'), 'the manifest')).as_of
 }
 
-/** The earliest time at which a witness says that it saw the checkpoint: 8 bytes of seconds before 64 of signature. */
-function seenByWitness(note: string): string | null {
-  const times = parseNote(note)
-    .signatures.filter(({ signature }) => signature.length === 72)
-    .map(({ signature }) => Number(Buffer.from(signature).readBigUInt64BE(0)))
-    .filter((seconds) => seconds < 253_402_300_800)
-  return times.length === 0 ? null : microseconds(new Date(Math.min(...times) * 1000))
-}
-
-export async function readProof(path: string): Promise<{ readonly name: string; readonly consistency: Consistency }> {
+export async function readProof(path: string): Promise<OutsideProof> {
   const text = await readInput(path, 'the proof')
   try {
     return { name: basename(path), consistency: parseConsistency(text) }
@@ -107,7 +101,7 @@ export async function openSource(
   const given = days === undefined ? null : parseRange(days)
   const exists = await isThere(what)
   if (!exists) {
-    const range = asRange(what)
+    const range = /^[\d-]+\.\.[\d-]+$/.test(what) ? parseRange(what) : readRange(what)
     if (range) {
       const folder = await artifacts()
       if (range.from === range.to && !what.includes('..')) {
@@ -130,7 +124,7 @@ function withinRange(source: Source, { from, to }: Range): Source {
 }
 
 export function parseRange(text: string): Range {
-  const range = asRange(text)
+  const range = readRange(text)
   if (range) return range
   throw new TmsError({
     code: 'USAGE',
@@ -138,11 +132,6 @@ export function parseRange(text: string): Range {
     why: 'It is written 2026-10-01..2026-10-31, the earlier day first.',
     next: ['tms evidence verify 2026-10-01..2026-10-31 --key key.pem'],
   })
-}
-
-function asRange(text: string): Range | null {
-  const [from = '', to = from, ...more] = text.split('..')
-  return isDay(from) && isDay(to) && from <= to && more.length === 0 ? { from, to } : null
 }
 
 /** `--known-since`: a day, or a moment in UTC. */

@@ -76,7 +76,7 @@ export function trustKeys(given: readonly PublicHalf[], packs: readonly Examined
       }
       for (const [what, known, now] of [
         ['revocation', revoked, entry.revoked_at],
-        ['end', ended, entry.ended_at ?? null],
+        ['end', ended, entry.ended_at],
       ] as const) {
         const since = known.get(entry.fingerprint)
         if (since !== undefined && now !== since) {

@@ -8,6 +8,8 @@ import { parseTlogProof } from '../proof/tlog-proof.ts'
 import {
   carriers,
   checkCanonicalFile,
+  dayAfter,
+  dayStart,
   facts,
   parseKeys,
   parseManifest,
@@ -135,6 +137,14 @@ export function examinePack(folder: string, entries: Entries): ExaminedPack {
     for (const name of Object.keys(manifest.files)) {
       if (!entries.has(name)) place(name, 'manifest.json names it, and it is missing')
     }
+    const end = dayStart(dayAfter(manifest.day))
+    if (manifest.final && manifest.as_of < end) {
+      const what = 'is final, and of a moment at which its day was not over'
+      place('manifest.json', what, `${end} or later`, manifest.as_of)
+    }
+    if (!manifest.final && (manifest.as_of < dayStart(manifest.day) || manifest.as_of >= end)) {
+      place('manifest.json', 'is provisional, and of a moment outside its day', manifest.day, manifest.as_of)
+    }
     if (manifest.ledger.from_seq > manifest.ledger.tree_size) {
       place('manifest.json', 'its rows of the ledger end before they begin')
     }
@@ -163,6 +173,9 @@ export function examinePack(folder: string, entries: Entries): ExaminedPack {
       }
       if (row.subject_sha256 !== sha256Hex(`${manifest.day}/${manifest.revision}`)) {
         place('manifest-row.txt', `its subject is not ${manifest.day}/${manifest.revision}`)
+      }
+      if (row.at < manifest.as_of) {
+        place('manifest-row.txt', 'was recorded before the facts were gathered', manifest.as_of, row.at)
       }
       if (row.seq < manifest.ledger.tree_size) {
         place(
@@ -247,6 +260,12 @@ export function examinePack(folder: string, entries: Entries): ExaminedPack {
     consistency,
     bundle: wellFormed ? bundle : null,
   }
+}
+
+/** When it was signed, at the earliest: whoever signs says `as_of` himself, and the ledger says when it took the row. */
+export function signedAt({ manifest, row }: ExaminedPack): string | null {
+  const moments = [manifest?.as_of, row?.at].filter((moment) => moment !== undefined)
+  return moments.sort().at(-1) ?? null
 }
 
 /** A tree as people compare it. */

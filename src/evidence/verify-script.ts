@@ -267,6 +267,7 @@ fi
 # ---- the signature, by the key from outside
 
 fingerprint=
+other_key=no
 if ! command -v openssl >/dev/null 2>&1; then
   unknown 'openssl is missing on this machine: the signature was not checked'
 elif [ ! -f "$key" ] || [ ! -r "$key" ]; then
@@ -340,7 +341,8 @@ case $found in
         *)
           says=\${manifest#*'"key":"'}
           says=\${says%%'"'*}
-          broken "manifest.json: names another key than the one you gave: $(shown "$says") (replaced keys are not followed here)"
+          broken "manifest.json: names another key: signed by $(shown "$says"), you gave $fingerprint"
+          other_key=yes
           ;;
       esac
     fi
@@ -354,6 +356,14 @@ case $found in
     fi
     ;;
 esac
+
+if [ "$other_key" = yes ]; then
+  printf '\\n'
+  printf '%s\\n' \\
+    'Keys that were replaced are not followed here. Whether yours took over from that key, or that key from yours, says' \\
+    '  tms evidence verify <folder> --key <the key you gave>' \\
+    'Or give this script the key of that day, from somewhere you trust. A key that neither knows is a stranger.'
+fi
 
 case $0 in
   */*) own=\${0%/*}/ ;;

@@ -2,7 +2,10 @@ import { closeSync, constants, fstatSync, openSync, readFileSync, type Dirent } 
 import { lstat, readdir } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { TmsError } from '../errors.ts'
-import { dayPattern } from './verify-forms.ts'
+import { dayPattern, readRange, type Range } from './verify-forms.ts'
+
+/** Beside the days of an exported archive. */
+export const rangeFile = 'RANGE.txt'
 
 /** What lies under one name. Only `file` can be part of a pack; the others are named as what they are. */
 export type Entry =
@@ -21,6 +24,8 @@ export type Source = {
   readonly tombstones: readonly { readonly file: string; readonly read: () => Promise<Entry> }[]
   /** What lies there and is neither: it is not looked at. */
   readonly others: readonly string[]
+  /** The days that an exported archive says it holds. Nobody signed that. */
+  readonly stated?: Range | null
   /** What is wrong with an archive itself. */
   readonly problems?: readonly { readonly file: string; readonly what: string }[]
   /** What lies beside a single pack under the name of another day. */
@@ -91,7 +96,7 @@ export async function packSource(path: string): Promise<Source> {
   return {
     name: path,
     kind: 'pack',
-    packs: [{ folder, read: () => readEntries(path) }],
+    packs: [{ folder, read: () => readDay(resolve(path)) }],
     tombstones: [],
     others: [],
     async beside(day) {
@@ -107,6 +112,7 @@ export async function daysSource(path: string): Promise<Source> {
   const found = await list(path)
   const folders = found.filter(({ name }) => dayPattern.test(name)).map(({ name }) => name)
   const graves = found.some(({ name }) => name === 'tombstones') ? await listGraves(join(path, 'tombstones')) : []
+  const range = found.find(({ name }) => name === rangeFile)
   return {
     name: path,
     kind: 'days',
@@ -115,8 +121,16 @@ export async function daysSource(path: string): Promise<Source> {
       file: item.name,
       read: () => Promise.resolve(readEntry(join(path, 'tombstones', item.name), item)),
     })),
-    others: found.map(({ name }) => name).filter((name) => !dayPattern.test(name) && name !== 'tombstones'),
+    others: found
+      .map(({ name }) => name)
+      .filter((name) => !dayPattern.test(name) && name !== 'tombstones' && name !== rangeFile),
+    stated: range ? statedRange(readEntry(join(path, rangeFile), range)) : null,
   }
+}
+
+/** Null when it says none that can be read: then the days must begin with the first there ever was. */
+export function statedRange(entry: Entry): Range | null {
+  return entry.kind === 'file' ? readRange(Buffer.from(entry.bytes).toString('latin1').trim()) : null
 }
 
 /** A day that is a link or a file is no pack; saying what it is comes from one entry that says so. */

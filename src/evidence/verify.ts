@@ -3,39 +3,46 @@ import { ProofError, textOf, toBase64 } from '../proof/bytes.ts'
 import { canonicalJson } from '../proof/canonical.ts'
 import { verifySignature, type PublicHalf } from '../proof/ed25519.ts'
 import { verifyConsistency } from '../proof/merkle.ts'
-import { parseCheckpoint, parseNote, verifyCheckpoint, type Checkpoint } from '../proof/note.ts'
+import { parseCheckpoint, parseNote, seenBy, verifyCheckpoint, type Checkpoint, type Seen } from '../proof/note.ts'
 import { inTotoStatement, parseBundle, verifyBundle } from '../proof/sigstore.ts'
 import {
   dayAfter,
+  dayStart,
   isDay,
   readTombstone,
   short,
   tombstonePayloadType,
   type Manifest,
+  type Range,
   type Tombstone,
 } from './verify-forms.ts'
 import { trustKeys, whyNotAt, type Trust } from './verify-keys.ts'
-import { examinePack, treeText, type ExaminedPack, type Place } from './verify-pack.ts'
-import type { Entry, Source } from './verify-source.ts'
+import { examinePack, signedAt, treeText, type ExaminedPack, type Place } from './verify-pack.ts'
+import { rangeFile, type Entry, type Source } from './verify-source.ts'
 
 /** A checkpoint that somebody kept outside the database. */
 export type OutsideCheckpoint = {
   /** The file's name, for what is said about it. */
   readonly name: string
+  /** Where it lies, for the command that connects it. */
+  readonly path?: string
   /** The signed note. */
   readonly note: string
   /** Since when it is known, if that is known. */
   readonly since: string | null
 }
 
-export type Range = { readonly from: string; readonly to: string }
+/** A proof of `tms ledger prove`. Nobody signed it: it counts between trees that are known otherwise. */
+export type OutsideProof = { readonly name: string; readonly consistency: Consistency }
 
 export type VerifyOptions = {
   /** Keys from outside. Without any, the packs are checked against the keys they name themselves: unanchored. */
   readonly keys: readonly PublicHalf[]
   readonly checkpoint?: OutsideCheckpoint | null
-  /** Connects the checkpoint with one of the packs'. */
-  readonly proof?: { readonly name: string; readonly consistency: Consistency } | null
+  /** Keys of witnesses who must have cosigned the checkpoint. Nobody else's word counts for when it was seen. */
+  readonly witnesses?: readonly PublicHalf[]
+  /** They connect the checkpoint with those of the packs. */
+  readonly proofs?: readonly OutsideProof[]
   readonly range?: Range | null
 }
 
@@ -123,8 +130,12 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
   const known = knownDays(everyPack, allGraves)
   const judged = new Set([...packs.map(({ folder }) => folder), ...graves.map(({ day }) => day)])
 
-  const range = options.range ?? (source.kind === 'pack' ? null : rangeOf(judged))
-  const absent = range ? missingDays(range, known, broken) : []
+  const asked = options.range ?? source.stated ?? null
+  const range = options.range ?? (source.kind === 'pack' ? null : rangeOf(judged, asked))
+  const absent = [
+    ...(range ? missingDays(range, known, broken) : []),
+    ...(source.kind === 'pack' ? [] : missingBeginning(asked?.from ?? null, known, judged, broken)),
+  ]
   broken.push(...oneLedger(packs), ...graveFits(known), ...previousOnes(known, judged))
 
   const trees = knownTrees(everyPack, allGraves)
@@ -160,7 +171,7 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
   }
   days.sort((a, b) => (a.day < b.day ? -1 : 1))
 
-  const unanchored = whyUnanchored(options, days, outside)
+  const unanchored = whyUnanchored(source, options, { days, known, outside, edges })
   if (days.length === 0 && broken.length === 0) unknown.push(place(null, source.name, 'has no day in it'))
   for (const pack of packs) {
     if (pack.manifest?.final === false) {
@@ -175,7 +186,16 @@ export async function verifyEvidence(source: Source, options: VerifyOptions): Pr
     broken,
     unknown,
     unanchored,
-    ...whatWasChecked(source, options, { packs, graves, range, outside, known, judged }),
+    ...whatWasChecked(source, options, {
+      packs,
+      graves,
+      range,
+      asked,
+      outside,
+      connected: anchored.size > 0,
+      known,
+      judged,
+    }),
     notes,
     keys: options.keys.map(({ fingerprint }) => fingerprint),
     checkpoint: options.checkpoint ? { name: options.checkpoint.name, size: outside?.tree.size ?? null } : null,
@@ -221,9 +241,9 @@ function signatures(pack: ExaminedPack, trust: Trust, given: readonly PublicHalf
   if (pack.keys && !pack.keys.some(({ fingerprint }) => fingerprint === manifest.key)) {
     wrong('keys.json', 'does not have the key that signed', manifest.key)
   }
-  const whyNot = whyNotAt(key, manifest.as_of)
-  if (whyNot !== null)
-    wrong('SHA256SUMS.sig', `is by the key ${short(manifest.key)}, and ${whyNot}`, null, manifest.as_of)
+  const moment = signedAt(pack) ?? manifest.as_of
+  const whyNot = whyNotAt(key, moment)
+  if (whyNot !== null) wrong('SHA256SUMS.sig', `is by the key ${short(manifest.key)}, and ${whyNot}`, null, moment)
   const { note, bundle, manifestSha256 } = pack
   if (note !== null) says('checkpoint.txt', () => verifyCheckpoint(note, manifest.database.origin, key.half))
   if (bundle !== null && manifestSha256 !== null) {
@@ -286,6 +306,12 @@ function signedGrave(grave: Grave, trust: Trust, broken: Place[]): Grave {
     }
     const tombstone = readTombstone(verifyBundle(text, key.half, tombstonePayloadType))
     if (tombstone.day !== day) broken.push(place(day, name, 'is the tombstone of another day', day, tombstone.day))
+    const end = isDay(day) ? dayStart(dayAfter(day)) : ''
+    if (tombstone.expired_at < end) {
+      broken.push(
+        place(day, name, 'says that its day expired before it was over', `${end} or later`, tombstone.expired_at),
+      )
+    }
     const whyNot = whyNotAt(key, tombstone.expired_at)
     if (whyNot !== null) {
       broken.push(place(day, name, `is by the key ${short(hint)}, and ${whyNot}`, null, tombstone.expired_at))
@@ -324,8 +350,9 @@ function knownDays(packs: readonly ExaminedPack[], graves: readonly Grave[]): Re
   return new Map([...known].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-function rangeOf(days: ReadonlySet<string>): Range | null {
-  const sorted = [...days].filter(isDay).sort()
+/** From the first day to the last, of those that are here and of those that an archive says it holds. */
+function rangeOf(days: ReadonlySet<string>, stated: Range | null): Range | null {
+  const sorted = [...days, ...(stated ? [stated.from, stated.to] : [])].filter(isDay).sort()
   const [from] = sorted
   const to = sorted.at(-1)
   return from !== undefined && to !== undefined ? { from, to } : null
@@ -341,13 +368,39 @@ function missingDays(
     ({ pack }) => pack?.manifest?.final === true && pack.manifest.previous === null,
   )
   const absent: { day: string; kind: 'missing' | 'before' }[] = []
-  for (let day = range.from; day <= range.to; day = dayAfter(day)) {
+  for (let day = range.from; day <= range.to && isDay(day); day = dayAfter(day)) {
     if (known.has(day)) continue
     const kind = first && day < first.day ? 'before' : 'missing'
     absent.push({ day, kind })
     if (kind === 'missing') broken.push(place(day, day, 'the day is missing: neither a pack nor a tombstone', 'a pack'))
   }
   return absent
+}
+
+/**
+ * The oldest day here names the one before it. That one is missing unless it is before the days that were asked for, or
+ * before those that the archive says it holds.
+ */
+function missingBeginning(
+  from: string | null,
+  known: ReadonlyMap<string, Known>,
+  judged: ReadonlySet<string>,
+  broken: Place[],
+): readonly { readonly day: string; readonly kind: 'missing' }[] {
+  const first = [...known.values()].find(({ day }) => judged.has(day))
+  if (!first || (from !== null && first.day >= from)) return []
+  const named = first.pack?.manifest?.previous
+  if (named && !known.has(named.day)) {
+    const what = `the day is missing: neither a pack nor a tombstone, and the pack of ${first.day} names it`
+    broken.push(place(named.day, named.day, what, named.manifest_sha256))
+    return [{ day: named.day, kind: 'missing' }]
+  }
+  const before = first.pack ? null : first.grave?.tombstone?.previous_manifest_sha256
+  if (before) {
+    const what = 'names a pack before it, and neither that nor its tombstone is here'
+    broken.push(place(first.day, `tombstones/${first.day}.json`, what, before))
+  }
+  return []
 }
 
 function oneLedger(packs: readonly ExaminedPack[]): readonly Place[] {
@@ -456,6 +509,15 @@ function previousOnes(known: ReadonlyMap<string, Known>, judged: ReadonlySet<str
       )
     }
     const before = previous.pack?.manifest
+    if (before && manifest.as_of < before.as_of) {
+      const what = `its facts were gathered before those of ${before.day}`
+      places.push(place(day, 'manifest.json', what, `${before.as_of} or later`, manifest.as_of))
+    }
+    const rowBefore = previous.pack?.row
+    if (rowBefore && pack.row && pack.row.at < rowBefore.at) {
+      const what = `was recorded before the row of ${named.day}`
+      places.push(place(day, 'manifest-row.txt', what, `${rowBefore.at} or later`, pack.row.at))
+    }
     if (
       before &&
       manifest.final &&
@@ -528,10 +590,10 @@ function sameSizeSameRoot(trees: readonly KnownTree[]): readonly Place[] {
   })
 }
 
-type Outside = { readonly tree: Tree }
+type Outside = { readonly tree: Tree; readonly witnessed: Seen | null }
 
 function checkpointOutside(
-  { checkpoint, proof }: VerifyOptions,
+  { checkpoint, witnesses = [], proofs = [] }: VerifyOptions,
   trust: Trust,
   packs: readonly ExaminedPack[],
   trees: KnownTree[],
@@ -542,28 +604,40 @@ function checkpointOutside(
   const tree = signedBySomeone(checkpoint, packs, trust, broken)
   if (!tree) return null
   trees.unshift({ size: tree.size, root: tree.root, day: null, file: checkpoint.name })
-  const { since } = checkpoint
+  const witnessed = witnessesOf(checkpoint, witnesses, broken)
+  const since = checkpoint.since ?? earliest(witnessed)
   for (const { folder, manifest, checkpoint: own } of packs) {
     if (since !== null && manifest && own && manifest.as_of > since && own.size < tree.size) {
       const what = `is smaller than ${checkpoint.name}, which is known since ${since}: the ledger's tail was cut`
       broken.push(place(folder, 'checkpoint.txt', what, `${tree.size} rows or more`, `${own.size} rows`))
     }
   }
-  if (proof) {
-    const { origin, from, to, hashes } = proof.consistency
-    if (origin !== tree.origin) broken.push(place(null, proof.name, 'is of another ledger', tree.origin, origin))
-    else if (!sameTree(to, tree) && !sameTree(from, tree)) {
-      broken.push(
-        place(null, proof.name, `neither begins nor ends at ${checkpoint.name}`, treeText(tree), treeText(to)),
-      )
-    } else if (
+  for (const { name, consistency } of proofs) {
+    const { origin, from, to, hashes } = consistency
+    if (origin !== tree.origin) broken.push(place(null, name, 'is of another ledger', tree.origin, origin))
+    else if (
       !verifyConsistency({ from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root, proof: hashes })
     ) {
-      const what = `the ledger of ${from.size} rows is not the beginning of the one of ${to.size}: history was rewritten`
-      broken.push(place(null, proof.name, what))
+      const what = `does not show that the ledger of ${from.size} rows is the beginning of the one of ${to.size}`
+      broken.push(place(null, name, what))
     } else edges.push({ from: treeKey(from), to: treeKey(to) })
   }
-  return { tree }
+  return { tree, witnessed }
+}
+
+function witnessesOf({ name, note }: OutsideCheckpoint, keys: readonly PublicHalf[], broken: Place[]): Seen | null {
+  try {
+    return seenBy(note, keys)
+  } catch (error) {
+    if (!(error instanceof ProofError)) throw error
+    broken.push(place(null, name, error.message))
+    return null
+  }
+}
+
+function earliest(witnessed: Seen | null): string | null {
+  const times = (witnessed?.seen ?? []).map(({ time }) => time).filter((seconds) => seconds < 253_402_300_800)
+  return times.length === 0 ? null : new Date(Math.min(...times) * 1000).toISOString().replace('Z', '000Z')
 }
 
 function signedBySomeone(
@@ -643,9 +717,19 @@ function reached(start: string, edges: readonly Edge[], near: keyof Edge, far: k
 // ---- words
 
 function whyUnanchored(
-  { keys, checkpoint }: VerifyOptions,
-  days: readonly VerifiedDay[],
-  outside: Outside | null,
+  source: Source,
+  { keys, checkpoint, proofs = [] }: VerifyOptions,
+  {
+    days,
+    known,
+    outside,
+    edges,
+  }: {
+    readonly days: readonly VerifiedDay[]
+    readonly known: ReadonlyMap<string, Known>
+    readonly outside: Outside | null
+    readonly edges: readonly Edge[]
+  },
 ): readonly string[] {
   const why: string[] = []
   if (keys.length === 0) {
@@ -656,36 +740,88 @@ function whyUnanchored(
       'No checkpoint from outside was given (--checkpoint): a ledger that was cut or rewritten as a whole passes.',
     )
   }
-  const loose = days.filter(({ kind, verdict }) => kind !== 'before' && kind !== 'missing' && verdict === 'unanchored')
-  if (checkpoint && outside && keys.length > 0 && loose.length > 0) {
-    const [first] = loose
+  if (!checkpoint || !outside || keys.length === 0) return why
+  const loose = days
+    .filter(({ verdict, kind }) => verdict === 'unanchored' && (kind === 'pack' || kind === 'tombstone'))
+    .flatMap(({ day }) => known.get(day) ?? [])
+  const { size } = outside.tree
+  const called = `${checkpoint.name} (${size} rows)`
+  const newer = loose.filter((item) => !mayHold(size, item))
+  const apart = loose.filter((item) => mayHold(size, item))
+  if (newer.length > 0) {
+    why.push(`The checkpoint ${called} is older than ${daysText(newer)}: keep a newer one (tms ledger checkpoint).`)
+  }
+  if (apart.length > 0) {
+    const command = proveCommand(source, checkpoint, size, apart)
     why.push(
-      `The checkpoint ${checkpoint.name} (${outside.tree.size} rows) is not shown to hold ${loose.length === 1 ? (first?.day ?? '') : `${loose.length} days, ${first?.day ?? ''} the first`}: ` +
-        'it is older than they are, or nothing connects the two ledgers (--proof). Where no proof can be made, the tail was cut.',
+      `Nothing connects the checkpoint ${called} with ${daysText(apart)}. ` +
+        `This makes a proof for --proof where the database is; when it refuses, the tail was cut or the past was changed: ${command}`,
     )
+    const ends = new Set([
+      ...reached(treeKey(outside.tree), edges, 'to', 'from'),
+      ...reached(treeKey(outside.tree), edges, 'from', 'to'),
+    ])
+    for (const { name, consistency } of proofs) {
+      const { from, to } = consistency
+      if (!ends.has(treeKey(from)) && !ends.has(treeKey(to))) {
+        why.push(`${name} is not connected with ${called}: it leads from ${treeText(from)} to ${treeText(to)}.`)
+      }
+    }
   }
   return why
 }
 
+/** Whether a ledger of so many rows can have this day's manifest in it. */
+function mayHold(size: number, { pack, grave }: Known): boolean {
+  return pack?.row ? pack.row.seq < size : (grave?.tombstone?.checkpoint_size ?? 0) <= size
+}
+
+/** From the newest pack below the checkpoint: those before it are connected with it already. */
+function proveCommand(
+  source: Source,
+  { name, path = name }: OutsideCheckpoint,
+  size: number,
+  apart: readonly Known[],
+): string {
+  const sized = apart.flatMap(({ day, pack }) => (pack?.checkpoint ? [{ day, size: pack.checkpoint.size }] : []))
+  const below = sized.findLast((pack) => pack.size <= size)
+  const day = (below ?? sized[0])?.day ?? '<day>'
+  const root = source.kind === 'archive' ? 'unpacked' : source.name.replace(/\/+$/, '')
+  const own = `${source.kind === 'pack' ? root : `${root}/${day}`}/checkpoint.txt`
+  const [from, to] = below ? [own, path] : [path, own]
+  return `tms ledger prove --from ${from} --to ${to} --out proof.txt`
+}
+
+function daysText(items: readonly Known[]): string {
+  const [first] = items
+  return items.length === 1 ? (first?.day ?? '') : `${items.length} days, ${first?.day ?? ''} the first`
+}
+
 function whatWasChecked(
   source: Source,
-  { keys, checkpoint, proof }: VerifyOptions,
+  options: VerifyOptions,
   {
     packs,
     graves,
     range,
+    asked,
     outside,
+    connected,
     known,
     judged,
   }: {
     readonly packs: readonly ExaminedPack[]
     readonly graves: readonly Grave[]
     readonly range: Range | null
+    readonly asked: Range | null
     readonly outside: Outside | null
+    /** Whether that checkpoint holds any of the days. */
+    readonly connected: boolean
     readonly known: ReadonlyMap<string, Known>
     readonly judged: ReadonlySet<string>
   },
 ): { readonly checked: readonly string[]; readonly unchecked: readonly string[] } {
+  const { keys, checkpoint, proofs = [] } = options
   const files = packs.reduce((sum, pack) => sum + pack.files, 0)
   const checked: string[] = []
   const unchecked: string[] = []
@@ -700,21 +836,38 @@ function whatWasChecked(
   }
   if (graves.length > 0) checked.push(`${graves.length} tombstones: signature, place in the chain`)
   if (range) checked.push(`no day without pack or tombstone from ${range.from} to ${range.to}`)
-  if (outside) checked.push(`the checkpoint from outside: signature, one history with the packs`)
-  if (outside && proof) checked.push('the proof that connects them')
+  if (outside)
+    checked.push(`the checkpoint from outside: ${connected ? 'signature, one history with the packs' : 'signature'}`)
+  for (const { name, time } of outside?.witnessed?.seen ?? []) {
+    checked.push(`the witness ${name}: saw that checkpoint at ${new Date(time * 1000).toISOString()}`)
+  }
+  if (outside && proofs.length > 0) checked.push(`proofs given: ${proofs.map(({ name }) => name).join(', ')}`)
 
   const firstDay = [...known.values()].find(({ day }) => judged.has(day))
   const before = firstDay?.pack?.manifest?.previous
   if (before && !known.has(before.day)) {
     unchecked.push(
-      `the pack of ${before.day} and those before it: not here (its manifest is ${before.manifest_sha256})`,
+      `the pack of ${before.day} and those before it: not here, or not asked for (its manifest is ${before.manifest_sha256})`,
     )
   }
-  if (source.kind !== 'pack' && range) unchecked.push(`days before ${range.from} and after ${range.to}`)
+  if (source.kind !== 'pack' && range) {
+    unchecked.push(
+      options.range
+        ? `days before ${range.from} and after ${range.to}`
+        : `days after ${range.to}: one that was taken away from ${dayAfter(range.to)} on is not seen (name the days you expect: --days)`,
+    )
+    if (asked && !options.range) {
+      unchecked.push(
+        `that it begins with ${asked.from} and ends with ${asked.to}: its ${rangeFile} says so, and is not signed (--days)`,
+      )
+    }
+  }
   if (source.kind === 'pack') unchecked.push('days after this one')
   if (keys.length === 0) unchecked.push('who made the packs: no key from outside')
   if (!checkpoint) unchecked.push('that the ledger was not rewritten or cut as a whole: no checkpoint from outside')
   else unchecked.push('rows of the ledger after the checkpoint from outside')
+  const others = outside?.witnessed?.unchecked ?? []
+  if (others.length > 0) unchecked.push(`that witnesses saw it, and when: ${others.join(', ')} (--witness-key)`)
   unchecked.push('a revocation that happened after the newest pack here')
   unchecked.push('the rows of the ledger themselves (tms ledger verify), and whether what the facts say is true')
   if (source.others.length > 0) {
@@ -734,4 +887,4 @@ function place(
   return { day, file, what, expected, found }
 }
 
-export type { Place }
+export type { Place, Range }

@@ -41,11 +41,31 @@ export async function verifyExportFile(
 ): Promise<Verification> {
   const chunks: AsyncIterable<Buffer> = createReadStream(path, { highWaterMark: 1 << 20 })
   try {
-    return await verifyExport(linesOf(chunks), { of: path, ...outside })
+    return await verifyExport(linesOf(announced(path, chunks)), { of: path, ...outside })
   } catch (error) {
     if (error instanceof Error && 'syscall' in error) throw unreadable(path, error)
     throw error
   }
+}
+
+/** A key or a note is no export that somebody changed: header and rows name their form, whatever else was changed in them. */
+async function* announced(path: string, chunks: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
+  let first = true
+  for await (const chunk of chunks) {
+    const start = chunk.subarray(0, 8192)
+    if (first && !start.includes('tms-ledger-') && start.toString('latin1').trim() !== '') throw noExport(path)
+    first = false
+    yield chunk
+  }
+}
+
+function noExport(path: string): TmsError {
+  return new TmsError({
+    code: 'INPUT_INVALID',
+    what: `${path} is no export of a ledger`,
+    why: 'nothing at its beginning names the form tms-ledger-export-v1',
+    next: ['tms ledger export --out ledger.jsonl'],
+  })
 }
 
 function notTheKey(path: string, why: string, next: string): TmsError {

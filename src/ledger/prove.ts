@@ -4,8 +4,8 @@ import { TmsError } from '../errors.ts'
 import { fromBase64, sameBytes } from '../proof/bytes.ts'
 import { verifyConsistency, verifyInclusion } from '../proof/merkle.ts'
 import { parseCheckpoint, parseNote } from '../proof/note.ts'
-import { formatTlogProof } from '../proof/tlog-proof.ts'
-import { checkpointCovering, newestCheckpoint, readCheckpoint, witnessedNote } from './checkpoint.ts'
+import { formatTlogProof, noteIn } from '../proof/tlog-proof.ts'
+import { checkpointCovering, newestCheckpoint, proven, readCheckpoint, witnessedNote } from './checkpoint.ts'
 import { formatConsistency } from '../proof/consistency.ts'
 import { brokenTree, ledgerHead, rowNumber, whole } from './ledger.ts'
 
@@ -50,28 +50,46 @@ async function notCovered(driver: Driver, index: number): Promise<TmsError> {
   })
 }
 
-/** That the ledger of the newest checkpoint begins with the ledger of this older one. */
-export async function proveConsistency(driver: Driver, older: string): Promise<Proof> {
-  const from = readCheckpoint(older)
+/** That the ledger of this checkpoint, else of the newest one, begins with the ledger of that older one. */
+export async function proveConsistency(driver: Driver, older: string, newer?: string): Promise<Proof> {
+  const from = read(older)
   const head = await ledgerHead(driver)
-  if (from.origin !== head.origin) {
+  const stored = newer === undefined ? await newestCheckpoint(driver) : null
+  const to = newer === undefined ? stored && read(stored.note) : read(newer)
+  const foreign = [from, ...(to ? [to] : [])].find(({ origin }) => origin !== head.origin)
+  if (foreign) {
     throw new TmsError({
       code: 'INPUT_INVALID',
       what: 'this checkpoint is of another ledger',
-      why: `it is of ${from.origin}, and this is ${head.origin}`,
+      why: `it is of ${foreign.origin}, and this is ${head.origin}`,
       next: ['tms ledger checkpoint --out <file>'],
     })
   }
-  const newest = await newestCheckpoint(driver)
-  if (newest === null || Number(newest.size) < from.size) {
+  const largest = Math.max(from.size, to?.size ?? 0)
+  if (largest > head.size) {
+    throw new TmsError({
+      code: 'CONFLICT',
+      what: `the ledger does not have the ${largest} rows of this checkpoint`,
+      why: `the ledger has ${head.size} rows: its end was cut off`,
+      next: ['tms ledger verify --checkpoint <file>'],
+    })
+  }
+  if (newer !== undefined && to !== null && to.size < from.size) {
+    throw new TmsError({
+      code: 'INPUT_INVALID',
+      what: 'the checkpoint of --from is the newer one',
+      why: `it covers ${from.size} rows, and that of --to ${to.size}`,
+      next: ['tms ledger prove --from <older> --to <newer>'],
+    })
+  }
+  if (to === null || to.size < from.size) {
     throw new TmsError({
       code: 'CONFLICT',
       what: `no stored checkpoint is as new as this one of ${from.size} rows`,
-      why: `the ledger has ${head.size} rows${head.size < from.size ? ': its end was cut off' : ''}`,
-      next: ['tms ledger verify --checkpoint <file>', 'tms ledger checkpoint'],
+      why: `the ledger has ${head.size} rows`,
+      next: ['tms ledger checkpoint'],
     })
   }
-  const to = parseCheckpoint(parseNote(newest.note).text)
   const answer = granted(await driver.call('ledger_consistency', { from: String(from.size), to: String(to.size) }))
   const hashes = whole(answer.hashes).map((hash) => fromBase64(hash, 32))
   const holds = verifyConsistency({
@@ -82,14 +100,22 @@ export async function proveConsistency(driver: Driver, older: string): Promise<P
     proof: hashes,
   })
   if (!holds) {
-    const [fromRoot = ''] = whole([answer.from_root])
-    if (sameBytes(fromBase64(fromRoot, 32), from.root)) throw brokenTree()
+    const [fromRoot = '', toRoot = ''] = whole([answer.from_root, answer.to_root])
+    const rewritten = [
+      { ...from, is: fromRoot },
+      { ...to, is: toRoot },
+    ].find(({ root, is }) => !sameBytes(fromBase64(is, 32), root))
+    if (!rewritten) throw brokenTree()
     throw new TmsError({
       code: 'CONFLICT',
-      what: `the ledger no longer begins with the ${from.size} rows of this checkpoint`,
+      what: `the ledger no longer begins with the ${rewritten.size} rows of this checkpoint`,
       why: 'something in them was changed after it was signed',
       next: ['tms ledger verify --checkpoint <file>'],
     })
   }
   return { kind: 'consistency', text: formatConsistency({ origin: head.origin, from, to, hashes }), size: to.size }
+}
+
+function read(file: string): ReturnType<typeof readCheckpoint> {
+  return readCheckpoint(proven(() => noteIn(file)))
 }

@@ -3,7 +3,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { ProofError, toBase64 } from '../proof/bytes.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
-import { parseCheckpoint, parseNote, verifyCheckpoint } from '../proof/note.ts'
+import { parseCheckpoint, parseNote, seenBy, verifyCheckpoint } from '../proof/note.ts'
 import { inWords, mostFindings, rowsText, type Finding, type Verification } from './findings.ts'
 
 /** A sixth of a second each, so that two at a time keep two cores busy and no request lasts. */
@@ -14,6 +14,8 @@ export type VerifyInput = {
   /** A checkpoint that was kept outside this database. */
   readonly checkpoint?: string | undefined
   readonly key?: PublicHalf | undefined
+  /** Keys of witnesses who must have cosigned that checkpoint. */
+  readonly witnesses?: readonly PublicHalf[] | undefined
   readonly report?: (checked: number, of: number) => void
 }
 
@@ -21,7 +23,10 @@ export type VerifyInput = {
  * Everything the database can tell about its own ledger: lines, chain, tree, bodies, no gap, nothing forgotten; and that the
  * tree still contains the checkpoint. Whoever may write all tables can rewrite all of it in step: only the checkpoint shows that.
  */
-export async function verifyLedger(driver: Driver, { checkpoint, key, report }: VerifyInput): Promise<Verification> {
+export async function verifyLedger(
+  driver: Driver,
+  { checkpoint, key, witnesses = [], report }: VerifyInput,
+): Promise<Verification> {
   const end = granted(await driver.call('ledger_verify_end', {}))
   const size = Number(end.size)
   const findings: Finding[] = endFindings(end)
@@ -41,6 +46,7 @@ export async function verifyLedger(driver: Driver, { checkpoint, key, report }: 
 
   const outside =
     checkpoint === undefined ? null : await heldAgainst(driver, checkpoint, key, end.origin, size, findings)
+  const unseen = checkpoint === undefined ? [] : unseenWitnesses(checkpoint, witnesses, findings)
   const head = granted(await driver.call('ledger_head', { size: end.size }))
   const anchored = outside?.holds === true && outside.signed === true
   return {
@@ -55,7 +61,7 @@ export async function verifyLedger(driver: Driver, { checkpoint, key, report }: 
     checkpoint: outside,
     findings: findings.slice(0, mostFindings),
     more: Math.max(0, findings.length - mostFindings) + Math.max(0, wrong - rows.length),
-    unchecked: notChecked({ size, outside, key, signed }),
+    unchecked: [...notChecked({ size, outside, key, signed }), ...unseen],
   }
 }
 
@@ -194,6 +200,19 @@ async function heldAgainst(
   if (!holds)
     find(`history was rewritten: something in ${rowsText(0, size - 1)} isn't what it was`, toBase64(claim.root), root)
   return { size, holds, signed }
+}
+
+/** The witnesses' signatures on the checkpoint from outside: wrong ones are findings, those without a key aren't checked. */
+function unseenWitnesses(note: string, keys: readonly PublicHalf[], findings: Finding[]): string[] {
+  try {
+    const { unchecked } = seenBy(note, keys)
+    return unchecked.length === 0 ? [] : [`Witnesses of the checkpoint: ${unchecked.join(', ')} (--witness-key).`]
+  } catch (error) {
+    if (!(error instanceof ProofError)) throw error
+    // A note that can't be read is a finding already.
+    if (keys.length > 0) findings.push({ place: 'checkpoint', what: error.message, expected: null, found: null })
+    return []
+  }
 }
 
 function notChecked(input: {

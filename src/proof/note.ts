@@ -134,6 +134,25 @@ export function verifyCosignature(note: string, name: string, key: PublicHalf): 
   return { time }
 }
 
+export type Seen = {
+  readonly seen: readonly { readonly name: string; readonly key: PublicHalf; readonly time: number }[]
+  /** Witnesses by name whose signature nobody checked: what it says, its time too, is anybody's word. */
+  readonly unchecked: readonly string[]
+}
+
+/** What these keys cosigned, under whatever name. A ProofError when one of them did not, or its signature is wrong. */
+export function seenBy(note: string, keys: readonly PublicHalf[]): Seen {
+  const lines = parseNote(note).signatures.filter(({ signature }) => signature.length === 72)
+  const isBy = (key: PublicHalf) => (line: NoteSignature) => sameBytes(line.keyId, keyId(line.name, key, 'cosignature'))
+  const seen = keys.flatMap((key) => {
+    const own = lines.filter(isBy(key))
+    if (own.length === 0) throw new ProofError(`it is not cosigned by the witness's key ${short(key)}`)
+    return own.map(({ name }) => ({ name, key, ...verifyCosignature(note, name, key) }))
+  })
+  const unchecked = lines.filter((line) => !keys.some((key) => isBy(key)(line))).map(({ name }) => name)
+  return { seen, unchecked }
+}
+
 function cosigned(text: string, time: number): Buffer {
   return Buffer.from(`cosignature/v1\ntime ${time}\n${text}`)
 }

@@ -45,3 +45,8 @@ export function parseTlogProof(text: string): TlogProof {
   if (index >= size) throw new ProofError(`its index ${index} is beyond the checkpoint's ${size} leaves`)
   return { index, hashes, checkpoint, ...(extra ? { extra } : {}) }
 }
+
+/** The note of a file that is one, or that is a proof and ends with one. */
+export function noteIn(text: string): string {
+  return text.startsWith('c2sp.org/tlog-proof@') ? parseTlogProof(text).checkpoint : text
+}

@@ -8,6 +8,7 @@ import type { ArchiveFormat } from '../../src/evidence/archive-forms.ts'
 import { exportEvidence } from '../../src/evidence/archive.ts'
 import { verifyScript } from '../../src/evidence/verify-script.ts'
 import { archiveSource } from '../../src/evidence/verify-archive.ts'
+import { openSource } from '../../src/evidence/verify-inputs.ts'
 import { folderSource } from '../../src/evidence/verify-source.ts'
 import { ArchiveBroken, readTar } from '../../src/evidence/verify-tar.ts'
 import { ArchiveUnread, readZip } from '../../src/evidence/verify-zip.ts'
@@ -109,6 +110,24 @@ test('a missing day is refused by name, and with --allow-gaps it stands on the c
   const made = await exportEvidence({ ...days, range, format: 'tar.gz', out, keys: [days.key], allowGaps: true })
   const cover = readTar(gunzipSync(readFileSync(made.out))).find(({ path }) => path.endsWith('COVER.txt'))
   expect(cover?.kind === 'file' && Buffer.from(cover.bytes).toString()).toContain('2026-10-03  MISSING')
+})
+
+test('an archive of some days says which they are: it is verified without --days, and misses its first and its last', async () => {
+  const days = await fourDays()
+  const part = { from: '2026-10-02', to: '2026-10-04' }
+  for (const format of formats) {
+    const out = join(temporary(), `x.${format}`)
+    await exportEvidence({ root: days.root, range: part, format, out, keys: [days.key], allowGaps: false })
+    const options = { keys: [days.key], checkpoint: days.options.checkpoint }
+    const source = await archiveSource(out)
+    const found = await verifyEvidence(source, options)
+    expect([places(found), found.verdict, found.range]).toEqual(['', 'verified', part])
+    expect(found.unchecked.join()).toContain('RANGE.txt says so, and is not signed')
+    for (const day of [part.from, part.to]) {
+      const without = { ...source, packs: source.packs.filter(({ folder }) => folder !== day) }
+      expect(places(await verifyEvidence(without, options))).toContain(`${day} ${day}: the day is missing`)
+    }
+  }
 })
 
 test('tombstones go with the days, and markup in a pack is no markup on the cover', async () => {
@@ -246,10 +265,24 @@ test('whatever the bytes are, the readers end with an answer or with one of thei
   )
 })
 
+test('a range that ends before it begins is said to be none, as a name too', async () => {
+  for (const what of ['2026-11-20..2026-11-19', '2026-11-20..2026-11-31', '2026-11..2026-12']) {
+    const opened = openSource(what, { artifacts: () => Promise.resolve(temporary()) })
+    await expect(opened).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining('no range of days') })
+  }
+})
+
 test('a day that is a link, and a link beside the days, are no packs', async () => {
   const days = await fourDays()
   rmSync(join(days.root, '2026-10-02'), { recursive: true })
   symlinkSync('2026-10-01', join(days.root, '2026-10-02'))
   const found = await verifyEvidence(await folderSource(days.root), days.options)
   expect(places(found)).toContain('2026-10-02 2026-10-02: the day is a link, not a folder')
+  // nor is one that is named itself, whatever it leads to
+  const elsewhere = join(temporary(), '2026-10-03')
+  symlinkSync(join(days.root, '2026-10-03'), elsewhere)
+  for (const path of [elsewhere, `${elsewhere}/`]) {
+    const named = places(await verifyEvidence(await folderSource(path), { keys: [days.key] }))
+    expect(named).toContain('2026-10-03 2026-10-03: the day is a link, not a folder')
+  }
 })

@@ -24,6 +24,8 @@ export type TestKey = Signer & {
   readonly notAfter: string
   readonly introducedBy: TestKey | null
   revokedAt: string | null
+  /** When another one took over; a revoked one ended at its revocation, if not before. */
+  endedAt: string | null
   readonly privatePem: string
 }
 
@@ -36,6 +38,7 @@ export function testKey(given: Partial<Pick<TestKey, 'notBefore' | 'notAfter' | 
     notAfter: '2027-12-31T00:00:00.000000Z',
     introducedBy: null,
     revokedAt: null,
+    endedAt: null,
     privatePem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
     ...given,
   }
@@ -47,7 +50,14 @@ export function startLedger(origin = 'tms.invalid/ledger/7b0e'): Ledger {
   return { origin, lines: [], leaves: [] }
 }
 
-export function addRow(ledger: Ledger, day: string, action: string, subject = '', body = 'null'): number {
+export function addRow(
+  ledger: Ledger,
+  day: string,
+  action: string,
+  subject = '',
+  body = 'null',
+  at = `${day}T12:00:00.000000Z`,
+): number {
   const seq = ledger.lines.length
   const last = ledger.lines.at(-1)
   const line = [
@@ -55,7 +65,7 @@ export function addRow(ledger: Ledger, day: string, action: string, subject = ''
     seq,
     last === undefined ? '0'.repeat(64) : sha256Hex(last),
     seq + 100,
-    `${day}T12:00:00.000000Z`,
+    at,
     'ada',
     'login:1',
     'super_admin',
@@ -126,7 +136,8 @@ async function keyEntry(key: TestKey): Promise<Canonical> {
     ...own,
     introduced_by: key.introducedBy?.fingerprint ?? null,
     introduction: introduction ? toBase64(introduction) : null,
-    state: key.revokedAt === null ? 'valid' : 'revoked',
+    state: key.revokedAt !== null ? 'revoked' : key.endedAt !== null ? 'retired' : 'valid',
+    ended_at: key.endedAt ?? key.revokedAt,
     revoked_at: key.revokedAt,
   }
 }
@@ -135,6 +146,8 @@ export type PackOptions = {
   readonly rows?: number
   readonly final?: boolean
   readonly as_of?: string
+  /** When the ledger took the manifest's row; with `as_of` when it isn't named. */
+  readonly row_at?: string
   readonly verdict?: Manifest['verdict']
   /** Facts that differ from the plain ones. */
   readonly facts?: Readonly<Record<string, string>>
@@ -174,7 +187,7 @@ export async function nextPack(chain: Chain, day: string, key: TestKey, options:
   const manifest_sha256 = sha256Hex(manifestText)
   put('manifest.json', manifestText)
   const body = JSON.stringify({ day, manifest_sha256, revision: 1 })
-  const seq = addRow(ledger, day, 'evidence.manifest', `${day}/1`, body)
+  const seq = addRow(ledger, day, 'evidence.manifest', `${day}/1`, body, options.row_at ?? manifest.as_of)
   put('manifest-row.txt', `${ledger.lines[seq] ?? ''}\n\n${body}\n`)
   const checkpoint = await checkpointNote(ledger, key)
   put('checkpoint.txt', checkpoint)

@@ -145,11 +145,19 @@ for (const { name, words, missing } of shells) {
           'the folder is named 2026-10-02 and manifest.json is of the day 2026-10-01',
         )
         const stranger = join(home, 'stranger.pem')
-        writeFileSync(stranger, testKey().publicKeyPem)
-        const { code, broken } = run(stranger, pack)
+        const given = testKey()
+        writeFileSync(stranger, given.publicKeyPem)
+        const { code, broken, said } = run(stranger, pack)
         expect(code).toBe(1)
+        expect(broken).toContain(
+          `manifest.json: names another key: signed by ${key.fingerprint}, you gave ${given.fingerprint}`,
+        )
+        expect(said).toContain(
+          '\nKeys that were replaced are not followed here. Whether yours took over from that key, or that key from yours, says\n' +
+            '  tms evidence verify <folder> --key <the key you gave>\n',
+        )
+        expect(run(keyFile, pack).said).not.toContain('Keys that were replaced')
         expect(broken).toContain('SHA256SUMS.sig: is no signature of this SHA256SUMS by the key you gave')
-        expect(broken.join()).toContain('manifest.json: names another key')
         appendFileSync(join(pack, 'SHA256SUMS.sig'), 'x')
         expect(run(keyFile, pack).broken.join()).toContain('SHA256SUMS.sig')
       })

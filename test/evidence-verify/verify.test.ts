@@ -81,6 +81,9 @@ test('a checkpoint older than the newest days anchors those it holds, and only t
     'unanchored',
   ])
   expect(found.verdict).toBe('unanchored')
+  expect(found.unanchored).toEqual([
+    `The checkpoint kept.txt (${size} rows) is older than 2 days, 2026-10-04 the first: keep a newer one (tms ledger checkpoint).`,
+  ])
 })
 
 test('a checkpoint beyond the newest pack needs the proof that connects them', async () => {
@@ -90,9 +93,41 @@ test('a checkpoint beyond the newest pack needs the proof that connects them', a
   const checkpoint = await outside(chain, key)
   expect((await verify(folder, { keys: [key], checkpoint })).verdict).toBe('unanchored')
   const consistency = parseConsistency(proofBetween(chain.ledger, size, size + 7))
-  const found = await verify(folder, { keys: [key], checkpoint, proof: { name: 'proof.txt', consistency } })
+  const found = await verify(folder, { keys: [key], checkpoint, proofs: [{ name: 'proof.txt', consistency }] })
   expect(places(found)).toEqual([])
   expect(found.verdict).toBe('verified')
+})
+
+test('a checkpoint that nothing connects is answered with the command that does; proofs may be several, or lead elsewhere', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const size = packs[4]?.checkpointSize ?? 0
+  for (let n = 0; n < 7; n += 1) addRow(chain.ledger, '2026-10-06', 'later')
+  const checkpoint = { ...(await outside(chain, key)), path: '../kept.txt' }
+  for (let n = 0; n < 7; n += 1) addRow(chain.ledger, '2026-10-07', 'much later')
+  const proof = (from: number, to: number, name = `${from}-${to}.txt`) => ({
+    name,
+    consistency: parseConsistency(proofBetween(chain.ledger, from, to)),
+  })
+  const between = '--to ../kept.txt --out proof.txt'
+  const days = await verify(folder, { keys: [key], checkpoint })
+  expect(days.unanchored).toEqual([
+    expect.stringContaining(`tms ledger prove --from ${folder}/2026-10-05/checkpoint.txt ${between}`),
+  ])
+  const pack = join(folder, '2026-10-03/')
+  const single = await verifyEvidence(await folderSource(pack), { keys: [key], checkpoint })
+  expect(single.unanchored.join()).toContain(`tms ledger prove --from ${pack}checkpoint.txt ${between}`)
+
+  const elsewhere = await verify(folder, { keys: [key], checkpoint, proofs: [proof(size + 9, size + 14)] })
+  expect([elsewhere.verdict, places(elsewhere)]).toEqual(['unanchored', []])
+  expect(elsewhere.unanchored.join()).toContain(`${size + 9}-${size + 14}.txt is not connected with kept.txt`)
+  const steps = [proof(size + 3, size + 7), proof(size, size + 3)]
+  expect((await verify(folder, { keys: [key], checkpoint, proofs: steps })).verdict).toBe('verified')
+
+  const wrong = proof(size, size + 7)
+  const spoilt = { ...wrong, consistency: { ...wrong.consistency, hashes: [] } }
+  expect(places(await verify(folder, { keys: [key], checkpoint, proofs: [spoilt] }))).toEqual([
+    `- ${wrong.name}: does not show that the ledger of ${size} rows is the beginning of the one of ${size + 7}`,
+  ])
 })
 
 test('a dropped file, an added one, a link and a subfolder are named', async () => {
@@ -135,6 +170,31 @@ test('a deleted day is a gap, wherever in the range it was', async () => {
   rmSync(join(folder, '2026-10-01'), { recursive: true })
   const found = await verify(folder, { keys: [key], range: { from: '2026-10-01', to: '2026-10-05' } })
   expect(places(found)).toEqual(['2026-10-01 2026-10-01: the day is missing: neither a pack nor a tombstone'])
+})
+
+test('the oldest day of a folder is missed by name, because the next one names it; days asked for may begin later', async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  rmSync(join(folder, '2026-10-01'), { recursive: true })
+  const options = { keys: [key], checkpoint: await outside(chain, key) }
+  const found = await verify(folder, options)
+  expect(places(found)).toEqual([
+    '2026-10-01 2026-10-01: the day is missing: neither a pack nor a tombstone, and the pack of 2026-10-02 names it',
+  ])
+  expect(found.days[0]).toMatchObject({ day: '2026-10-01', kind: 'missing', verdict: 'broken' })
+  const later = await verify(folder, { ...options, range: { from: '2026-10-02', to: '2026-10-05' } })
+  expect([places(later), later.verdict]).toEqual([[], 'verified'])
+  expect(later.unchecked.join()).toContain('the pack of 2026-10-01 and those before it')
+
+  // nor can the oldest tombstone go
+  const second = packs[1]
+  if (!second) throw new Error('five days were made')
+  mkdirSync(join(folder, 'tombstones'))
+  rmSync(join(folder, second.day), { recursive: true })
+  const text = await tombstoneOf(chain, second, key, '2026-11-10T00:00:00.000000Z')
+  writeFileSync(join(folder, 'tombstones/2026-10-02.json'), text)
+  expect(places(await verify(folder, options))).toEqual([
+    '2026-10-02 tombstones/2026-10-02.json: names a pack before it, and neither that nor its tombstone is here',
+  ])
 })
 
 test('days before the first pack that there ever was are no gap', async () => {
@@ -244,6 +304,54 @@ test('an expired, a revoked and an unknown key are caught by name', async () => 
   expect(places(await verify(writeDays(foreign), { keys: [first] })).join()).toContain('unknown key')
 })
 
+test('an expired key is caught by name however far back its pack dates itself, and so is a revoked one', async () => {
+  const expired = testKey({ notAfter: '2026-10-02T12:00:00.000000Z' })
+  const revoked = testKey()
+  for (const [key, word] of [
+    [expired, 'the key has expired at 2026-10-02T12:00:00.000000Z'],
+    [revoked, 'the key is revoked since 2026-10-02T12:00:00.000000Z'],
+  ] as const) {
+    const chain = startChain(key)
+    const one = await nextPack(chain, '2026-10-01', key)
+    if (key === revoked) revoked.revokedAt = '2026-10-02T12:00:00.000000Z'
+    const row_at = '2026-10-03T00:10:00.000000Z'
+    // the ledger's row tells, and what the day itself allows
+    const back = await nextPack(chain, '2026-10-02', key, { as_of: '2026-10-02T11:00:00.000000Z', row_at })
+    const found = places(await verify(writeDays([one, back]), { keys: [key] }))
+    expect(found).toContain('2026-10-02 manifest.json: is final, and of a moment at which its day was not over')
+    expect(found.join()).toMatch(new RegExp(`2026-10-02 SHA256SUMS.sig: is by the key \\w+…, and ${word}`))
+  }
+})
+
+test('a pack whose moments do not fit its day, its row of the ledger or the pack before it is named', async () => {
+  for (const [options, expected] of [
+    [
+      { as_of: '2026-10-01T23:00:00.000000Z' },
+      'manifest.json: is final, and of a moment at which its day was not over',
+    ],
+    [
+      { final: false, as_of: '2026-10-03T00:00:00.000000Z' },
+      'manifest.json: is provisional, and of a moment outside its day',
+    ],
+    [
+      { as_of: '2026-10-03T00:10:00.000000Z', row_at: '2026-10-03T00:09:59.000000Z' },
+      'manifest-row.txt: was recorded before the facts were gathered',
+    ],
+    [
+      { as_of: '2026-10-03T00:00:00.000000Z', row_at: '2026-10-04T00:00:00.000000Z' },
+      'manifest.json: its facts were gathered before those of 2026-10-01',
+    ],
+    [{ as_of: '2026-10-03T00:00:00.000000Z' }, 'manifest-row.txt: was recorded before the row of 2026-10-01'],
+    [{ row_at: 'yesterday' }, 'manifest-row.txt: its time is no moment'],
+  ] as const) {
+    const key = testKey()
+    const chain = startChain(key)
+    const one = await nextPack(chain, '2026-10-01', key, { as_of: '2026-10-03T00:05:00.000000Z' })
+    const two = await nextPack(chain, '2026-10-02', key, options)
+    expect(places(await verify(writeDays([one, two]), { keys: [key] }))).toContain(`2026-10-02 ${expected}`)
+  }
+})
+
 test('a rotation is followed from the older key to the newer and back', async () => {
   const first = testKey()
   const second = testKey({ introducedBy: first, notBefore: '2026-10-02T00:00:00.000000Z' })
@@ -265,6 +373,45 @@ test('a rotation is followed from the older key to the newer and back', async ()
   lie.keys.push({ ...forged, introducedBy: { ...first, sign: (bytes) => thief.sign(bytes) } })
   const b = await nextPack(lie, '2026-10-02', forged)
   expect(places(await verify(writeDays([a, b]), { keys: [first] })).join()).toContain('unknown key')
+})
+
+test('a key that was rotated out and goes on signing is caught by name, also when its pack says that it never ended', async () => {
+  for (const silent of [false, true]) {
+    const first = testKey()
+    const second = testKey({ introducedBy: first, notBefore: '2026-10-02T12:00:00.000000Z' })
+    const chain = startChain(first)
+    const one = await nextPack(chain, '2026-10-01', first)
+    chain.keys.push(second)
+    first.endedAt = '2026-10-02T12:00:00.000000Z'
+    const two = await nextPack(chain, '2026-10-02', second)
+    const listed = [silent ? { ...first, endedAt: null } : first, second]
+    const three = await nextPack(chain, '2026-10-03', first, { listed })
+    for (const key of [first, second]) {
+      const found = places(await verify(writeDays([one, two, three]), { keys: [key] }))
+      expect(found).toContain(
+        `2026-10-03 SHA256SUMS.sig: is by the key ${first.fingerprint.slice(0, 16)}…, and another key took over at 2026-10-02T12:00:00.000000Z`,
+      )
+      if (silent) expect(found.join()).toContain('tells otherwise about the end of the key')
+    }
+    expect(places(await verify(writeDays([one, two]), { keys: [second] }))).toEqual([])
+  }
+})
+
+test('a list of keys whose states and moments do not fit is no list of keys', async () => {
+  const key = testKey()
+  const chain = startChain(key)
+  const pack = await nextPack(chain, '2026-10-01', key)
+  const text = Buffer.from(pack.files.get('keys.json') ?? '').toString()
+  for (const [from, to] of [
+    ['"state":"valid"', '"state":"retired"'],
+    ['"state":"valid"', '"state":"revoked"'],
+    ['"ended_at":null', '"ended_at":"2026-10-01T00:00:00.000000Z"'],
+    ['"ended_at":null,', ''],
+  ] as const) {
+    const files = new Map(pack.files).set('keys.json', Buffer.from(text.replace(from, to)))
+    await seal(files, key)
+    expect(places(await verify(writeDays([{ day: pack.day, files }]), { keys: [key] })).join()).toContain('keys.json: ')
+  }
 })
 
 test('a pack that lengthens its own key against what others say is caught', async () => {
@@ -297,12 +444,41 @@ test('a pack of the day that is not over says that it is provisional', async () 
   expect(found.notes).toEqual(['2026-10-06 is provisional (revision 1): that day was not over.'])
 })
 
-test('a witness may stand on a checkpoint without changing what it says', async () => {
-  const { key, chain, folder } = await fiveDays()
-  const { note } = await outside(chain, key)
-  const seen = await cosign(note, { name: 'witness.example/w1', signer: testKey(), time: 1_760_000_000 })
-  const found = await verify(folder, { keys: [key], checkpoint: { name: 'kept.txt', note: seen, since: null } })
-  expect(found.verdict).toBe('verified')
+test("a witness's word counts only under its key: without that it is not checked, a changed one is found", async () => {
+  const { key, chain, packs, folder } = await fiveDays()
+  const witness = testKey()
+  const { note: plain } = await outside(chain, key)
+  const seenAt = (time: string) =>
+    cosign(plain, { name: 'witness.example/w1', signer: witness, time: Date.parse(time) / 1000 })
+  const note = await seenAt('2026-10-06T00:30:00Z')
+  const checkpoint = { name: 'kept.txt', note, since: null }
+  const alone = await verify(folder, { keys: [key], checkpoint })
+  expect(alone.verdict).toBe('verified')
+  expect(alone.unchecked).toContain('that witnesses saw it, and when: witness.example/w1 (--witness-key)')
+  const found = await verify(folder, { keys: [key], checkpoint, witnesses: [witness] })
+  expect([found.verdict, places(found)]).toEqual(['verified', []])
+  expect(found.checked).toContain('the witness witness.example/w1: saw that checkpoint at 2026-10-06T00:30:00.000Z')
+
+  // another time in it, or another bit: nobody believes the time, and whoever has the key sees it
+  const [last = ''] = note.trimEnd().split('\n').slice(-1)
+  const bytes = Buffer.from(last.split(' ')[2] ?? '', 'base64')
+  bytes.writeBigUInt64BE(1n, 4)
+  const changed = note.replace(last, `— witness.example/w1 ${bytes.toString('base64')}`)
+  const old = { name: 'kept.txt', note: changed, since: null }
+  const shorter = writeDays(packs.slice(0, 4))
+  expect(places(await verify(shorter, { keys: [key], checkpoint: old }))).toEqual([])
+  expect(places(await verify(folder, { keys: [key], checkpoint: old, witnesses: [witness] })).join()).toContain(
+    '- kept.txt: the cosignature of witness.example/w1 with the key',
+  )
+  const other = testKey()
+  expect(places(await verify(folder, { keys: [key], checkpoint, witnesses: [other] }))).toEqual([
+    `- kept.txt: it is not cosigned by the witness's key ${other.fingerprint.slice(0, 16)}…`,
+  ])
+  // what it saw before the newest pack here was made is a tail that was cut
+  const early = { name: 'kept.txt', note: await seenAt('2026-10-05T00:05:00Z'), since: null }
+  expect(places(await verify(shorter, { keys: [key], checkpoint: early, witnesses: [witness] }))).toEqual([
+    "2026-10-04 checkpoint.txt: is smaller than kept.txt, which is known since 2026-10-05T00:05:00.000000Z: the ledger's tail was cut",
+  ])
 })
 
 test('a checkpoint of another ledger or by another key is refused by name', async () => {

@@ -3,6 +3,9 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { buildPack } from '../../src/evidence/build.ts'
+import { packSource } from '../../src/evidence/verify-source.ts'
+import { verifyEvidence } from '../../src/evidence/verify.ts'
+import { generateKey, rotateKey, usableSigner } from '../../src/keys/keys.ts'
 import { postgresSubject, subjects } from '../contract/subjects.ts'
 import { bytesIn, jsonIn, readyDesk, type Desk } from './desk.ts'
 
@@ -245,5 +248,24 @@ describe('who may build', () => {
     // Whoever holds the key still, and asks nobody: the database takes no cut for it.
     await expect(buildPack(desk.input({ root, signer: async () => desk.signer }))).rejects.toMatchObject({ exit: 2 })
     expect(bytesIn(root)).toEqual({})
+  })
+
+  test('a pack says of each key how it stands, and when it ended', async () => {
+    const sources = { keysFolder: desk.folder(), environment: {} }
+    const older = await generateKey(desk.driver, sources, { days: 400, register: false })
+    await rotateKey(desk.driver, sources, { days: 400, keep: false, to: null })
+    const signer = await usableSigner(desk.driver, sources, () => new Date())
+    const { folder } = await desk.build({ root: desk.folder(), signer: async () => signer })
+    const keys = jsonIn(folder, 'keys.json')['keys'] as Record<string, unknown>[]
+    const stands = (fingerprint: string) => keys.find((key) => key['fingerprint'] === fingerprint)
+    expect(stands(signer.fingerprint)).toMatchObject({ state: 'valid', ended_at: null, revoked_at: null })
+    expect(stands(older.fingerprint)).toMatchObject({
+      state: 'retired',
+      ended_at: expect.stringMatching(/Z$/),
+      revoked_at: null,
+    })
+    const revoked = stands(desk.signer.fingerprint)
+    expect(revoked).toMatchObject({ state: 'revoked', ended_at: revoked?.['revoked_at'] })
+    expect((await verifyEvidence(await packSource(folder), { keys: [signer] })).broken).toEqual([])
   })
 })

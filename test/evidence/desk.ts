@@ -85,10 +85,15 @@ export async function readyDesk(subject: Subject): Promise<Desk> {
     input,
     build: (change) => buildPack(input(change)),
     sql,
-    clock: (offset) =>
-      sql(
+    // The ledger's own clock goes with it.
+    clock: async (offset) => {
+      await sql(
         `create or replace function tms.now() returns timestamptz language sql stable as $$ select pg_catalog.now() + interval '${offset}' $$`,
-      ),
+      )
+      return sql(
+        `alter table tms.ledger_inbox alter column at set default pg_catalog.clock_timestamp() + interval '${offset}'`,
+      )
+    },
     verify: async (path) => verifyEvidence(await packSource(path), { keys: [signer] }),
     async stop() {
       for (const path of folders) rmSync(path, { recursive: true, force: true })

@@ -66,6 +66,18 @@ test('checkpoint prints the note and nothing else, prove a proof, so that both c
   expect((await tms('ledger prove', '3', '--out', 'row.proof')).code).toBe(0)
   expect(read('row.proof')).toBe(proof.out)
   expect((await tms('ledger prove', '--from', 'old.txt')).out).toMatch(/^tms-consistency-v1\n/)
+  await book.record(5)
+  expect((await tms('ledger checkpoint', '--out', 'newest.txt')).code).toBe(0)
+  const lines = (name: string) => read(name).split('\n')
+  const between = await tms('ledger prove', '--from', 'old.txt', '--to', 'new.txt')
+  expect(between.out.split('\n').slice(2, 4)).toEqual(
+    ['old.txt', 'new.txt'].map((name) => `${lines(name)[1]} ${lines(name)[2]}`),
+  )
+  expect(await json('ledger prove', '--from', 'new.txt', '--to', 'old.txt')).toMatchObject({
+    code: 2,
+    error: { code: 'INPUT_INVALID' },
+  })
+  expect((await json('ledger prove', '3', '--to', 'old.txt')).code).toBe(2)
   expect((await json('ledger prove', '3', '--from', 'old.txt')).code).toBe(2)
   expect((await json('ledger prove')).code).toBe(2)
   expect((await json('ledger prove', '--from', 'nosuch.txt')).error?.code).toBe('USAGE')
@@ -101,6 +113,12 @@ test('export writes a file that verify checks without the database', async () =>
   expect((await tms('ledger verify', '--export', 'ledger.jsonl', '--allow-unanchored')).code).toBe(0)
   writeFileSync(join(folder, 'cut.jsonl'), read('ledger.jsonl').split('\n').slice(0, -3).join('\n'))
   expect((await tms('ledger verify', '--export', 'cut.jsonl', '--key', 'key.pem')).code).toBe(1)
+  // what never was an export is no export that somebody changed
+  for (const name of ['key.pem', 'new.txt']) {
+    expect(await json('ledger verify', '--export', name)).toMatchObject({ code: 2, error: { code: 'INPUT_INVALID' } })
+  }
+  writeFileSync(join(folder, 'header.jsonl'), read('ledger.jsonl').replace('"from":0', '"from":"0"'))
+  expect((await tms('ledger verify', '--export', 'header.jsonl', '--key', 'key.pem')).code).toBe(1)
   expect((await json('ledger export', '--from', '5', '--to', '5', '--out', 'none.jsonl')).error?.code).toBe('USAGE')
 })
 
@@ -113,4 +131,14 @@ test('a witness countersigns the file, and with --store its line comes with the 
   ])
   expect((await tms('ledger witness', ...args, '--store', '--out', 'witnessed.txt')).code).toBe(0)
   expect((await tms('ledger prove', '6')).out).toContain('\n— auditor.example/1 ')
+
+  const verify = ['--checkpoint', 'witnessed.txt', '--key', 'key.pem'] as const
+  writeFileSync(join(folder, 'witness-public.pem'), signerOf(read('witness.pem'))?.publicKeyPem ?? '')
+  expect((await tms('ledger verify', ...verify)).out).toContain(
+    'Not checked: Witnesses of the checkpoint: auditor.example/1',
+  )
+  const known = await tms('ledger verify', ...verify, '--witness-key', 'witness-public.pem')
+  expect([known.code, known.out]).toEqual([0, expect.not.stringContaining('Witnesses')])
+  const other = await tms('ledger verify', ...verify, '--witness-key', 'key.pem')
+  expect([other.code, other.out]).toEqual([1, expect.stringContaining("not cosigned by the witness's key")])
 })

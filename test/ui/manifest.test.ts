@@ -80,7 +80,7 @@ test.each(commands)(
   (command, { flags }) => {
     for (const [name, { env }] of Object.entries(flags)) {
       expect(env ?? null).toBe(flagVariable(name))
-      if (/^(log-)?key$/.test(name) && keysThatAreNoSecrets.has(command)) continue
+      if (/^(log-|witness-)?key$/.test(name) && keysThatAreNoSecrets.has(command)) continue
       expect(name).not.toMatch(/password|secret|token|key$/)
     }
   },

@@ -9,6 +9,7 @@ export default class EvidenceVerify extends TmsCommand {
   static override examples = [
     '<%= config.bin %> evidence verify artifacts/green-posture/2026-10-01 --key key.pem --allow-unanchored',
     '<%= config.bin %> evidence verify 2026-10-01..2026-10-31 --key key.pem --checkpoint kept.txt',
+    '<%= config.bin %> evidence verify artifacts/green-posture --key key.pem --checkpoint kept.txt --proof proof.txt',
     '<%= config.bin %> evidence verify october.tar.gz --days 2026-10-01..2026-10-31 --key key.pem --checkpoint kept.txt --known-since 2026-11-01',
   ]
   static override args = {
@@ -22,9 +23,18 @@ export default class EvidenceVerify extends TmsCommand {
       helpValue: '<when>',
       dependsOn: ['checkpoint'],
     }),
-    proof: Flags.string({
-      description: 'connects the checkpoint with the packs (tms ledger prove)',
+    'witness-key': Flags.string({
+      description: 'public key of a witness: since when it saw the checkpoint counts; may be given again',
       helpValue: '<file>',
+      dependsOn: ['checkpoint'],
+      multiple: true,
+      multipleNonGreedy: true,
+    }),
+    proof: Flags.string({
+      description: 'connects the checkpoint with the packs (tms ledger prove); may be given again',
+      helpValue: '<file>',
+      multiple: true,
+      multipleNonGreedy: true,
       dependsOn: ['checkpoint'],
     }),
     days: Flags.string({ description: 'the days that must be in the folder or archive', helpValue: '<from..to>' }),
@@ -38,7 +48,13 @@ export default class EvidenceVerify extends TmsCommand {
       import('../../evidence/verify-views.ts'),
     ])
     const artifacts = () => this.artifacts()
-    const found = await verifyFrom({ ...flags, what: args.what, knownSince: flags['known-since'], artifacts })
+    const found = await verifyFrom({
+      ...flags,
+      what: args.what,
+      knownSince: flags['known-since'],
+      witnessKey: flags['witness-key'],
+      artifacts,
+    })
     if (found.verdict === 'verified' || (found.verdict === 'unanchored' && flags['allow-unanchored'])) {
       return this.show(verificationView, found)
     }

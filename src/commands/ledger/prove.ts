@@ -8,10 +8,16 @@ export default class LedgerProve extends TmsCommand {
   static override examples = [
     '<%= config.bin %> ledger prove 17 --out row-17.tlog-proof',
     '<%= config.bin %> ledger prove --from checkpoint.txt > consistency.txt',
+    '<%= config.bin %> ledger prove --from artifacts/green-posture/2026-10-31/checkpoint.txt --to kept.txt --out proof.txt',
   ]
   static override args = { row: Args.string({ description: 'number of the row' }) }
   static override flags = {
     from: Flags.string({ description: 'the older checkpoint', helpValue: '<file>' }),
+    to: Flags.string({
+      description: 'the newer checkpoint; without it: the newest that is stored',
+      helpValue: '<file>',
+      dependsOn: ['from'],
+    }),
     out: Flags.string({ description: 'write the proof to this file', helpValue: '<file>' }),
   }
 
@@ -29,8 +35,9 @@ export default class LedgerProve extends TmsCommand {
       import('../../ledger/files.ts'),
     ])
     const older = flags.from === undefined ? null : await readText(flags.from)
+    const newer = flags.to === undefined ? undefined : await readText(flags.to)
     const db = await this.database()
-    const proof = older === null ? await proveRow(db, args.row ?? '') : await proveConsistency(db, older)
+    const proof = older === null ? await proveRow(db, args.row ?? '') : await proveConsistency(db, older, newer)
     if (flags.out === undefined) return this.show(proofView, proof)
     const { writeFileAtomically } = await import('../../files.ts')
     await writeFileAtomically(flags.out, proof.text)

@@ -14,6 +14,14 @@ export default class LedgerVerify extends TmsCommand {
   static override flags = {
     checkpoint: Flags.string({ description: 'a checkpoint that was kept elsewhere', helpValue: '<file>' }),
     key: Flags.string({ description: 'the public key to believe, PEM', helpValue: '<file>' }),
+    'witness-key': Flags.string({
+      description: 'public key of a witness who must have signed that checkpoint; may be given again',
+      helpValue: '<file>',
+      dependsOn: ['checkpoint'],
+      exclusive: ['export'],
+      multiple: true,
+      multipleNonGreedy: true,
+    }),
     export: Flags.string({ description: 'verify this file instead of the database', helpValue: '<file>' }),
     'allow-unanchored': Flags.boolean({ description: 'exit 0 for an export that fits together, whoever made it' }),
   }
@@ -37,7 +45,8 @@ export default class LedgerVerify extends TmsCommand {
     const db = await this.database()
     const progress = await this.progress('Verifying')
     const report = (checked: number, of: number) => progress.update(`Verifying: ${checked} of ${of} rows`)
-    const v = await verifyLedger(db, { ...outside, report })
+    const witnesses = await Promise.all((flags['witness-key'] ?? []).map(readPublicKey))
+    const v = await verifyLedger(db, { ...outside, witnesses, report })
     progress.done()
     if (v.verdict === 'broken') await this.openIncident(db, v)
     return v.verdict === 'broken' ? this.finding(verificationView, v) : this.show(verificationView, v)

@@ -13,6 +13,9 @@ export const keysFile = z
         introduced_by: digest.nullable().describe('the older key; null: the first one'),
         introduction: z.string().nullable().describe("the older key's signature over this key, base64"),
         state: z.enum(['valid', 'retired', 'revoked']),
+        ended_at: instant
+          .nullable()
+          .describe('when it stopped signing: another one took over, or it was revoked; null while it is valid'),
         revoked_at: instant.nullable(),
       }),
     ),
