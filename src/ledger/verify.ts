@@ -1,9 +1,11 @@
 import type { RowFinding } from '../drivers/contract/ledger.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
+import type { Problem } from '../errors.ts'
 import { ProofError, toBase64 } from '../proof/bytes.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
 import { parseCheckpoint, parseNote, verifyCheckpoint } from '../proof/note.ts'
+import { sealBeforeJudging } from './ledger.ts'
 import { inWords, mostFindings, rowsText, type Finding, type Verification } from './findings.ts'
 
 /** A sixth of a second each, so that two at a time keep two cores busy and no request lasts. */
@@ -15,13 +17,18 @@ export type VerifyInput = {
   readonly checkpoint?: string | undefined
   readonly key?: PublicHalf | undefined
   readonly report?: (checked: number, of: number) => void
+  readonly sealing?: (sealed: number) => void
 }
 
 /**
- * Everything the database can tell about its own ledger: lines, chain, tree, bodies, no gap, nothing forgotten; and that the
+ * Everything the database can tell about its own ledger, after what waits was sealed: lines, chain, tree, bodies, no gap, nothing forgotten; and that the
  * tree still contains the checkpoint. Whoever may write all tables can rewrite all of it in step: only the checkpoint shows that.
  */
-export async function verifyLedger(driver: Driver, { checkpoint, key, report }: VerifyInput): Promise<Verification> {
+export async function verifyLedger(
+  driver: Driver,
+  { checkpoint, key, report, sealing }: VerifyInput,
+): Promise<Verification> {
+  const notSealed = await sealBeforeJudging(driver, sealing)
   const end = granted(await driver.call('ledger_verify_end', {}))
   const size = Number(end.size)
   const findings: Finding[] = endFindings(end)
@@ -36,16 +43,27 @@ export async function verifyLedger(driver: Driver, { checkpoint, key, report }: 
     report?.(checked, size)
   })
   rows.sort((a, b) => Number(a.seq) - Number(b.seq))
-  findings.push(...inWords(rows), ...(await inboxFindings(driver)))
+  findings.push(...inWords(rows))
   const signed = await storedCheckpoints(driver, key, findings)
 
   const outside =
     checkpoint === undefined ? null : await heldAgainst(driver, checkpoint, key, end.origin, size, findings)
+  const broken = findings.length > 0
+  const waiting = await inboxFindings(driver, notSealed)
+  findings.push(...waiting)
   const head = granted(await driver.call('ledger_head', { size: end.size }))
   const anchored = outside?.holds === true && outside.signed === true
   return {
     of: driver.target.name,
-    verdict: findings.length > 0 ? 'broken' : anchored ? 'verified' : 'unanchored',
+    verdict: broken
+      ? 'broken'
+      : waiting.length > 0
+        ? 'unsealed'
+        : size === 0
+          ? 'empty'
+          : anchored
+            ? 'verified'
+            : 'unanchored',
     origin: end.origin,
     from: 0,
     to: size,
@@ -55,7 +73,7 @@ export async function verifyLedger(driver: Driver, { checkpoint, key, report }: 
     checkpoint: outside,
     findings: findings.slice(0, mostFindings),
     more: Math.max(0, findings.length - mostFindings) + Math.max(0, wrong - rows.length),
-    unchecked: notChecked({ size, outside, key, signed }),
+    unchecked: notChecked({ size, outside, key, signed, notSealed }),
   }
 }
 
@@ -102,7 +120,8 @@ function endFindings(end: End): Finding[] {
   return findings
 }
 
-async function inboxFindings(driver: Driver): Promise<Finding[]> {
+/** Rows that are still in no chain although all was sealed that could be. */
+async function inboxFindings(driver: Driver, notSealed: string | null): Promise<Finding[]> {
   const findings: Finding[] = []
   const look = async (from: number) =>
     granted(await driver.call('ledger_verify_inbox', { from: String(from), to: String(from + inboxAtOnce) }))
@@ -119,7 +138,7 @@ async function inboxFindings(driver: Driver): Promise<Finding[]> {
     const oldest = parts.flatMap((part) => (part.oldest === null ? [] : [part.oldest])).sort()[0] ?? null
     findings.push({
       place: `inbox ${Math.min(...ids)}-${Math.max(...ids)}`,
-      what: `${unsealed} rows wait for more than a minute to be sealed: the sealer doesn't run, or they were forgotten`,
+      what: `${unsealed} rows wait for more than a minute to be sealed: ${notSealed ?? 'the sealer has passed them by (tms ledger seal --everything)'}`,
       expected: null,
       found: oldest,
     })
@@ -148,6 +167,17 @@ async function storedCheckpoints(driver: Driver, key: PublicHalf | undefined, fi
     }
   }
   return own.length
+}
+
+/** Why there is no answer; null when there is one. */
+export function verificationUnknown({ verdict, of }: Verification): Problem | null {
+  if (verdict !== 'empty') return null
+  return {
+    code: 'NO_DATA',
+    what: `The ledger of ${of} has no sealed rows: there was nothing to verify.`,
+    why: 'nothing was recorded for long enough to be sealed',
+    next: ['tms ledger seal', 'tms ledger tail'],
+  }
 }
 
 /** The checkpoint from outside against the tree. */
@@ -201,9 +231,11 @@ function notChecked(input: {
   outside: Verification['checkpoint']
   key: PublicHalf | undefined
   signed: number
+  notSealed: string | null
 }): string[] {
-  const { size, outside, key } = input
+  const { size, outside, key, notSealed } = input
   return [
+    ...(notSealed === null ? [] : [`What was recorded last and has no place in the ledger yet: ${notSealed}.`]),
     ...(outside === null
       ? [
           'Nothing from outside was given: a superuser who rewrote every table in step would not be seen (--checkpoint).',

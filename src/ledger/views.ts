@@ -147,5 +147,7 @@ export function verificationView(v: Verification): readonly Block[] {
 const sentence: Record<Verification['verdict'], string> = {
   verified: 'verified. Every row is what the key signed.',
   unanchored: 'all fits together, and nothing from outside vouches for it.',
+  unsealed: 'what is sealed fits together, and some rows have no place in it yet.',
   broken: 'broken. Something was changed.',
+  empty: 'nothing is sealed, so there was nothing to verify.',
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { makeLedgerCheckpoint } from '../../src/ledger/checkpoint.ts'
 import { sealLedger } from '../../src/ledger/ledger.ts'
-import { verifyLedger } from '../../src/ledger/verify.ts'
+import { verificationUnknown, verifyLedger } from '../../src/ledger/verify.ts'
 import { postgresSubject } from '../contract/subjects.ts'
 import { openBook, type Book } from './book.ts'
 
@@ -190,6 +190,15 @@ test('a row that nobody seals is found after a minute, and found again by lookin
   ])
   expect((await sealLedger(book.operator, { everything: true })).sealed).toBe(1)
   expect(await places()).toEqual([])
+})
+
+test('a ledger in which nothing is sealed gives no answer, and no good one', async () => {
+  await attack(
+    `truncate ${tables.map((table) => `tms.${table}`).join(', ')}`,
+    `insert into tms.ledger_sealer default values`,
+  )
+  const v = await judge()
+  expect([v.verdict, verificationUnknown(v)?.code]).toEqual(['empty', 'NO_DATA'])
 })
 
 test('a database restored into another cluster, with other transaction ids, goes on without a gap', async () => {

@@ -92,6 +92,31 @@ test('verify says what was checked and what was not, and exits 1 when something 
   await say(`replace(why, ' and more', '')`)
 })
 
+/** Rows as they are an hour after the last action, when no fleet runs. */
+const record = (n: number, xid = 'pg_current_xact_id()') =>
+  book.sql(`insert into tms.ledger_inbox (at, xid, who, credential, role, fn, action, outcome, subject, why, body, body_sha256)
+    select now() - interval '1 hour', ${xid}, 'x', 'x', 'x', 'x', 'x', 'done', 'x', 'x', '{}', encode(sha256('{}'), 'hex') from generate_series(1, ${n}) returning id`)
+const brokenLedgers = async () =>
+  (await book.sql(`select id from tms.incidents where type = 'ledger_broken' and closed_at is null`)).length
+
+test('rows that nobody has sealed for an hour are sealed and verified, and are no finding', async () => {
+  await book.sql(`delete from tms.incidents; select 1`)
+  await record(3)
+  const { code, out } = await tms('ledger verify')
+  expect([code, out]).toEqual([0, expect.stringMatching(/nothing from outside vouches/)])
+  expect(await brokenLedgers()).toBe(0)
+})
+
+test('rows that the sealer passes by are a finding of their own: exit 1, nothing is called broken, no incident', async () => {
+  await record(2, `'1'`)
+  const { code, out } = await tms('ledger verify')
+  expect([code, out]).toEqual([1, expect.stringMatching(/some rows have no place[^]*ledger seal --everything/)])
+  expect(out).not.toMatch(/broken|changed/)
+  expect(await brokenLedgers()).toBe(0)
+  expect((await tms('ledger seal', '--everything')).code).toBe(0)
+  expect((await tms('ledger verify')).code).toBe(0)
+})
+
 test('export writes a file that verify checks without the database', async () => {
   const written = await tms('ledger export', '--out', 'ledger.jsonl', '--redacted')
   expect([written.code, written.out]).toEqual([0, expect.stringMatching(/^Wrote rows 0-\d+ to ledger\.jsonl, without/)])
@@ -101,6 +126,11 @@ test('export writes a file that verify checks without the database', async () =>
   expect((await tms('ledger verify', '--export', 'ledger.jsonl', '--allow-unanchored')).code).toBe(0)
   writeFileSync(join(folder, 'cut.jsonl'), read('ledger.jsonl').split('\n').slice(0, -3).join('\n'))
   expect((await tms('ledger verify', '--export', 'cut.jsonl', '--key', 'key.pem')).code).toBe(1)
+  // what never was an export was not changed either
+  expect(await json('ledger verify', '--export', 'key.pem')).toMatchObject({
+    code: 2,
+    error: { code: 'INPUT_INVALID', next: ['tms ledger export --out <file>'] },
+  })
   expect((await json('ledger export', '--from', '5', '--to', '5', '--out', 'none.jsonl')).error?.code).toBe('USAGE')
 })
 
