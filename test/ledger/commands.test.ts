@@ -143,4 +143,10 @@ test('a witness countersigns the file, and with --store its line comes with the 
   ])
   expect((await tms('ledger witness', ...args, '--store', '--out', 'witnessed.txt')).code).toBe(0)
   expect((await tms('ledger prove', '6')).out).toContain('\n— auditor.example/1 ')
+  for (const name of ['bad name', 'bad+name', '']) {
+    expect(await json('ledger witness', 'new.txt', '--key', 'witness.pem', '--name', name)).toMatchObject({
+      code: 2,
+      error: { code: 'USAGE' },
+    })
+  }
 })
