@@ -43,7 +43,8 @@ export async function verifyLedger(
     report?.(checked, size)
   })
   rows.sort((a, b) => Number(a.seq) - Number(b.seq))
-  findings.push(...inWords(rows))
+  const beside = await recordFindings(driver)
+  findings.push(...inWords(rows), ...beside.findings)
   const signed = await storedCheckpoints(driver, key, findings)
 
   const outside =
@@ -72,7 +73,7 @@ export async function verifyLedger(
     root: head.root,
     checkpoint: outside,
     findings: findings.slice(0, mostFindings),
-    more: Math.max(0, findings.length - mostFindings) + Math.max(0, wrong - rows.length),
+    more: Math.max(0, findings.length - mostFindings) + Math.max(0, wrong - rows.length) + beside.more,
     unchecked: notChecked({ size, outside, key, signed, notSealed }),
   }
 }
@@ -144,6 +145,27 @@ async function inboxFindings(driver: Driver, notSealed: string | null): Promise<
     })
   }
   return findings
+}
+
+/** What is kept beside the ledger (checkpoints, packs, keys) against the rows that its making left. */
+async function recordFindings(driver: Driver): Promise<{ findings: Finding[]; more: number }> {
+  const look = async (from: number) =>
+    granted(await driver.call('ledger_verify_records', { from: String(from), to: String(from + inboxAtOnce) }))
+  const first = await look(0)
+  const parts = [first]
+  await sideBySide(ranges(inboxAtOnce, Number(first.end), inboxAtOnce), async ([from]) => {
+    parts.push(await look(from))
+  })
+  const found = parts.flatMap((part) => part.findings).toSorted((a, b) => Number(a.id) - Number(b.id))
+  const slippedIn = Object.entries(first.kept).flatMap(([action, kept]): Finding[] => {
+    const without = Number(kept) - parts.reduce((sum, { said }) => sum + Number(said[action] ?? 0), 0)
+    if (without <= 0) return []
+    return [{ place: action, what: `${without} more are kept than rows speak of`, expected: null, found: null }]
+  })
+  return {
+    findings: [...found.map(({ place, what }) => ({ place, what, expected: null, found: null })), ...slippedIn],
+    more: parts.reduce((sum, part) => sum + Number(part.wrong) - part.findings.length, 0),
+  }
 }
 
 /** Signatures of what is stored here, by this key. Answers how many; wrong ones are findings. */
@@ -243,6 +265,7 @@ function notChecked(input: {
       : size > outside.size && outside.holds
         ? [`Rows ${outside.size}-${size - 1} are newer than the checkpoint: a cut end would not be seen there.`]
         : []),
+    'When a row was sealed (sealed_at), its transaction and the id of who it was (the name is) are in no hash: a superuser may change them unseen.',
     ...(key ? [] : ['No key was given: who signed the checkpoints was not checked (--key).']),
   ]
 }
