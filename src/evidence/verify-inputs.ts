@@ -7,6 +7,7 @@ import { parseNote } from '../proof/note.ts'
 import { parseTlogProof } from '../proof/tlog-proof.ts'
 import { archiveSource } from './verify-archive.ts'
 import { parseConsistency, type Consistency } from '../proof/consistency.ts'
+import { namedDay } from './named-day.ts'
 import { isDay, parseManifest } from './verify-forms.ts'
 import { daysSource, folderSource, packSource, systemCode, type Source } from './verify-source.ts'
 import { verifyEvidence, type OutsideCheckpoint, type Range, type Verification } from './verify.ts'
@@ -107,7 +108,7 @@ export async function openSource(
   const given = days === undefined ? null : parseRange(days)
   const exists = await isThere(what)
   if (!exists) {
-    const range = asRange(what)
+    const range = asRange(what === 'today' || what === 'yesterday' ? namedDay(what, new Date()) : what)
     if (range) {
       const folder = await artifacts()
       if (range.from === range.to && !what.includes('..')) {

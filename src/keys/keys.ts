@@ -65,7 +65,7 @@ export async function usableSigner(
 }
 
 /** What whoever signs with this key has to be told; null: nothing. Signing goes on: to stop it would cost the day's evidence. */
-export async function signerWarning(sources: SignerSources, own: Signer): Promise<string | null> {
+async function signerWarning(sources: SignerSources, own: Signer): Promise<string | null> {
   const { name, file } = await placeOf(sources, own)
   if (!file || !(await exposed(name))) return null
   return `others of this machine can read the signing key, and sign as you: chmod 600 ${name}, then tms evidence keys rotate`

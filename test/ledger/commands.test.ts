@@ -45,7 +45,12 @@ test('seal, tail and show: what was recorded has a place, and everything it says
   expect((await tms('ledger tail')).out).not.toContain('waits')
   const { code, out } = await tms('ledger show', '2')
   expect([code, out]).toEqual([0, expect.stringMatching(/row +2\n[^]*row hash +[0-9a-f]{64}\n[^]*tms ledger prove 2/)])
-  expect((await json('ledger show', '2')).data).toMatchObject({ seq: '2' })
+  const { data } = await json('ledger show', '2')
+  expect(data).toMatchObject({ seq: '2' })
+  const said = data as Record<string, string>
+  for (const name of ['id', 'fn', 'body', 'body_sha256', 'prev_hash', 'row_hash', 'leaf']) {
+    expect([name, out.includes(said[name] ?? '?')]).toEqual([name, true])
+  }
   expect((await json('ledger show', '99999')).error?.code).toBe('NOT_FOUND')
   expect(await json('ledger show', 'last')).toMatchObject({ code: 2, error: { code: 'USAGE' } })
 })
