@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { open, rename, rm } from 'node:fs/promises'
+import { lstat, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { TmsError } from './errors.ts'
 
@@ -13,6 +13,7 @@ export async function writeFileAtomically(
   content: string | Uint8Array | AsyncIterable<string>,
   mode = 0o644,
 ): Promise<void> {
+  await refuseOddTarget(path)
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
     const file = await open(temporary, 'wx', mode)
@@ -29,6 +30,22 @@ export async function writeFileAtomically(
     await rm(temporary, { force: true })
     throw fileProblem(path, error)
   }
+}
+
+/**
+ * Renaming puts an ordinary file in the place of whatever is there: /dev/null would be one then for everybody, and a link
+ * would no longer lead to what it named.
+ */
+export async function refuseOddTarget(path: string): Promise<void> {
+  const there = await lstat(path).catch(() => null)
+  if (there === null || there.isFile()) return
+  const kind = there.isDirectory() ? 'a folder' : there.isSymbolicLink() ? 'a symbolic link' : 'no ordinary file'
+  throw new TmsError({
+    code: 'INPUT_INVALID',
+    what: `${path} is ${kind}, and can't be replaced`,
+    why: 'files are written whole, under another name first, and then take the place of the old one; nothing was changed',
+    next: [`ls -ld ${path}`],
+  })
 }
 
 /** The rename itself must survive a power loss too. */

@@ -329,7 +329,11 @@ begin
     'alerts', jsonb_build_object(
       'count', (select count(*) from tms.incidents i where i.opened_at < until and coalesce(i.resolved_at, i.closed_at, 'infinity') >= low),
       'rows', (select coalesce(jsonb_agg(jsonb_build_object('id', i.id::text, 'priority', i.priority,
-                  'status', case when coalesce(i.resolved_at, i.closed_at) < until then 'ENDED' else 'OPEN' end, 'type', i.type, 'tenant', tms._tenant_key(i.company_id), 'title', i.title,
+                  'status', case when coalesce(i.resolved_at, i.closed_at) < until then 'ENDED' else 'OPEN' end, 'type', i.type, 'tenant', tms._tenant_key(i.company_id),
+                  -- what a person wrote may name people, in ways that no pattern knows
+                  'title', case when i.dedupe_key like 'said:%' then 'in the words of a person: tms incident show ' || i.id
+                    -- of a lever's, the reason
+                    when i.type in ('emergency_stop', 'soft_degrade', 'rollback') then split_part(i.title, ': ', 1) else i.title end,
                   'opened_at', tms._utc(i.opened_at), 'ended_at', case when coalesce(i.resolved_at, i.closed_at) < until then tms._utc(coalesce(i.resolved_at, i.closed_at)) end) order by i.priority, i.id), '[]')
                  from (select * from tms.incidents x where x.opened_at < until and coalesce(x.resolved_at, x.closed_at, 'infinity') >= low order by x.priority, x.id limit 100) i)),
     'traces', tms._evidence_traces(low, until),

@@ -1,12 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { Transform, type TransformCallback } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGzip } from 'node:zlib'
 import { TmsError } from '../errors.ts'
-import { fileProblem } from '../files.ts'
+import { fileProblem, refuseOddTarget } from '../files.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
 import { coverHtml, coverText, howToCheck, verifyAllScript } from './archive-pages.ts'
 import { trustKeys } from './verify-keys.ts'
@@ -99,7 +99,7 @@ function refuseGaps(found: Verification, { allowGaps, range }: ExportInput): voi
       code: 'NOT_FOUND',
       what: `there is no pack from ${range.from} to ${range.to}`,
       why: 'neither packs nor tombstones of these days lie in the artifacts folder',
-      next: [`tms evidence build --date ${range.to}`, 'tms evidence list'],
+      next: ['tms evidence list', 'tms evidence build --date yesterday'],
     })
   }
   if (first === undefined || allowGaps) return
@@ -179,7 +179,7 @@ async function writeArchive(
   const archive = format === 'zip' ? new ZipArchive({ zlib: { level: 9 } }) : new TarArchive({})
   const meter = counted()
   try {
-    await mkdir(folder, { recursive: true })
+    await refuseOddTarget(out)
     await withoutLeftovers(out)
     const filling = fill(archive, files)
     // A reader that fails ends the writing, too.

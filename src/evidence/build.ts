@@ -10,6 +10,7 @@ import type { Judgement } from '../posture/judge.ts'
 import { factFiles, packFacts, type DayFacts } from './facts.ts'
 import { settleFolders, writePackFolder, type Self, type Written } from './folder.ts'
 import type { ManifestFile } from './schemas/manifest.ts'
+import { noDay } from './named-day.ts'
 import { readable, sealedFiles, storedFiles, type Cut, type Pack } from './seal.ts'
 import { dayAfter, isDay } from './verify-forms.ts'
 
@@ -93,12 +94,7 @@ async function dayOf(driver: Driver, wanted: string): Promise<string | undefined
   if (wanted === 'today') return undefined
   if (wanted === 'yesterday') return dayAfter((await stateOf(driver, undefined)).today, -1)
   if (isDay(wanted)) return wanted
-  throw new TmsError({
-    code: 'USAGE',
-    what: `"${wanted}" is no day`,
-    why: 'a day is written 2026-10-31, today or yesterday; days are those of UTC',
-    next: ['tms evidence build --date yesterday'],
-  })
+  throw noDay(wanted)
 }
 
 async function stateOf(driver: Driver, day: string | undefined): Promise<State> {

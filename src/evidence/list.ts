@@ -3,7 +3,7 @@ import { ProofError, sha256Hex, textOf } from '../proof/bytes.ts'
 import { parseCanonicalFile, type Canonical } from '../proof/canonical.ts'
 import { parseManifest, readTombstone, type Manifest, type Tombstone } from './verify-forms.ts'
 import { parseBundle } from '../proof/sigstore.ts'
-import { daysSource, type Entries } from './verify-source.ts'
+import { daysSource, type Entries, type Source } from './verify-source.ts'
 
 /** What lies in the artifacts folder, as it says itself. Whether it is true is for `verify`. */
 
@@ -57,7 +57,7 @@ export async function showEvidence(root: string, day: string): Promise<ShownDay>
   const source = await daysSource(root)
   const entries = await source.packs.find(({ folder }) => folder === day)?.read()
   const grave = await source.tombstones.find(({ file }) => file === `${day}.json`)?.read()
-  if (!entries && !grave) throw noSuchDay(day)
+  if (!entries && !grave) throw noSuchDay(day, source)
   const bytes = entries?.get('manifest.json')
   return {
     day,
@@ -93,12 +93,15 @@ function quietly<T>(read: () => T): T | null {
   }
 }
 
-export function noSuchDay(day: string): TmsError {
+function noSuchDay(day: string, { packs, tombstones }: Source): TmsError {
+  const earlier = packs.some(({ folder }) => folder < day) || tombstones.some(({ file }) => file < day)
+  // a day before all others, or one that has not come, would be refused
+  const buildable = earlier && day <= new Date().toISOString().slice(0, 10)
   return new TmsError({
     code: 'NOT_FOUND',
     what: `there is no pack of ${day}`,
     why: 'neither a pack nor a tombstone of that day lies in the artifacts folder',
-    next: [`tms evidence build --date ${day}`, 'tms evidence list'],
+    next: [...(buildable ? [`tms evidence build --date ${day}`] : []), 'tms evidence list'],
   })
 }
 
@@ -106,7 +109,7 @@ export function noSuchDay(day: string): TmsError {
 export async function factsOf(root: string, day: string): Promise<ReadonlyMap<string, Canonical>> {
   const source = await daysSource(root)
   const entries = await source.packs.find(({ folder }) => folder === day)?.read()
-  if (!entries) throw noSuchDay(day)
+  if (!entries) throw noSuchDay(day, source)
   const facts = new Map<string, Canonical>()
   for (const name of Object.keys(manifestIn(entries)?.files ?? {})) {
     const entry = entries.get(name)

@@ -6,6 +6,7 @@ import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
 import { noteIn } from '../proof/tlog-proof.ts'
 import { archiveSource } from './verify-archive.ts'
 import { parseConsistency } from '../proof/consistency.ts'
+import { namedDay } from './named-day.ts'
 import { isDay, parseManifest, readRange, type Range } from './verify-forms.ts'
 import { daysSource, folderSource, packSource, systemCode, type Source } from './verify-source.ts'
 import { verifyEvidence, type OutsideCheckpoint, type OutsideProof, type Verification } from './verify.ts'
@@ -101,7 +102,8 @@ export async function openSource(
   const given = days === undefined ? null : parseRange(days)
   const exists = await isThere(what)
   if (!exists) {
-    const range = /^[\d-]+\.\.[\d-]+$/.test(what) ? parseRange(what) : readRange(what)
+    const named = what === 'today' || what === 'yesterday' ? namedDay(what, new Date()) : what
+    const range = /^[\d-]+\.\.[\d-]+$/.test(named) ? parseRange(named) : readRange(named)
     if (range) {
       const folder = await artifacts()
       if (range.from === range.to && !what.includes('..')) {

@@ -3,6 +3,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { exit, TmsError, type Problem } from '../errors.ts'
+import { sealBeforeJudging } from '../ledger/ledger.ts'
 import { suggest } from '../suggest.ts'
 
 export type Held = Contract['invariants_list']['result']
@@ -33,6 +34,8 @@ export type ScanWanted = {
  * and records the drift score. A check that gives no answer is unknown and keeps none of the others from being made.
  */
 export async function scanInvariants(driver: Driver, wanted: ScanWanted = {}): Promise<Scan> {
+  // without a running fleet nobody has sealed what was recorded last, and that violates nothing
+  await sealBeforeJudging(driver)
   const held = granted(await driver.call('invariants_list', {}))
   const chosen = choose(held, wanted)
   const missed: { invariant: string; why: string }[] = []

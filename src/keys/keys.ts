@@ -35,8 +35,15 @@ export type UsableSigner = Signer & { readonly notBefore: string; readonly notAf
  * The signer that this machine has and the database knows as the key in force, inside its time. Everything that signs
  * goes through here. It goes on asking: whoever holds it for weeks doesn't sign past its end.
  */
-export async function usableSigner(driver: Driver, sources: SignerSources, now: () => Date): Promise<UsableSigner> {
+export async function usableSigner(
+  driver: Driver,
+  sources: SignerSources,
+  now: () => Date,
+  warn: (text: string) => void = () => undefined,
+): Promise<UsableSigner> {
   const { own, inForce, listed } = await signerInForce(driver, sources)
+  const warning = await signerWarning(sources, own)
+  if (warning !== null) warn(warning)
   // the database's time: a key made there a second ago is valid here, too, where the clock is behind
   const ahead = Date.parse(listed.now) - now().getTime()
   const check = () => {
@@ -57,6 +64,13 @@ export async function usableSigner(driver: Driver, sources: SignerSources, now: 
   }
 }
 
+/** What whoever signs with this key has to be told; null: nothing. Signing goes on: to stop it would cost the day's evidence. */
+async function signerWarning(sources: SignerSources, own: Signer): Promise<string | null> {
+  const { name, file } = await placeOf(sources, own)
+  if (!file || !(await exposed(name))) return null
+  return `others of this machine can read the signing key, and sign as you: chmod 600 ${name}, then tms evidence keys rotate`
+}
+
 type InForce = {
   readonly own: Signer
   readonly inForce: KeyRecord
@@ -71,7 +85,7 @@ async function signerInForce(driver: Driver, sources: SignerSources): Promise<In
     const listed = granted(await driver.call('keys_list', {}))
     const inForce = listed.keys.find(({ state }) => state === 'valid')
     const own = await ownSigner(sources, inForce)
-    if (!own) throw noKey(sources)
+    if (!own) throw inForce ? lostKey(sources, inForce) : noKey(sources)
     if (inForce?.fingerprint === own.fingerprint) return { own, inForce, listed, moved: before !== null }
     // the database was asked before the file was read, and a rotation may have come between; asked again it says so
     const now = inForce?.fingerprint ?? ''
@@ -104,6 +118,24 @@ function noKey({ keysFolder }: SignerSources): TmsError {
   })
 }
 
+/** The ways out for a machine that doesn't have the key in force: nothing else introduces another. */
+function withoutKeyInForce({ keysFolder }: SignerSources, { fingerprint }: KeyRecord, then: string): string[] {
+  return [
+    `cp <backup of the key> ${signingKeyPath(keysFolder)}`,
+    `tms evidence keys revoke ${fingerprint.slice(0, 16)} --why "the key is lost"`,
+    then,
+  ]
+}
+
+function lostKey(sources: SignerSources, inForce: KeyRecord): TmsError {
+  return new TmsError({
+    code: 'CONFIG_MISSING',
+    what: `the signing key ${short(inForce.fingerprint)} is in force, and its private half is not on this machine`,
+    why: `neither TMS_SIGNING_KEY nor signing.command is set, and ${signingKeyPath(sources.keysFolder)} does not exist; restore it, or sign where it is; if it is lost, revoke it and begin anew`,
+    next: withoutKeyInForce(sources, inForce, 'tms evidence keys generate'),
+  })
+}
+
 function notInForce({ fingerprint }: Signer, keys: readonly KeyRecord[]): TmsError {
   const what = `the signing key ${short(fingerprint)} may not sign`
   const known = keys.find((key) => key.fingerprint === fingerprint)
@@ -113,12 +145,18 @@ function notInForce({ fingerprint }: Signer, keys: readonly KeyRecord[]): TmsErr
   if (known) return unusable(what, `another key took over at ${known.ended_at ?? ''}`, 'tms evidence keys list')
   const inForce = keys.find(({ state }) => state === 'valid')
   return inForce
-    ? unusable(what, `the database knows ${short(inForce.fingerprint)} as the one in force`, 'tms evidence keys list')
+    ? unusable(
+        what,
+        `the database knows ${short(inForce.fingerprint)} as the one in force; if that one is lost, it must be revoked first`,
+        'tms evidence keys list',
+        `tms evidence keys revoke ${inForce.fingerprint.slice(0, 16)} --why "the key is lost"`,
+        'tms evidence keys generate --register',
+      )
     : unusable(what, 'the database does not know it', 'tms evidence keys generate --register')
 }
 
-function unusable(what: string, why: string, next: string): TmsError {
-  return new TmsError({ code: 'CONFIG_INVALID', what, why, next: [next] })
+function unusable(what: string, why: string, ...next: string[]): TmsError {
+  return new TmsError({ code: 'CONFIG_INVALID', what, why, next })
 }
 
 // ---- list
@@ -204,15 +242,19 @@ export type Generation = {
 export async function generateKey(driver: Driver, sources: SignerSources, wanted: Generation): Promise<Made> {
   const listed = granted(await driver.call('keys_list', {}))
   const inForce = listed.keys.find(({ state }) => state === 'valid')
+  const there = await openSigner(sources)
   if (inForce) {
+    const here = (await ownSigner(sources, inForce))?.fingerprint === inForce.fingerprint
+    const then = `tms evidence keys generate${there || wanted.register ? ' --register' : ''}`
     throw new TmsError({
       code: 'CONFLICT',
-      what: `the key ${short(inForce.fingerprint)} is in force`,
-      why: 'a new one takes over by being introduced by it',
-      next: ['tms evidence keys list', 'tms evidence keys rotate'],
+      what: `the key ${short(inForce.fingerprint)} is in force${here ? '' : ', and its private half is not on this machine'}`,
+      why: here
+        ? 'a new one takes over by being introduced by it'
+        : 'a new one takes over by being introduced by it; where it is lost, it must be revoked first',
+      next: here ? ['tms evidence keys list', 'tms evidence keys rotate'] : withoutKeyInForce(sources, inForce, then),
     })
   }
-  const there = await openSigner(sources)
   if (wanted.register) {
     if (!there) throw noKey(sources)
     return begin(driver, sources, there, listed.now, wanted.days, false)

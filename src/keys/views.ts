@@ -35,6 +35,12 @@ function nextOf({ keys, own, exposed }: KeyList): readonly string[] {
   const inForce = keys.find(({ state }) => state === 'valid')
   if (!inForce) return [own && !own.registered ? 'tms evidence keys generate --register' : 'tms evidence keys generate']
   if (exposed && own) return [`chmod 600 ${own.place}`, 'tms evidence keys rotate']
+  if (own?.fingerprint !== inForce.fingerprint) {
+    return [
+      `tms evidence keys revoke ${inForce.fingerprint.slice(0, 16)} --why "the key is lost"`,
+      `tms evidence keys generate${own ? ' --register' : ''}`,
+    ]
+  }
   return inForce.here && inForce.time !== 'usual' ? ['tms evidence keys rotate'] : []
 }
 

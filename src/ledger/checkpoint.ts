@@ -6,7 +6,15 @@ import { TmsError } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
 import { fromBase64, ProofError, toBase64 } from '../proof/bytes.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
-import { cosign, makeCheckpoint, parseCheckpoint, parseNote, signNote, verifyCheckpoint } from '../proof/note.ts'
+import {
+  cosign,
+  isName,
+  makeCheckpoint,
+  parseCheckpoint,
+  parseNote,
+  signNote,
+  verifyCheckpoint,
+} from '../proof/note.ts'
 import { ledgerHead, sealLedger } from './ledger.ts'
 
 export type StoredCheckpoint = Contract['ledger_checkpoints']['result']['checkpoints'][number]
@@ -79,6 +87,14 @@ export async function witnessCheckpoint({
 }): Promise<Witnessed> {
   const { size, origin } = readCheckpoint(note)
   if (logKey) proven(() => verifyCheckpoint(note, origin, logKey))
+  if (name !== undefined && !isName(name)) {
+    throw new TmsError({
+      code: 'USAGE',
+      what: `"${name}" can't be the name of a witness.`,
+      why: 'It stands in a signed note, where a name has no blanks and no plus sign.',
+      next: ['tms ledger witness <checkpoint> --key <file> --name auditor.example/2026'],
+    })
+  }
   const called = name ?? `tms.invalid/witness/${signer.fingerprint.slice(0, 16)}`
   const cosigned = await cosign(note, { name: called, signer, time })
   const line = cosigned.trimEnd().split('\n').at(-1) ?? ''

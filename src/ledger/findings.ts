@@ -13,10 +13,11 @@ export type Verification = {
   /** The database or the file. */
   readonly of: string
   /**
-   * broken: something doesn't fit. unanchored: all fits together, and whoever may write everything could have made it fit.
-   * verified: it also fits what is known from outside: a key and a checkpoint.
+   * broken: something doesn't fit. unsealed: what is sealed fits, and rows that waited for long couldn't be sealed.
+   * unanchored: all fits together, and whoever may write everything could have made it fit. verified: it also fits what is
+   * known from outside: a key and a checkpoint. empty: there is nothing to verify.
    */
-  readonly verdict: 'verified' | 'unanchored' | 'broken'
+  readonly verdict: 'verified' | 'unanchored' | 'unsealed' | 'broken' | 'empty'
   readonly origin: string | null
   readonly from: number
   readonly to: number

@@ -44,6 +44,22 @@ export async function sealLedger(
   }
 }
 
+/**
+ * For whoever judges by the ledger: without a running fleet nobody has sealed since the last action, and that is no fault.
+ * Seals what waits where the caller may, and answers why it couldn't, or null. Never fails itself: who looks next is told.
+ */
+export async function sealBeforeJudging(driver: Driver, report?: (sealed: number) => void): Promise<string | null> {
+  try {
+    const { operations } = granted(await driver.call('whoami', {}))
+    if (!operations.includes('ledger.seal')) return 'your roles may not seal (ledger.seal)'
+    const { busy } = await sealLedger(driver, report ? { report } : {})
+    return busy ? 'somebody else is sealing' : null
+  } catch (error) {
+    if (!(error instanceof TmsError)) throw error
+    return error.message
+  }
+}
+
 export type LedgerHead = {
   readonly origin: string
   readonly size: number

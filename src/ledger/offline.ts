@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { hash } from 'node:crypto'
 import * as z from 'zod'
+import { TmsError } from '../errors.ts'
 import { fromBase64, ProofError, toBase64 } from '../proof/bytes.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
 import { parseCheckpoint, parseNote, verifyCheckpoint } from '../proof/note.ts'
@@ -63,15 +64,21 @@ async function verifyLines(lines: AsyncIterable<readonly string[]>, input: Offli
   let header: Header | undefined
   let last: string | undefined
   let rows: ReturnType<typeof startRows> | undefined
+  let headless = false
+  const noHeader = () => {
+    find('first line', 'it is no header of an export')
+    return broken(input.of, findings)
+  }
   for await (const batch of lines) {
     for (const line of batch) {
-      if (header === undefined || rows === undefined) {
+      if (headless) {
+        if (partOfExport(line)) return noHeader()
+      } else if (header === undefined || rows === undefined) {
         header = parsed(headerSchema, line)
-        if (header === undefined || header.to <= header.from) {
-          find('first line', 'it is no header of an export')
-          return broken(input.of, findings)
-        }
-        rows = startRows(header, find)
+        if (header !== undefined && header.to > header.from) rows = startRows(header, find)
+        else if (header !== undefined || partOfExport(line)) return noHeader()
+        // whether it is a damaged export or something else shows in the lines behind
+        else headless = true
       } else {
         // the last line is the end, and which one that is shows when there is no other
         if (last !== undefined) rows.take(last)
@@ -79,6 +86,7 @@ async function verifyLines(lines: AsyncIterable<readonly string[]>, input: Offli
       }
     }
   }
+  if (headless) throw noExport(input.of)
   const end = last === undefined ? undefined : parsed(endSchema, last)
   if (header === undefined || rows === undefined || end === undefined) {
     find('last line', 'the end of the export is missing: the file was cut off')
@@ -225,6 +233,19 @@ function parsedRow(line: string): Row | undefined {
     return undefined
   // true because its keys are those of a row and its values are texts
   return row as Row
+}
+
+function partOfExport(line: string): boolean {
+  return parsedRow(line) !== undefined || parsed(endSchema, line) !== undefined
+}
+
+function noExport(of: string): TmsError {
+  return new TmsError({
+    code: 'INPUT_INVALID',
+    what: `${of} is no export of a ledger`,
+    why: 'it has neither the first line of one, nor a row, nor an end',
+    next: ['tms ledger export --out <file>'],
+  })
 }
 
 function json(line: string): unknown {

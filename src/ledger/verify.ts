@@ -1,9 +1,11 @@
 import type { RowFinding } from '../drivers/contract/ledger.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
+import type { Problem } from '../errors.ts'
 import { ProofError, toBase64 } from '../proof/bytes.ts'
 import type { PublicHalf } from '../proof/ed25519.ts'
 import { parseCheckpoint, parseNote, seenBy, verifyCheckpoint } from '../proof/note.ts'
+import { sealBeforeJudging } from './ledger.ts'
 import { inWords, mostFindings, rowsText, type Finding, type Verification } from './findings.ts'
 
 /** A sixth of a second each, so that two at a time keep two cores busy and no request lasts. */
@@ -17,16 +19,18 @@ export type VerifyInput = {
   /** Keys of witnesses who must have cosigned that checkpoint. */
   readonly witnesses?: readonly PublicHalf[] | undefined
   readonly report?: (checked: number, of: number) => void
+  readonly sealing?: (sealed: number) => void
 }
 
 /**
- * Everything the database can tell about its own ledger: lines, chain, tree, bodies, no gap, nothing forgotten; and that the
+ * Everything the database can tell about its own ledger, after what waits was sealed: lines, chain, tree, bodies, no gap, nothing forgotten; and that the
  * tree still contains the checkpoint. Whoever may write all tables can rewrite all of it in step: only the checkpoint shows that.
  */
 export async function verifyLedger(
   driver: Driver,
-  { checkpoint, key, witnesses = [], report }: VerifyInput,
+  { checkpoint, key, witnesses = [], report, sealing }: VerifyInput,
 ): Promise<Verification> {
+  const notSealed = await sealBeforeJudging(driver, sealing)
   const end = granted(await driver.call('ledger_verify_end', {}))
   const size = Number(end.size)
   const findings: Finding[] = endFindings(end)
@@ -41,17 +45,29 @@ export async function verifyLedger(
     report?.(checked, size)
   })
   rows.sort((a, b) => Number(a.seq) - Number(b.seq))
-  findings.push(...inWords(rows), ...(await inboxFindings(driver)))
+  const beside = await recordFindings(driver)
+  findings.push(...inWords(rows), ...beside.findings)
   const signed = await storedCheckpoints(driver, key, findings)
 
   const outside =
     checkpoint === undefined ? null : await heldAgainst(driver, checkpoint, key, end.origin, size, findings)
   const unseen = checkpoint === undefined ? [] : unseenWitnesses(checkpoint, witnesses, findings)
+  const broken = findings.length > 0
+  const waiting = await inboxFindings(driver, notSealed)
+  findings.push(...waiting)
   const head = granted(await driver.call('ledger_head', { size: end.size }))
   const anchored = outside?.holds === true && outside.signed === true
   return {
     of: driver.target.name,
-    verdict: findings.length > 0 ? 'broken' : anchored ? 'verified' : 'unanchored',
+    verdict: broken
+      ? 'broken'
+      : waiting.length > 0
+        ? 'unsealed'
+        : size === 0
+          ? 'empty'
+          : anchored
+            ? 'verified'
+            : 'unanchored',
     origin: end.origin,
     from: 0,
     to: size,
@@ -60,8 +76,8 @@ export async function verifyLedger(
     root: head.root,
     checkpoint: outside,
     findings: findings.slice(0, mostFindings),
-    more: Math.max(0, findings.length - mostFindings) + Math.max(0, wrong - rows.length),
-    unchecked: [...notChecked({ size, outside, key, signed }), ...unseen],
+    more: Math.max(0, findings.length - mostFindings) + Math.max(0, wrong - rows.length) + beside.more,
+    unchecked: [...notChecked({ size, outside, key, signed, notSealed }), ...unseen],
   }
 }
 
@@ -108,7 +124,8 @@ function endFindings(end: End): Finding[] {
   return findings
 }
 
-async function inboxFindings(driver: Driver): Promise<Finding[]> {
+/** Rows that are still in no chain although all was sealed that could be. */
+async function inboxFindings(driver: Driver, notSealed: string | null): Promise<Finding[]> {
   const findings: Finding[] = []
   const look = async (from: number) =>
     granted(await driver.call('ledger_verify_inbox', { from: String(from), to: String(from + inboxAtOnce) }))
@@ -125,12 +142,33 @@ async function inboxFindings(driver: Driver): Promise<Finding[]> {
     const oldest = parts.flatMap((part) => (part.oldest === null ? [] : [part.oldest])).sort()[0] ?? null
     findings.push({
       place: `inbox ${Math.min(...ids)}-${Math.max(...ids)}`,
-      what: `${unsealed} rows wait for more than a minute to be sealed: the sealer doesn't run, or they were forgotten`,
+      what: `${unsealed} rows wait for more than a minute to be sealed: ${notSealed ?? 'the sealer has passed them by (tms ledger seal --everything)'}`,
       expected: null,
       found: oldest,
     })
   }
   return findings
+}
+
+/** What is kept beside the ledger (checkpoints, packs, keys) against the rows that its making left. */
+async function recordFindings(driver: Driver): Promise<{ findings: Finding[]; more: number }> {
+  const look = async (from: number) =>
+    granted(await driver.call('ledger_verify_records', { from: String(from), to: String(from + inboxAtOnce) }))
+  const first = await look(0)
+  const parts = [first]
+  await sideBySide(ranges(inboxAtOnce, Number(first.end), inboxAtOnce), async ([from]) => {
+    parts.push(await look(from))
+  })
+  const found = parts.flatMap((part) => part.findings).toSorted((a, b) => Number(a.id) - Number(b.id))
+  const slippedIn = Object.entries(first.kept).flatMap(([action, kept]): Finding[] => {
+    const without = Number(kept) - parts.reduce((sum, { said }) => sum + Number(said[action] ?? 0), 0)
+    if (without <= 0) return []
+    return [{ place: action, what: `${without} more are kept than rows speak of`, expected: null, found: null }]
+  })
+  return {
+    findings: [...found.map(({ place, what }) => ({ place, what, expected: null, found: null })), ...slippedIn],
+    more: parts.reduce((sum, part) => sum + Number(part.wrong) - part.findings.length, 0),
+  }
 }
 
 /** Signatures of what is stored here, by this key. Answers how many; wrong ones are findings. */
@@ -154,6 +192,17 @@ async function storedCheckpoints(driver: Driver, key: PublicHalf | undefined, fi
     }
   }
   return own.length
+}
+
+/** Why there is no answer; null when there is one. */
+export function verificationUnknown({ verdict, of }: Verification): Problem | null {
+  if (verdict !== 'empty') return null
+  return {
+    code: 'NO_DATA',
+    what: `The ledger of ${of} has no sealed rows: there was nothing to verify.`,
+    why: 'nothing was recorded for long enough to be sealed',
+    next: ['tms ledger seal', 'tms ledger tail'],
+  }
 }
 
 /** The checkpoint from outside against the tree. */
@@ -220,9 +269,11 @@ function notChecked(input: {
   outside: Verification['checkpoint']
   key: PublicHalf | undefined
   signed: number
+  notSealed: string | null
 }): string[] {
-  const { size, outside, key } = input
+  const { size, outside, key, notSealed } = input
   return [
+    ...(notSealed === null ? [] : [`What was recorded last and has no place in the ledger yet: ${notSealed}.`]),
     ...(outside === null
       ? [
           'Nothing from outside was given: a superuser who rewrote every table in step would not be seen (--checkpoint).',
@@ -230,6 +281,7 @@ function notChecked(input: {
       : size > outside.size && outside.holds
         ? [`Rows ${outside.size}-${size - 1} are newer than the checkpoint: a cut end would not be seen there.`]
         : []),
+    'When a row was sealed (sealed_at), its transaction and the id of who it was (the name is) are in no hash: a superuser may change them unseen.',
     ...(key ? [] : ['No key was given: who signed the checkpoints was not checked (--key).']),
   ]
 }

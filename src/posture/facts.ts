@@ -7,4 +7,6 @@ export type Measured = {
   readonly facts: Facts
   /** Files of this release that the database hasn't run; null: not known. */
   readonly pendingMigrations: number | null
+  /** Why what waits for the ledger's sealer wasn't sealed before this was measured; null: it was, as far as anybody knows. */
+  readonly notSealed?: string | null
 }

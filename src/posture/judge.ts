@@ -288,7 +288,11 @@ function costCheck({ tasks }: Facts, limit: Limits['checks']['cost_per_1000_task
 
 // ---- to be watched
 
-function watchChecks({ facts, pendingMigrations }: Measured, slo: Limits, ground: Ground): readonly Check[] {
+function watchChecks(
+  { facts, pendingMigrations, notSealed = null }: Measured,
+  slo: Limits,
+  ground: Ground,
+): readonly Check[] {
   const { incidents, drift, backup, tasks, unsealed_seconds, now } = facts
   const { checks } = slo
   const one = (observed: unknown) => ({ samples: observed === null ? 0 : 1 })
@@ -340,18 +344,21 @@ function watchChecks({ facts, pendingMigrations }: Measured, slo: Limits, ground
       checks.backup_age_hours.below,
       { ...checks.backup_age_hours, ...one(backupHours), none: 'no backup is on record' },
     ),
-    number(
-      {
-        name: 'unsealed_ledger_seconds',
-        group: 'watch',
-        unit: 'seconds',
-        source: 'the oldest ledger row without a place in the chain',
-        window: 'now',
-      },
-      unsealed_seconds,
-      'at most',
-      checks.unsealed_ledger_seconds.at_most,
-      { ...checks.unsealed_ledger_seconds, ...one(unsealed_seconds), none: 'nothing here seals the ledger' },
+    withReason(
+      number(
+        {
+          name: 'unsealed_ledger_seconds',
+          group: 'watch',
+          unit: 'seconds',
+          source: 'the oldest ledger row without a place in the chain',
+          window: 'now',
+        },
+        unsealed_seconds,
+        'at most',
+        checks.unsealed_ledger_seconds.at_most,
+        { ...checks.unsealed_ledger_seconds, ...one(unsealed_seconds), none: 'nothing here seals the ledger' },
+      ),
+      notSealed === null ? null : `no worker has sealed these rows, and this look could not: ${notSealed}`,
     ),
     number(
       {
@@ -507,6 +514,11 @@ export function number(
     counts: without_samples === 'unknown',
     consequences,
   }
+}
+
+/** Why a check is red, where the number alone doesn't say it. */
+function withReason(check: Check, why: string | null): Check {
+  return check.state === 'red' && check.why === null ? { ...check, why } : check
 }
 
 function holds(observed: bigint, comparison: Comparison, limit: bigint): boolean {

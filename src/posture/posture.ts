@@ -5,6 +5,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import type { Problem } from '../errors.ts'
+import { sealBeforeJudging } from '../ledger/ledger.ts'
 import type { Facts } from './facts.ts'
 import { judge, type Judgement, type State } from './judge.ts'
 import type { Slo } from './slo.ts'
@@ -34,10 +35,11 @@ export type PostureWanted = {
   readonly sqlFiles: SqlFiles | null
 }
 
-/** Measures and judges. Changes nothing. */
+/** Measures and judges. Changes nothing, but that what waits for the ledger's sealer is sealed first, where the caller may. */
 export async function posture(driver: Driver, wanted: PostureWanted): Promise<Posture> {
   const { tenant, slo, sqlFiles } = wanted
   const seconds = wanted.windowSeconds ?? slo.window
+  const notSealed = tenant === undefined ? await sealBeforeJudging(driver) : null
   const [facts, pendingMigrations] = await Promise.all([
     driver.call('posture_facts', { tenant, seconds }).then(granted),
     sqlFiles === null ? null : pending(driver, sqlFiles),
@@ -52,7 +54,7 @@ export async function posture(driver: Driver, wanted: PostureWanted): Promise<Po
     halted: facts.fence.halted,
     safe_mode: facts.fence.safe_mode,
     agents: facts.tasks.agents,
-    ...judge({ facts, pendingMigrations }, slo),
+    ...judge({ facts, pendingMigrations, notSealed }, slo),
   }
 }
 

@@ -194,7 +194,7 @@ function checkedText(text: string): string {
   return text
 }
 
-function isName(name: string): boolean {
+export function isName(name: string): boolean {
   return /^[^\s+\p{Cc}\p{Surrogate}]+$/u.test(name)
 }
 

@@ -115,8 +115,25 @@ describe('controls.json', () => {
     const states = (facts = controls) => new Map(facts.criteria.map(({ id, state }) => [id, state]))
     expect(states().get('CC7.1')).toBe('red')
     expect(states().get('A1.2')).toBe('unknown')
+    expect(states().get('CC2.1')).toBe('green')
     const empty = states(packFacts(emptyDay(), unknownJudgement, null).controls)
     expect(empty.get('PI1.4')).toBe('unknown')
     expect(empty.get('CC7.2')).toBe('unknown')
+  })
+
+  test.each([
+    ['OPEN', 'red'],
+    ['ENDED', 'unknown'],
+  ] as const)('says nothing good of the ledger on a day on which it did not verify: %s is %s', (status, expected) => {
+    const day = busyDay()
+    const [row] = day.alerts.rows
+    if (!row) throw new Error('the busy day has an alert')
+    const alerts = { count: 1, rows: [{ ...row, status, type: 'ledger_broken' }] }
+    const { criteria } = packFacts({ ...day, alerts }, redJudgement, null).controls
+    const resting = criteria.filter(({ facts }) => facts.some(({ file }) => file === 'audit_digest.json'))
+    expect(resting.map(({ id }) => id)).toEqual(expect.arrayContaining(['CC2.1', 'CC6.2', 'CC8.1', 'PI1.5']))
+    for (const { facts } of resting) {
+      for (const { file, state } of facts) if (file === 'audit_digest.json') expect(state).toBe(expected)
+    }
   })
 })

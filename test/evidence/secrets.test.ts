@@ -73,6 +73,10 @@ beforeAll(async () => {
     shown,
   )
   await plant(
+    `insert into tms.incidents (priority, type, dedupe_key, title, opened_by) select 'P1', 'emergency_stop', 'press ' || n, 'Emergency stop: ' || left(t, 280), t from given`,
+    people,
+  )
+  await plant(
     `insert into tms.dead_letter_queue (task_id, company_id, agent, fn_name, payload, bytes, error_class, error, attempts)
        select 950000 + n, acme, 'demo', 'demo.one', to_jsonb(t), 10, 'bug', t, 3 from given`,
   )
@@ -80,6 +84,7 @@ beforeAll(async () => {
     `insert into tms.outbox_deliveries (event_id, target, company_id, created_at, last_error) select n, 'x', acme, now(), t from given`,
   )
   for (const word of plain) {
+    granted(await desk.driver.call('incident_open', { request_id: randomUUID(), priority: 'P3', title: `ask ${word}` }))
     granted(
       await desk.driver.call('users_grant', {
         request_id: randomUUID(),

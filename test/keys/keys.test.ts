@@ -148,6 +148,35 @@ describe.each(Object.keys(subjects) as (keyof typeof subjects)[])('keys on %s', 
     expect(keysFinding(await listKeys(driver, sources))).toBe('others of this machine can read the private key')
   })
 
+  test('whoever signs with a key that others can read is warned, and told what to do', async () => {
+    const { fingerprint } = await generateKey(driver, sources, usual)
+    const warnings: string[] = []
+    const sign = () => usableSigner(driver, sources, now, (text) => warnings.push(text))
+    await sign()
+    expect(warnings).toEqual([])
+    chmodSync(pathOf(), 0o644)
+    expect((await sign()).fingerprint).toBe(fingerprint)
+    expect(warnings).toEqual([expect.stringContaining(`chmod 600 ${pathOf()}`)])
+  })
+
+  test('a lost key leads out: restore it, or revoke it and begin anew, whichever command says so', async () => {
+    const { fingerprint } = await generateKey(driver, sources, usual)
+    rmSync(pathOf())
+    const out = {
+      next: [
+        expect.stringMatching(/^cp /),
+        `tms evidence keys revoke ${fingerprint.slice(0, 16)} --why "the key is lost"`,
+        'tms evidence keys generate',
+      ],
+    }
+    await expect(usableSigner(driver, sources, now)).rejects.toMatchObject({ code: 'CONFIG_MISSING', ...out })
+    await expect(rotateKey(driver, sources, takeover)).rejects.toMatchObject({ code: 'CONFIG_MISSING', ...out })
+    await expect(generateKey(driver, sources, usual)).rejects.toMatchObject({ code: 'CONFLICT', ...out })
+    await revokeKey(driver, { fingerprint: fingerprint.slice(0, 16), why: 'the key is lost' })
+    const { fingerprint: anew } = await generateKey(driver, sources, usual)
+    expect((await usableSigner(driver, sources, now)).fingerprint).toBe(anew)
+  })
+
   test('of two that generate at once one wins, and the other says so and leaves no key', async () => {
     const others = [freshSources(), freshSources(), freshSources()]
     const results = await Promise.allSettled([sources, ...others].map(async (each) => generateKey(driver, each, usual)))

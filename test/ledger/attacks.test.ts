@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { makeLedgerCheckpoint } from '../../src/ledger/checkpoint.ts'
 import { sealLedger } from '../../src/ledger/ledger.ts'
-import { verifyLedger } from '../../src/ledger/verify.ts'
+import { verificationUnknown, verifyLedger } from '../../src/ledger/verify.ts'
 import { postgresSubject } from '../contract/subjects.ts'
 import { openBook, type Book } from './book.ts'
 
@@ -52,6 +52,17 @@ async function attack(...statements: string[]): Promise<void> {
   const each = (what: string) =>
     guarded.map((table) => `alter table tms.${table} ${what} trigger append_only;`).join('')
   await book.sql(`begin; ${each('disable')} ${statements.join(';')}; ${each('enable always')} commit`)
+}
+
+/** With the table of keys changed for a while. */
+async function withKeys<T>(change: string, look: () => Promise<T>): Promise<T> {
+  await book.sql(`create table public.kept_keys as table tms.signing_keys`)
+  await book.sql(change)
+  const seen = await look()
+  await book.sql(
+    `delete from tms.signing_keys; insert into tms.signing_keys select * from public.kept_keys; drop table public.kept_keys`,
+  )
+  return seen
 }
 
 const judge = (outside: { checkpoint?: string } = {}) => verifyLedger(book.operator, { ...outside, key: book.signer })
@@ -120,7 +131,10 @@ test('the end cut off everywhere is found by the checkpoint that was stored, and
     `delete from tms.ledger_nodes where (index + 1) << level > 50`,
     `update tms.ledger_sealer set size = 50`,
   )
-  expect(await places()).toEqual([expect.stringMatching(/^stored checkpoint of \d+ rows: the end was cut off/)])
+  expect(await places()).toEqual([
+    expect.stringMatching(/^stored checkpoint of \d+ rows: the end was cut off/),
+    'ledger.checkpoint: 1 more are kept than rows speak of',
+  ])
   await attack(`delete from tms.ledger_checkpoints`)
   expect(await judge()).toMatchObject({ verdict: 'unanchored', findings: [] })
   expect(await places({ checkpoint })).toEqual([expect.stringMatching(/^checkpoint: the end was cut off: it covers/)])
@@ -137,9 +151,15 @@ test('history rewritten with every hash after it is found by the checkpoint alon
     `update tms.ledger_checkpoints set note = split_part(note, E'\\n', 1) || E'\\n' || size || E'\\n' || encode(root, 'base64') || E'\\n\\n' || split_part(note, E'\\n\\n', 2)`,
   )
   expect(await places()).toEqual([
+    expect.stringMatching(/^checkpoint of \d+ rows: its root is not the one that was stored$/),
     expect.stringMatching(/^stored checkpoint of \d+ rows: the signature of .* is wrong$/),
   ])
-  await attack(`delete from tms.ledger_checkpoints`)
+  // gone, and every row that speaks of it gone too: as it would have been made
+  await attack(
+    `delete from tms.ledger_checkpoints`,
+    `update tms.ledger_inbox set action = 'x.y' where action = 'ledger.checkpoint'`,
+    rewriteAll,
+  )
   expect(await judge()).toMatchObject({ verdict: 'unanchored', findings: [] })
   const [finding, ...more] = await places({ checkpoint })
   expect([finding, more]).toEqual([
@@ -190,6 +210,53 @@ test('a row that nobody seals is found after a minute, and found again by lookin
   ])
   expect((await sealLedger(book.operator, { everything: true })).sealed).toBe(1)
   expect(await places()).toEqual([])
+})
+
+test('a stored checkpoint that is gone, and one that was slipped in, are found by the rows that speak of them', async () => {
+  await attack(`delete from tms.ledger_checkpoints`)
+  expect(await places()).toEqual([
+    expect.stringMatching(/^checkpoint of \d+ rows: it was signed and stored, and is gone$/),
+  ])
+  await attack(
+    `insert into tms.ledger_checkpoints overriding system value select * from public.kept_ledger_checkpoints`,
+    `insert into tms.ledger_checkpoints (size, root, note, key, by_name) select size, root, note, repeat('a', 64), by_name from public.kept_ledger_checkpoints`,
+  )
+  expect(await places()).toContain('ledger.checkpoint: 1 more are kept than rows speak of')
+})
+
+test.each([
+  [
+    'a longer time to sign in',
+    `update tms.signing_keys set not_after = not_after + interval '1 day'`,
+    'it is not what was registered',
+  ],
+  [
+    'an end that was taken back',
+    `update tms.signing_keys set state = 'retired', ended_at = now()`,
+    'the time at which another took over from it was changed',
+  ],
+  ['nothing left of it', `delete from tms.signing_keys`, 'it was registered, and is gone'],
+])('a signing key with %s is found', async (_, change, what) => {
+  const found = await withKeys(change, places)
+  expect(found).toEqual([`signing key ${book.signer.fingerprint.slice(0, 16)}: ${what}`])
+})
+
+test('what no hash covers is said, and not passed over', async () => {
+  await attack(
+    `update tms.ledger set sealed_at = now()`,
+    `update tms.ledger_inbox set principal_id = gen_random_uuid()`,
+  )
+  const { findings, unchecked } = await judge({ checkpoint })
+  expect([findings, unchecked]).toEqual([[], expect.arrayContaining([expect.stringMatching(/sealed_at.*in no hash/)])])
+})
+
+test('a ledger in which nothing is sealed gives no answer, and no good one', async () => {
+  await attack(
+    `truncate ${tables.map((table) => `tms.${table}`).join(', ')}`,
+    `insert into tms.ledger_sealer default values`,
+  )
+  const v = await withKeys(`delete from tms.signing_keys`, judge)
+  expect([v.verdict, verificationUnknown(v)?.code]).toEqual(['empty', 'NO_DATA'])
 })
 
 test('a database restored into another cluster, with other transaction ids, goes on without a gap', async () => {

@@ -45,7 +45,12 @@ test('seal, tail and show: what was recorded has a place, and everything it says
   expect((await tms('ledger tail')).out).not.toContain('waits')
   const { code, out } = await tms('ledger show', '2')
   expect([code, out]).toEqual([0, expect.stringMatching(/row +2\n[^]*row hash +[0-9a-f]{64}\n[^]*tms ledger prove 2/)])
-  expect((await json('ledger show', '2')).data).toMatchObject({ seq: '2' })
+  const { data } = await json('ledger show', '2')
+  expect(data).toMatchObject({ seq: '2' })
+  const said = data as Record<string, string>
+  for (const name of ['id', 'fn', 'body', 'body_sha256', 'prev_hash', 'row_hash', 'leaf']) {
+    expect([name, out.includes(said[name] ?? '?')]).toEqual([name, true])
+  }
   expect((await json('ledger show', '99999')).error?.code).toBe('NOT_FOUND')
   expect(await json('ledger show', 'last')).toMatchObject({ code: 2, error: { code: 'USAGE' } })
 })
@@ -104,6 +109,31 @@ test('verify says what was checked and what was not, and exits 1 when something 
   await say(`replace(why, ' and more', '')`)
 })
 
+/** Rows as they are an hour after the last action, when no fleet runs. */
+const record = (n: number, xid = 'pg_current_xact_id()') =>
+  book.sql(`insert into tms.ledger_inbox (at, xid, who, credential, role, fn, action, outcome, subject, why, body, body_sha256)
+    select now() - interval '1 hour', ${xid}, 'x', 'x', 'x', 'x', 'x', 'done', 'x', 'x', '{}', encode(sha256('{}'), 'hex') from generate_series(1, ${n}) returning id`)
+const brokenLedgers = async () =>
+  (await book.sql(`select id from tms.incidents where type = 'ledger_broken' and closed_at is null`)).length
+
+test('rows that nobody has sealed for an hour are sealed and verified, and are no finding', async () => {
+  await book.sql(`delete from tms.incidents; select 1`)
+  await record(3)
+  const { code, out } = await tms('ledger verify')
+  expect([code, out]).toEqual([0, expect.stringMatching(/nothing from outside vouches/)])
+  expect(await brokenLedgers()).toBe(0)
+})
+
+test('rows that the sealer passes by are a finding of their own: exit 1, nothing is called broken, no incident', async () => {
+  await record(2, `'1'`)
+  const { code, out } = await tms('ledger verify')
+  expect([code, out]).toEqual([1, expect.stringMatching(/some rows have no place[^]*ledger seal --everything/)])
+  expect(out).not.toMatch(/broken|changed/)
+  expect(await brokenLedgers()).toBe(0)
+  expect((await tms('ledger seal', '--everything')).code).toBe(0)
+  expect((await tms('ledger verify')).code).toBe(0)
+})
+
 test('export writes a file that verify checks without the database', async () => {
   const written = await tms('ledger export', '--out', 'ledger.jsonl', '--redacted')
   expect([written.code, written.out]).toEqual([0, expect.stringMatching(/^Wrote rows 0-\d+ to ledger\.jsonl, without/)])
@@ -141,4 +171,10 @@ test('a witness countersigns the file, and with --store its line comes with the 
   expect([known.code, known.out]).toEqual([0, expect.not.stringContaining('Witnesses')])
   const other = await tms('ledger verify', ...verify, '--witness-key', 'key.pem')
   expect([other.code, other.out]).toEqual([1, expect.stringContaining("not cosigned by the witness's key")])
+  for (const name of ['bad name', 'bad+name', '']) {
+    expect(await json('ledger witness', 'new.txt', '--key', 'witness.pem', '--name', name)).toMatchObject({
+      code: 2,
+      error: { code: 'USAGE' },
+    })
+  }
 })

@@ -267,6 +267,18 @@ describe('the commands', () => {
     ])
   })
 
+  test('check seals what waits first: an install that nobody sealed for an hour is unknown, and not red', async () => {
+    await sql(`insert into tms.ledger_inbox (at, who, credential, role, fn, action, outcome, subject, why, body, body_sha256)
+      values (now() - interval '1 hour', 'x', 'x', 'x', 'x', 'x', 'done', 'x', 'x', '{}', encode(sha256('{}'), 'hex')) returning id`)
+    const { code, data } = await json('posture check')
+    expect([code, data]).toEqual([
+      3,
+      expect.objectContaining({
+        checks: expect.arrayContaining([expect.objectContaining({ name: 'unsealed_ledger_seconds', state: 'green' })]),
+      }),
+    ])
+  })
+
   test('check is green with everything measured: exit 0', async () => {
     await probedDay()
     await sql(`insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, outcome, finished_at, ms, trace_id, epoch)

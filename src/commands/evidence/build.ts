@@ -48,7 +48,13 @@ export default class EvidenceBuild extends TmsCommand {
       root: join(settings.values.artifacts, 'green-posture'),
       self,
       day: flags.date,
-      signer: () => usableSigner(driver, signerSources(settings, process.env), () => new Date()),
+      signer: () =>
+        usableSigner(
+          driver,
+          signerSources(settings, process.env),
+          () => new Date(),
+          (text) => this.warn(text),
+        ),
       judge: (facts) => judgeDay(driver, facts, { slo, sqlFiles }),
       traceLink: settings.values.traceLink ?? null,
       note: (text) => this.warn(text),

@@ -15,14 +15,16 @@ export default class EvidenceDiff extends TmsCommand {
 
   async run(): Promise<void> {
     const { args } = await this.parse(EvidenceDiff)
-    const [{ diffEvidence }, { diffView }, { settleEvidence }, { self }] = await Promise.all([
+    const [{ diffEvidence }, { diffView }, { settleEvidence }, { self }, { namedDay }] = await Promise.all([
       import('../../evidence/diff.ts'),
       import('../../evidence/verify-views.ts'),
       import('../../evidence/prune.ts'),
       import('../../config/self.ts'),
+      import('../../evidence/named-day.ts'),
     ])
-    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    const root = join((await this.settings({ create: true })).values.artifacts, 'green-posture')
     await settleEvidence(root, self)
-    return this.show(diffView, await diffEvidence(root, args.from, args.to))
+    const now = new Date()
+    return this.show(diffView, await diffEvidence(root, namedDay(args.from, now), namedDay(args.to, now)))
   }
 }

@@ -33,15 +33,18 @@ export default class EvidenceExport extends TmsCommand {
       { exportView },
       { settleEvidence },
       { self },
+      { namedDay },
     ] = await Promise.all([
       import('../../evidence/archive.ts'),
       import('../../evidence/verify-inputs.ts'),
       import('../../evidence/verify-views.ts'),
       import('../../evidence/prune.ts'),
       import('../../config/self.ts'),
+      import('../../evidence/named-day.ts'),
     ])
-    const range = parseRange(`${flags.from}..${flags.to}`)
-    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    const now = new Date()
+    const range = parseRange(`${namedDay(flags.from, now)}..${namedDay(flags.to, now)}`)
+    const root = join((await this.settings({ create: true })).values.artifacts, 'green-posture')
     await settleEvidence(root, self)
     const exported = await exportEvidence({
       root,

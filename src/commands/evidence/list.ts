@@ -13,7 +13,7 @@ export default class EvidenceList extends TmsCommand {
       import('../../evidence/prune.ts'),
       import('../../config/self.ts'),
     ])
-    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    const root = join((await this.settings({ create: true })).values.artifacts, 'green-posture')
     await settleEvidence(root, self)
     return this.show(listView, await listEvidence(root))
   }

@@ -44,6 +44,11 @@ export default class EvidencePrune extends TmsCommand {
       import('../../keys/keys.ts'),
       import('../../config/signing.ts'),
     ])
-    return usableSigner(await this.database(), signerSources(await this.settings(), process.env), () => new Date())
+    return usableSigner(
+      await this.database(),
+      signerSources(await this.settings(), process.env),
+      () => new Date(),
+      (text) => this.warn(text),
+    )
   }
 }

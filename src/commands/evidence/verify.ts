@@ -72,7 +72,7 @@ export default class EvidenceVerify extends TmsCommand {
       import('../../evidence/prune.ts'),
       import('../../config/self.ts'),
     ])
-    const root = join((await this.settings()).values.artifacts, 'green-posture')
+    const root = join((await this.settings({ create: true })).values.artifacts, 'green-posture')
     await settleEvidence(root, self)
     return root
   }

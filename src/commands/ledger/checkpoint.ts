@@ -24,7 +24,15 @@ export default class LedgerCheckpoint extends TmsCommand {
       ])
     const sources = signerSources(await this.settings(), process.env)
     const db = await this.database()
-    const made = await makeLedgerCheckpoint(db, await usableSigner(db, sources, () => new Date()))
+    const made = await makeLedgerCheckpoint(
+      db,
+      await usableSigner(
+        db,
+        sources,
+        () => new Date(),
+        (text) => this.warn(text),
+      ),
+    )
     if (flags.out === undefined) return this.show(noteView, made)
     const { writeFileAtomically } = await import('../../files.ts')
     await writeFileAtomically(flags.out, made.note)

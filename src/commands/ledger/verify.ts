@@ -6,7 +6,7 @@ import { TmsCommand } from '../../ui/command.ts'
 export default class LedgerVerify extends TmsCommand {
   static override summary = 'check that nothing in the ledger was changed, taken out, or cut off'
   static override description =
-    'In the database: every row, the chain, the tree, and nothing left unsealed. With --checkpoint also that the rows are still those it was made of: the only protection against somebody who may write every table. With --export a file instead, without the database. Exit 1: something does not fit, or an export that no key vouches for.'
+    'In the database: every row, the chain, the tree, and nothing left unsealed: what waits is sealed first. With --checkpoint also that the rows are still those it was made of: the only protection against somebody who may write every table. With --export a file instead, without the database. Exit 1: something does not fit, rows that can not be sealed, or an export that no key vouches for. 3: nothing is sealed yet.'
   static override examples = [
     '<%= config.bin %> ledger verify --checkpoint checkpoint.txt --key key.pem',
     '<%= config.bin %> ledger verify --export ledger.jsonl --key key.pem',
@@ -28,11 +28,12 @@ export default class LedgerVerify extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(LedgerVerify)
-    const [{ readPublicKey, readText, verifyExportFile }, { verifyLedger }, { verificationView }] = await Promise.all([
-      import('../../ledger/files.ts'),
-      import('../../ledger/verify.ts'),
-      import('../../ledger/views.ts'),
-    ])
+    const [{ readPublicKey, readText, verifyExportFile }, { verifyLedger, verificationUnknown }, { verificationView }] =
+      await Promise.all([
+        import('../../ledger/files.ts'),
+        import('../../ledger/verify.ts'),
+        import('../../ledger/views.ts'),
+      ])
     const outside = {
       key: flags.key === undefined ? undefined : await readPublicKey(flags.key),
       checkpoint: flags.checkpoint === undefined ? undefined : await readText(flags.checkpoint),
@@ -46,10 +47,14 @@ export default class LedgerVerify extends TmsCommand {
     const progress = await this.progress('Verifying')
     const report = (checked: number, of: number) => progress.update(`Verifying: ${checked} of ${of} rows`)
     const witnesses = await Promise.all((flags['witness-key'] ?? []).map(readPublicKey))
-    const v = await verifyLedger(db, { ...outside, witnesses, report })
+    const sealing = (rows: number) => progress.update(`Sealing first: ${rows} rows`)
+    const v = await verifyLedger(db, { ...outside, witnesses, report, sealing })
     progress.done()
     if (v.verdict === 'broken') await this.openIncident(db, v)
-    return v.verdict === 'broken' ? this.finding(verificationView, v) : this.show(verificationView, v)
+    const problem = verificationUnknown(v)
+    if (problem !== null) return this.unknown(verificationView, v, problem)
+    const good = v.verdict === 'verified' || v.verdict === 'unanchored'
+    return good ? this.show(verificationView, v) : this.finding(verificationView, v)
   }
 
   /** A broken ledger is an incident. That it can't be opened changes nothing about the finding. */

@@ -4,7 +4,7 @@ import { TmsCommand } from '../../ui/command.ts'
 export default class PostureCheck extends TmsCommand {
   static override summary = 'measure the system and judge it by policies/slo.yaml'
   static override description =
-    'Flags, budgets, service levels, watch list, error-budget burn and the health score, each with its limit, samples, window and source. Changes nothing. Exit 0: green. 1: red. 3: unknown, because nothing was measured or the database could not be read; red comes before unknown.'
+    'Flags, budgets, service levels, watch list, error-budget burn and the health score, each with its limit, samples, window and source. Changes nothing, but that rows which wait for the ledger are sealed first, where you may. Exit 0: green. 1: red. 3: unknown, because nothing was measured or the database could not be read; red comes before unknown.'
   static override examples = [
     '<%= config.bin %> posture check',
     '<%= config.bin %> posture check --tenant acme --window 1h --json',

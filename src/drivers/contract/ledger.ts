@@ -216,6 +216,24 @@ export const ledgerContract = {
       oldest: timestamp.nullable(),
     }),
   },
+  ledger_verify_records: {
+    operation: 'ledger.seal',
+    reads: 'primary',
+    /** Numbers of the inbox; at most 200,000 at once. */
+    args: z.strictObject({ from: wideInteger, to: wideInteger }),
+    result: z.object({
+      from: wideInteger,
+      to: wideInteger,
+      /** Behind the last number of the inbox. */
+      end: wideInteger,
+      /** How many things are kept that a row of this action speaks of, and how many such rows are here. */
+      kept: z.record(z.string(), wideInteger),
+      said: z.record(z.string(), wideInteger),
+      /** Of these the first hundred are named. */
+      wrong: wideInteger,
+      findings: z.array(z.object({ id: wideInteger, place: z.string(), what: z.string() })),
+    }),
+  },
   ledger_verify_end: {
     operation: 'ledger.seal',
     reads: 'primary',

@@ -88,7 +88,7 @@ export const sloSnapshotFile = z
             status: z.enum(['OPEN', 'ENDED']),
             type: z.string(),
             tenant,
-            title: z.string(),
+            title: z.string().describe('what people wrote stays in the database: then this says so'),
             opened_at: instant,
             ended_at: instant.nullable(),
           }),
