@@ -5,7 +5,7 @@ import { consentFlags, TmsCommand } from '../../ui/command.ts'
 export default class IncidentHandle extends TmsCommand {
   static override summary = 'take an alarm as JSON: pull the lever it names, or open an incident of its level'
   static override description =
-    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback puts the flags back, with consent. Anything else opens an incident of that level; alarms of one type join.'
+    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback puts the flags back, with consent; nothing else in such an alarm is looked at but its description. Anything else opens an incident of that level; alarms of one type join.'
   static override examples = [
     `<%= config.bin %> incident handle '{"level":"critical","type":"emergency_stop","description":"System emergency"}'`,
     `<%= config.bin %> incident handle '{"level":"low","type":"slow_rates","description":"rates take 4 s"}' --json`,
