@@ -7,5 +7,5 @@ import { redact } from '../redaction/redact.ts'
 export function words(text: string, most = 2000): string {
   const safe = redact(text, { limit: 64 * 1024 })
   const kept = (typeof safe === 'string' ? safe : JSON.stringify(safe)).replace(/\u0000|\p{Surrogate}/gu, ' ').trim()
-  return kept.length <= most ? kept : [...kept].slice(0, most).join('')
+  return kept.slice(0, most).replace(/\p{Surrogate}$/u, '')
 }
