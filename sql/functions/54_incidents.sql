@@ -19,6 +19,12 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
     values (incident, company, tms.now(), who, kind, left(words, 2000), coalesce(body, '{}'))
 $$;
 
+-- One of `tms incident test`: in the tenant of rehearsals, and nobody's.
+create or replace function tms._rehearsed(i tms.incidents) returns boolean
+language sql stable as $$
+  select i.type = 'rehearsal' and i.company_id is not null and tms._tenant_key(i.company_id) = 'tms-incident-test'
+$$;
+
 -- Tells whoever listens. The halt's lane: an incident is news while the fleet is halted, then most of all.
 create or replace function tms._incident_announce(topic text, i tms.incidents, key text, more jsonb default '{}') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -29,7 +35,9 @@ declare
     'incident', i.id::text, 'priority', i.priority, 'status', i.status, 'type', i.type, 'title', i.title,
     'tenant', tms._tenant_key(i.company_id), 'dedup_key', alert,
     'severity', case i.priority when 'P1' then 'critical' when 'P2' then 'error' when 'P3' then 'warning' else 'info' end,
-    'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more;
+    'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more
+    -- a rehearsal arrives everywhere and wakes nobody
+    || case when tms._rehearsed(i) then '{"event_action": "change"}'::jsonb else '{}' end;
   once text := 'incident ' || i.id || ' ' || key;
 begin
   if i.company_id is null then
@@ -386,6 +394,25 @@ begin
 end
 $$;
 
+-- It becomes a person's affair when healing it didn't help, or when it is old and nobody has it. Null: it doesn't.
+create or replace function tms._incident_overdue(c tms.call, i tms.incidents) returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  why text;
+begin
+  why := case when i.status = 'ESCALATED' then null
+              when i.attempts >= 3 then format('%s attempts to heal it did not help', i.attempts)
+              -- whoever acknowledged it has been reached already: docs/adr/0017
+              when i.acked_at is null and i.opened_at <= tms.now() - interval '15 minutes' then 'it is 15 minutes old and nobody has acknowledged it' end;
+  if why is null then return null; end if;
+  update tms.incidents x set status = 'ESCALATED', escalated_at = tms.now() where x.id = i.id returning * into i;
+  perform tms._incident_event(i.id, i.company_id, 'tms', 'escalated', why);
+  perform tms._incident_announce('incident.escalated', i, 'escalated', jsonb_build_object('why', why));
+  perform tms._record(c, 'incident.escalate', 'done', 'incident ' || i.id, why, jsonb_build_object('incident', i.id::text));
+  return why;
+end
+$$;
+
 -- One turn of the wheel, for the scheduler. Safe at any rate: what it says once it doesn't say again.
 create or replace function tms.incident_cycle(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -395,7 +422,6 @@ declare
   late jsonb := '[]';
   escalated jsonb := '[]';
   closed jsonb := '[]';
-  why text;
 begin
   if c.answer is not null then return c.answer; end if;
   for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') order by x.id for update skip locked loop
@@ -405,17 +431,7 @@ begin
       perform tms._incident_announce('incident.late', i, 'late');
       late := late || to_jsonb(i.id::text);
     end if;
-    why := case when i.status = 'ESCALATED' then null
-                when i.attempts >= 3 then format('%s attempts to heal it did not help', i.attempts)
-                -- whoever acknowledged it has been reached already
-                when i.acked_at is null and i.opened_at <= tms.now() - interval '15 minutes' then 'it is 15 minutes old and nobody has acknowledged it' end;
-    if why is not null then
-      update tms.incidents x set status = 'ESCALATED', escalated_at = tms.now() where x.id = i.id returning * into i;
-      perform tms._incident_event(i.id, i.company_id, 'tms', 'escalated', why);
-      perform tms._incident_announce('incident.escalated', i, 'escalated', jsonb_build_object('why', why));
-      perform tms._record(c, 'incident.escalate', 'done', 'incident ' || i.id, why, jsonb_build_object('incident', i.id::text));
-      escalated := escalated || to_jsonb(i.id::text);
-    end if;
+    if tms._incident_overdue(c, i) is not null then escalated := escalated || to_jsonb(i.id::text); end if;
   end loop;
   -- what healed by itself and stayed so for a day needs nobody
   for i in update tms.incidents x set status = 'CLOSED', closed_at = tms.now(), closed_by = 'tms'
@@ -431,6 +447,34 @@ begin
 end
 $$;
 grant execute on function tms.incident_cycle(jsonb) to tms_caller;
+
+-- What healing and the wheel do to an incident, done to one of a rehearsal and to no other; and who was told of it.
+create or replace function tms.incident_rehearse(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_rehearse', args, '{request_id,id,step}', 'cadence.run');
+  i tms.incidents;
+begin
+  if c.answer is not null then return c.answer; end if;
+  i := tms._incident_of(c, args);
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  if not tms._rehearsed(i) then
+    return tms._refuse(c, 'CONFLICT', format('incident %s is no rehearsal', i.id), 'only what tms incident test opened may be played with', array['tms incident test']);
+  end if;
+  case coalesce(args ->> 'step', '')
+    when 'attempt' then perform tms._incident_attempt(i.dedupe_key, 'rehearsed: it did not help');
+    when 'turn' then perform tms._incident_overdue(c, i);
+    when 'heal' then perform tms._incident_clear(i.dedupe_key, 'rehearsed: it healed');
+    when 'look' then null;
+    else raise exception '"step" is attempt, turn, heal or look' using errcode = 'TM400';
+  end case;
+  select * into i from tms.incidents x where x.id = i.id;
+  return tms._finish(c, jsonb_build_object('incident', tms._incident_json(c, i), 'told', (
+    select coalesce(jsonb_agg(jsonb_build_object('topic', k.topic, 'targets', (select coalesce(jsonb_agg(d.target order by d.target collate "C"), '[]') from tms.outbox_deliveries d where d.event_id = k.event_id)) order by k.event_id), '[]')
+      from tms.outbox_keys k where k.company_id = i.company_id and k.key like 'incident ' || i.id || ' %')));
+end
+$$;
+grant execute on function tms.incident_rehearse(jsonb) to tms_caller;
 
 -- Mean time until somebody or something acted (MTTA) and until it was over (MTTR), of incidents opened in the span. No samples: null.
 create or replace function tms._incident_mtta(low timestamptz, high timestamptz, companies uuid[] default null) returns interval

@@ -1,8 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Contract } from '../../src/drivers/contract.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { turnIncidents } from '../../src/incident/incidents.ts'
+import { TmsError } from '../../src/errors.ts'
+import { rehearsalTenant, rehearse } from '../../src/incident/rehearse.ts'
+import { newSigner } from '../proof/signers.ts'
 import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 describe.each(Object.entries(subjects))('the life of an incident through the %s driver', (name, start) => {
@@ -235,5 +239,51 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     expect(none).toMatchObject({ opened: '0', mtta_seconds: null, mttr_seconds: null })
     const some = granted(await scene.operator.call('incident_times', {}))
     expect(Number(some.mttr_seconds)).toBeGreaterThan(0)
+  })
+
+  test('the rehearsal walks the whole chain, tells its targets, and pages nobody', async () => {
+    const targets = (list: { name: string; kind: 'webhook'; topics: string[]; config: Record<string, never> }[]) =>
+      scene.operator.call('outbox_targets_set', { request_id: randomUUID(), targets: list })
+    granted(await targets([{ name: 'pager', kind: 'webhook', topics: ['incident.*'], config: {} }]))
+    const walked = await rehearse(scene.operator, () => Promise.resolve(newSigner()))
+    granted(await targets([]))
+    expect(walked.steps.filter(({ ok }) => !ok)).toEqual([])
+    expect(walked.steps.find((step) => step.name === 'notification')?.why).toBe('on its way to pager')
+    const actions = await scene.sql(
+      `select distinct topic, payload ->> 'event_action' as action from tms.outbox_events where payload ->> 'type' = 'rehearsal'`,
+    )
+    expect(actions.map(({ topic }) => topic)).toContain('incident.escalated')
+    expect(new Set(actions.map(({ action }) => action))).toEqual(new Set(['change']))
+    const { incident } = await open({ type: 'rehearsal' })
+    expect(
+      await scene.operator.call('incident_rehearse', { request_id: randomUUID(), id: incident.id, step: 'heal' }),
+    ).toMatchObject({ refused: { code: 'CONFLICT' } })
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  test('a rehearsal by somebody who may not, or without the database, says nothing about the chain', async () => {
+    const system = await scene.account('system')
+    const refused = await rehearse(system, () => Promise.resolve(newSigner()))
+    expect(refused).toMatchObject({ problem: { code: 'ROLE_DENIED' }, steps: [{ ok: false }] })
+    const lost: Driver = {
+      ...scene.operator,
+      target: scene.operator.target,
+      call: (fn, args, options) =>
+        fn === 'incident_show'
+          ? Promise.reject(new TmsError({ code: 'DB_UNREACHABLE', what: 'gone', why: 'gone', next: [] }))
+          : scene.operator.call(fn, args, options),
+    }
+    expect(await rehearse(lost, () => Promise.resolve(newSigner()))).toMatchObject({
+      problem: { code: 'DB_UNREACHABLE' },
+    })
+    const { incidents } = granted(await scene.operator.call('incident_list', { tenant: rehearsalTenant, limit: 10 }))
+    for (const { id } of incidents)
+      await scene.operator.call('incident_work', {
+        request_id: randomUUID(),
+        tenant: rehearsalTenant,
+        id,
+        action: 'resolve',
+        text: 'done',
+      })
   })
 })
