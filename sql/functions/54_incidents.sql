@@ -258,7 +258,12 @@ begin
   kind := coalesce(tms._text(args || jsonb_build_object('type', coalesce(args ->> 'type', 'reported')), 'type', 80), '');
   -- that one is the button's: whoever may only report must not be able to take its place
   if kind !~ '^[a-z][a-z0-9_.-]*$' or kind in ('emergency_stop', 'soft_degrade', 'rollback') then
-    raise exception '"type" is a word in lower case, and none of a lever''s' using errcode = 'TM400';
+    raise exception '"type" is a word in lower case, and none of a lever''s' using errcode = 'TM400', detail = 'a lever opens its own incident when it is pulled',
+      hint = case kind when 'emergency_stop' then 'tms incident big-red-button' when 'soft_degrade' then 'tms incident soft-degrade' when 'rollback' then 'tms incident rollback'
+                  else 'tms incident open <title> --type slow_rates' end;
+  end if;
+  if coalesce(btrim(args ->> 'title'), '') = '' then
+    raise exception 'an incident needs a title' using errcode = 'TM400', detail = 'it says in a sentence what is wrong', hint = 'tms incident open "rates do not load" --priority P2';
   end if;
   -- keys of people are their tenant's: one tenant's words never join another's
   select * into joined from tms._incident_join(args ->> 'priority', kind,
@@ -320,6 +325,16 @@ end
 $$;
 grant execute on function tms.incident_show(jsonb) to tms_caller;
 
+-- Resolving it would be refused: what was stopped or lowered comes back first.
+create or replace function tms._still_pulled(i tms.incidents) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return i.type = 'emergency_stop' and tms._halted()
+    or exists (select from tms.resumption r where r.incident_id = i.id and r.percent < 100)
+    or exists (select from tms.incident_levers l where l.incident_id = i.id and l.kind = 'soft_degrade' and l.undone_at is null);
+end
+$$;
+
 -- ack: somebody has it. note: words. resolve: it is over. close: nothing is left to do about it.
 create or replace function tms.incident_work(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -336,11 +351,14 @@ begin
   i := tms._incident_of(c, args);
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
   open := i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED');
-  if act in ('note', 'resolve') and words = '' then raise exception '"text" is missing' using errcode = 'TM400'; end if;
+  if act in ('note', 'resolve') and words = '' then
+    raise exception 'there are no words' using errcode = 'TM400', detail = 'what is not said is nothing for a timeline',
+      hint = format(case act when 'note' then 'tms incident note %s <words>' else 'tms incident resolve %s --why <reason>' end, i.id);
+  end if;
   if (act in ('ack', 'resolve') and not open) or (act = 'close' and i.status <> 'RESOLVED') then
     return tms._refuse(c, 'CONFLICT', format('incident %s cannot be %s', i.id, case act when 'ack' then 'acknowledged' when 'resolve' then 'resolved' else 'closed' end),
       case when act = 'close' and open then 'it is still open: it is resolved first' else format('it is %s', i.status) end,
-      case when act = 'close' and open then array[format('tms incident resolve %s --why …', i.id)] else array[format('tms incident show %s', i.id)] end);
+      case when act = 'close' and open then array[format(case when tms._still_pulled(i) then 'tms incident resume %s' else 'tms incident resolve %s --why <reason>' end, i.id)] else array[format('tms incident show %s', i.id)] end);
   end if;
   if act = 'resolve' and i.type = 'emergency_stop' and tms._halted() then
     return tms._refuse(c, 'CONFLICT', 'the fleet is still halted', 'an emergency stop is over when the fence is lifted', array[format('tms incident resume %s', i.id)]);
@@ -898,6 +916,9 @@ declare
   t timestamptz;
 begin
   changes := '[]';
+  if wanted > clock_timestamp() then
+    raise exception 'nothing stood at % yet', tms._utc(wanted) using errcode = 'TM400', detail = 'that is in the future', hint = 'tms flags history';
+  end if;
   if wanted is not null then
     moment := wanted;
     source := 'the time that was asked for';

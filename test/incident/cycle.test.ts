@@ -5,6 +5,7 @@ import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { turnIncidents } from '../../src/incident/incidents.ts'
 import { TmsError } from '../../src/errors.ts'
+import { planRollback } from '../../src/incident/levers.ts'
 import { rehearsalTenant, rehearse } from '../../src/incident/rehearse.ts'
 import { newSigner } from '../proof/signers.ts'
 import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
@@ -285,5 +286,38 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
         action: 'resolve',
         text: 'done',
       })
+  })
+
+  test('a refusal names the command that helps', async () => {
+    const next = async (call: Promise<unknown>) =>
+      call.then(
+        // True because every refusal has them.
+        (answer) => (answer as { refused: { next: string[] } }).refused.next,
+        (error: unknown) => (error instanceof TmsError ? error.next : []),
+      )
+    const { operator } = scene
+    const request_id = () => randomUUID()
+    expect(await next(open({ title: ' ' }))).toEqual([expect.stringContaining('tms incident open "')])
+    expect(await next(open({ type: 'emergency_stop' }))).toEqual(['tms incident big-red-button'])
+    const { incident } = await open()
+    expect(await next(work(incident.id, 'note', ' '))).toEqual([`tms incident note ${incident.id} <words>`])
+    granted(await work(incident.id, 'resolve', 'done'))
+    const pulled = granted(await operator.call('incident_soft_degrade', { request_id: request_id() }))
+    expect(await next(work(pulled.incident, 'close'))).toEqual([`tms incident resume ${pulled.incident}`])
+    await resumeNow(operator, pulled.incident)
+    const halt = granted(await operator.call('fence_halt', { why: 'a test', grace_ms: 0 }))
+    const { incident: id } = granted(
+      await operator.call('incident_press', { request_id: request_id(), halt: halt.halt ?? '' }),
+    )
+    expect(await next(work(id, 'close'))).toEqual([`tms incident resume ${id}`])
+    await resumeNow(operator, id)
+  })
+
+  test('a rollback into the future is a mistake and no success', async () => {
+    await expect(planRollback(scene.operator, '2999-01-01T00:00:00Z')).rejects.toMatchObject({
+      code: 'INPUT_INVALID',
+      exit: 2,
+      next: ['tms flags history'],
+    })
   })
 })
