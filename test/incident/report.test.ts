@@ -18,7 +18,7 @@ test('the draft holds nothing that a terminal would obey', () => {
   // True as far as the draft reads them.
   const draft = postmortem(
     shown as unknown as Shown,
-    { ...impact, cost: '0', wasted: '0', halted_seconds: '0' } as Parameters<typeof postmortem>[1],
+    { ...impact, cost: '0', wasted: '0', halted_seconds: '0' },
     'here',
   )
   expect(draft).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f\u202e]/u)
