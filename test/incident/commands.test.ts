@@ -165,6 +165,7 @@ describe('the incident commands', { timeout: 90_000 }, () => {
       /"why":"(?!.*hunter2).*leaked"/,
     )
     const again = await plain(['incident', 'big-red-button'])
-    expect(again.stdout).toMatch(/since +\d{4}-\d\d-\d\d .* pressed by local:/)
+    expect(again.stdout).toMatch(/since +\d{4}-\d\d-\d\d [\s\S]*pressed\s+by\s+local:/)
+    for (const line of again.stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(60)
   })
 })
