@@ -48,7 +48,7 @@ function head() {
     '`{ok, command, data, warnings, error: {code, message, why, next[]}}`; streams print one object per line before it.',
     '',
     'A flag wins over its variable, a variable over `tms.config.yaml`, the file over the default. Boolean variables take',
-    '`1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`. `NO_COLOR` and `FORCE_COLOR` are respected, `TMS_DEBUG=1`',
+    '`1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`. `NO_COLOR`, `FORCE_COLOR` and `COLUMNS` are respected, `TMS_DEBUG=1`',
     'shows stack traces. Consent (`--confirm`) has no variable.',
     '',
     ...flagTable(global),

@@ -282,7 +282,7 @@ begin
   if tms._flag_value('incident.resume.twoPersons', null) is distinct from 'true' then return null; end if;
   if exists (select from tms.resume_approvals a where a.epoch = (tms._fence_json() ->> 'epoch')::bigint and a.principal_id <> c.principal_id
                and (_second_person.incident is null or a.incident_id = _second_person.incident)) then return null; end if;
-  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on', array['tms incident resume <id> --approve (by another super_admin)']);
+  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on', array[format('tms incident resume %s --approve (by another super_admin)', coalesce(_second_person.incident, (select max(x.incident_id) from tms.incident_halts x)))]);
 end
 $$;
 

@@ -19,6 +19,12 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
     values (incident, company, tms.now(), who, kind, left(words, 2000), coalesce(body, '{}'))
 $$;
 
+-- One of `tms incident test`: in the tenant of rehearsals, and nobody's.
+create or replace function tms._rehearsed(i tms.incidents) returns boolean
+language sql stable as $$
+  select i.type = 'rehearsal' and i.company_id is not null and tms._tenant_key(i.company_id) = 'tms-incident-test'
+$$;
+
 -- Tells whoever listens. The halt's lane: an incident is news while the fleet is halted, then most of all.
 create or replace function tms._incident_announce(topic text, i tms.incidents, key text, more jsonb default '{}') returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -29,7 +35,9 @@ declare
     'incident', i.id::text, 'priority', i.priority, 'status', i.status, 'type', i.type, 'title', i.title,
     'tenant', tms._tenant_key(i.company_id), 'dedup_key', alert,
     'severity', case i.priority when 'P1' then 'critical' when 'P2' then 'error' when 'P3' then 'warning' else 'info' end,
-    'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more;
+    'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more
+    -- a rehearsal arrives everywhere and wakes nobody
+    || case when tms._rehearsed(i) then '{"event_action": "change"}'::jsonb else '{}' end;
   once text := 'incident ' || i.id || ' ' || key;
 begin
   if i.company_id is null then
@@ -250,7 +258,12 @@ begin
   kind := coalesce(tms._text(args || jsonb_build_object('type', coalesce(args ->> 'type', 'reported')), 'type', 80), '');
   -- that one is the button's: whoever may only report must not be able to take its place
   if kind !~ '^[a-z][a-z0-9_.-]*$' or kind in ('emergency_stop', 'soft_degrade', 'rollback') then
-    raise exception '"type" is a word in lower case, and none of a lever''s' using errcode = 'TM400';
+    raise exception '"type" is a word in lower case, and none of a lever''s' using errcode = 'TM400', detail = 'a lever opens its own incident when it is pulled',
+      hint = case kind when 'emergency_stop' then 'tms incident big-red-button' when 'soft_degrade' then 'tms incident soft-degrade' when 'rollback' then 'tms incident rollback'
+                  else 'tms incident open <title> --type slow_rates' end;
+  end if;
+  if coalesce(btrim(args ->> 'title'), '') = '' then
+    raise exception 'an incident needs a title' using errcode = 'TM400', detail = 'it says in a sentence what is wrong', hint = 'tms incident open "rates do not load" --priority P2';
   end if;
   -- keys of people are their tenant's: one tenant's words never join another's
   select * into joined from tms._incident_join(args ->> 'priority', kind,
@@ -312,6 +325,16 @@ end
 $$;
 grant execute on function tms.incident_show(jsonb) to tms_caller;
 
+-- Resolving it would be refused: what was stopped or lowered comes back first.
+create or replace function tms._still_pulled(i tms.incidents) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return i.type = 'emergency_stop' and tms._halted()
+    or exists (select from tms.resumption r where r.incident_id = i.id and r.percent < 100)
+    or exists (select from tms.incident_levers l where l.incident_id = i.id and l.kind = 'soft_degrade' and l.undone_at is null);
+end
+$$;
+
 -- ack: somebody has it. note: words. resolve: it is over. close: nothing is left to do about it.
 create or replace function tms.incident_work(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -328,11 +351,14 @@ begin
   i := tms._incident_of(c, args);
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
   open := i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED');
-  if act in ('note', 'resolve') and words = '' then raise exception '"text" is missing' using errcode = 'TM400'; end if;
+  if act in ('note', 'resolve') and words = '' then
+    raise exception 'there are no words' using errcode = 'TM400', detail = 'what is not said is nothing for a timeline',
+      hint = format(case act when 'note' then 'tms incident note %s <words>' else 'tms incident resolve %s --why <reason>' end, i.id);
+  end if;
   if (act in ('ack', 'resolve') and not open) or (act = 'close' and i.status <> 'RESOLVED') then
     return tms._refuse(c, 'CONFLICT', format('incident %s cannot be %s', i.id, case act when 'ack' then 'acknowledged' when 'resolve' then 'resolved' else 'closed' end),
       case when act = 'close' and open then 'it is still open: it is resolved first' else format('it is %s', i.status) end,
-      case when act = 'close' and open then array[format('tms incident resolve %s --why …', i.id)] else array[format('tms incident show %s', i.id)] end);
+      case when act = 'close' and open then array[format(case when tms._still_pulled(i) then 'tms incident resume %s' else 'tms incident resolve %s --why <reason>' end, i.id)] else array[format('tms incident show %s', i.id)] end);
   end if;
   if act = 'resolve' and i.type = 'emergency_stop' and tms._halted() then
     return tms._refuse(c, 'CONFLICT', 'the fleet is still halted', 'an emergency stop is over when the fence is lifted', array[format('tms incident resume %s', i.id)]);
@@ -386,6 +412,25 @@ begin
 end
 $$;
 
+-- It becomes a person's affair when healing it didn't help, or when it is old and nobody has it. Null: it doesn't.
+create or replace function tms._incident_overdue(c tms.call, i tms.incidents) returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  why text;
+begin
+  why := case when i.status = 'ESCALATED' then null
+              when i.attempts >= 3 then format('%s attempts to heal it did not help', i.attempts)
+              -- whoever acknowledged it has been reached already: docs/adr/0017
+              when i.acked_at is null and i.opened_at <= tms.now() - interval '15 minutes' then 'it is 15 minutes old and nobody has acknowledged it' end;
+  if why is null then return null; end if;
+  update tms.incidents x set status = 'ESCALATED', escalated_at = tms.now() where x.id = i.id returning * into i;
+  perform tms._incident_event(i.id, i.company_id, 'tms', 'escalated', why);
+  perform tms._incident_announce('incident.escalated', i, 'escalated', jsonb_build_object('why', why));
+  perform tms._record(c, 'incident.escalate', 'done', 'incident ' || i.id, why, jsonb_build_object('incident', i.id::text));
+  return why;
+end
+$$;
+
 -- One turn of the wheel, for the scheduler. Safe at any rate: what it says once it doesn't say again.
 create or replace function tms.incident_cycle(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -395,7 +440,6 @@ declare
   late jsonb := '[]';
   escalated jsonb := '[]';
   closed jsonb := '[]';
-  why text;
 begin
   if c.answer is not null then return c.answer; end if;
   for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') order by x.id for update skip locked loop
@@ -405,17 +449,7 @@ begin
       perform tms._incident_announce('incident.late', i, 'late');
       late := late || to_jsonb(i.id::text);
     end if;
-    why := case when i.status = 'ESCALATED' then null
-                when i.attempts >= 3 then format('%s attempts to heal it did not help', i.attempts)
-                -- whoever acknowledged it has been reached already
-                when i.acked_at is null and i.opened_at <= tms.now() - interval '15 minutes' then 'it is 15 minutes old and nobody has acknowledged it' end;
-    if why is not null then
-      update tms.incidents x set status = 'ESCALATED', escalated_at = tms.now() where x.id = i.id returning * into i;
-      perform tms._incident_event(i.id, i.company_id, 'tms', 'escalated', why);
-      perform tms._incident_announce('incident.escalated', i, 'escalated', jsonb_build_object('why', why));
-      perform tms._record(c, 'incident.escalate', 'done', 'incident ' || i.id, why, jsonb_build_object('incident', i.id::text));
-      escalated := escalated || to_jsonb(i.id::text);
-    end if;
+    if tms._incident_overdue(c, i) is not null then escalated := escalated || to_jsonb(i.id::text); end if;
   end loop;
   -- what healed by itself and stayed so for a day needs nobody
   for i in update tms.incidents x set status = 'CLOSED', closed_at = tms.now(), closed_by = 'tms'
@@ -431,6 +465,34 @@ begin
 end
 $$;
 grant execute on function tms.incident_cycle(jsonb) to tms_caller;
+
+-- What healing and the wheel do to an incident, done to one of a rehearsal and to no other; and who was told of it.
+create or replace function tms.incident_rehearse(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_rehearse', args, '{request_id,id,step}', 'cadence.run');
+  i tms.incidents;
+begin
+  if c.answer is not null then return c.answer; end if;
+  i := tms._incident_of(c, args);
+  if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
+  if not tms._rehearsed(i) then
+    return tms._refuse(c, 'CONFLICT', format('incident %s is no rehearsal', i.id), 'only what tms incident test opened may be played with', array['tms incident test']);
+  end if;
+  case coalesce(args ->> 'step', '')
+    when 'attempt' then perform tms._incident_attempt(i.dedupe_key, 'rehearsed: it did not help');
+    when 'turn' then perform tms._incident_overdue(c, i);
+    when 'heal' then perform tms._incident_clear(i.dedupe_key, 'rehearsed: it healed');
+    when 'look' then null;
+    else raise exception '"step" is attempt, turn, heal or look' using errcode = 'TM400';
+  end case;
+  select * into i from tms.incidents x where x.id = i.id;
+  return tms._finish(c, jsonb_build_object('incident', tms._incident_json(c, i), 'told', (
+    select coalesce(jsonb_agg(jsonb_build_object('topic', k.topic, 'targets', (select coalesce(jsonb_agg(d.target order by d.target collate "C"), '[]') from tms.outbox_deliveries d where d.event_id = k.event_id)) order by k.event_id), '[]')
+      from tms.outbox_keys k where k.company_id = i.company_id and k.key like 'incident ' || i.id || ' %')));
+end
+$$;
+grant execute on function tms.incident_rehearse(jsonb) to tms_caller;
 
 -- Mean time until somebody or something acted (MTTA) and until it was over (MTTR), of incidents opened in the span. No samples: null.
 create or replace function tms._incident_mtta(low timestamptz, high timestamptz, companies uuid[] default null) returns interval
@@ -854,6 +916,9 @@ declare
   t timestamptz;
 begin
   changes := '[]';
+  if wanted > clock_timestamp() then
+    raise exception 'nothing stood at % yet', tms._utc(wanted) using errcode = 'TM400', detail = 'that is in the future', hint = 'tms flags history';
+  end if;
   if wanted is not null then
     moment := wanted;
     source := 'the time that was asked for';

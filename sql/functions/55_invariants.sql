@@ -387,25 +387,15 @@ language sql immutable as $$
   select case priority when 'P1' then 40.0 when 'P2' then 20.0 when 'P3' then 8.0 else 3.0 end
 $$;
 
--- Records the drift score from how each invariant's last check ended. `missed`: checks that gave no answer at all (their
--- transaction is gone), which are unknown.
-create or replace function tms.invariants_score(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+-- The drift score from how each invariant stands at this moment.
+create or replace function tms._drift_measure(out score numeric, out lowest numeric, out highest numeric, out detail jsonb)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  c tms.call := tms._begin('invariants_score', args, '{request_id,missed}', 'invariants.scan');
-  highest numeric;
-  lowest numeric;
   unknown integer;
   total integer;
-  parts jsonb;
 begin
-  if c.answer is not null then return c.answer; end if;
-  update tms.invariants x set outcome = 'unknown', why = left(m.why, 400), checked_at = tms.now(), checked_by = c.who,
-         since = case when x.outcome = 'unknown' then coalesce(x.since, tms.now()) else tms.now() end
-    from jsonb_to_recordset(coalesce(args -> 'missed', '[]')) m (invariant text, why text)
-   where x.id = m.invariant;
   with looked as (
-    select x.id, x.priority, tms._invariant_weight(x.priority) as weight, tms._invariant_stands(x) as stands,
+    select x.id, tms._invariant_weight(x.priority) as weight, tms._invariant_stands(x) as stands,
            case when x.violations >= 100 or x.more then 1.0 when x.violations >= 10 then 0.75 else 0.5 end as share, x.violations
       from tms.invariants x
   )
@@ -414,13 +404,34 @@ begin
          100 - coalesce(sum(case l.stands when 'violated' then l.weight * l.share when 'unknown' then l.weight else 0 end), 0),
          jsonb_build_object('invariants', count(*), 'unknown', coalesce(jsonb_agg(l.id order by l.id) filter (where l.stands = 'unknown'), '[]'),
            'violated', coalesce(jsonb_object_agg(l.id, l.violations) filter (where l.stands = 'violated'), '{}'))
-    into total, unknown, highest, lowest, parts from looked l;
+    into total, unknown, highest, lowest, detail from looked l;
   highest := greatest(highest, 0);
   -- nothing was looked at: nobody knows anything
   lowest := case when total = 0 then 0 else greatest(lowest, 0) end;
-  insert into tms.drift_scores (at, score, lowest, highest, detail)
-    values (tms.now(), case when total > 0 and unknown = 0 then highest end, lowest, highest, parts);
+  score := case when total > 0 and unknown = 0 then highest end;
+end
+$$;
+
+create or replace function tms._drift_record() returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  insert into tms.drift_scores (at, score, lowest, highest, detail) select tms.now(), m.score, m.lowest, m.highest, m.detail from tms._drift_measure() m;
   delete from tms.drift_scores d where d.id = any (array(select y.id from tms.drift_scores y where y.at < tms.now() - interval '400 days' order by y.at limit 100));
+end
+$$;
+
+-- Records the drift score. `missed`: checks that gave no answer at all (their transaction is gone), which are unknown.
+create or replace function tms.invariants_score(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('invariants_score', args, '{request_id,missed}', 'invariants.scan');
+begin
+  if c.answer is not null then return c.answer; end if;
+  update tms.invariants x set outcome = 'unknown', why = left(m.why, 400), checked_at = tms.now(), checked_by = c.who,
+         since = case when x.outcome = 'unknown' then coalesce(x.since, tms.now()) else tms.now() end
+    from jsonb_to_recordset(coalesce(args -> 'missed', '[]')) m (invariant text, why text)
+   where x.id = m.invariant;
+  perform tms._drift_record();
   return tms._finish(c, tms._drift_now());
 end
 $$;
@@ -434,22 +445,24 @@ $$;
 
 create or replace function tms._drift_now() returns jsonb
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce((select jsonb_build_object('at', tms._utc(d.at), 'score', round(d.score, 2)::text, 'lowest', round(d.lowest, 2)::text, 'highest', round(d.highest, 2)::text, 'detail', d.detail)
-    from tms.drift_scores d order by d.id desc limit 1), 'null')
+  select jsonb_build_object('at', tms._utc(tms.now()), 'score', round(m.score, 2)::text, 'lowest', round(m.lowest, 2)::text, 'highest', round(m.highest, 2)::text, 'detail', m.detail)
+    from tms._drift_measure() m
 $$;
 
 -- ---------------------------------------------------------------------------------------------- loading and looking
--- What the policies say, apart from their SQL. Replaces all: what isn't in the list is gone.
+-- What the policies say, apart from their SQL. What isn't in the list stays, unless `remove` names it: a list that was read in the
+-- wrong folder takes nothing away.
 create or replace function tms.invariants_load(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  c tms.call := tms._begin('invariants_load', args, '{request_id,invariants}', 'invariants.load');
+  c tms.call := tms._begin('invariants_load', args, '{request_id,invariants,remove}', 'invariants.load');
   p jsonb;
   names text[] := '{}';
   changed text[] := '{}';
   removed text[];
   mine tms.invariants;
   old tms.invariants;
+  i tms.incidents;
 begin
   if c.answer is not null then return c.answer; end if;
   if jsonb_typeof(args -> 'invariants') is distinct from 'array' then raise exception '"invariants" is a list' using errcode = 'TM400'; end if;
@@ -478,11 +491,17 @@ begin
         -- what another query found says nothing about this one
         outcome = 'unknown', why = coalesce(excluded.problem, 'it has not been checked since it was loaded'), checked_at = null, since = excluded.loaded_at, violations = null, more = false;
   end loop;
-  with gone as (delete from tms.invariants x where x.id <> all (names) returning x.id)
+  with gone as (delete from tms.invariants x where x.id = any (tms._texts(args -> 'remove')) and x.id <> all (names) returning x.id)
   select coalesce(array_agg(id order by id), '{}') into removed from gone;
   -- its incident stays: taking the policy away heals nothing
   update tms.invariant_violations w set cleared_at = tms.now(), cleared_why = 'its policy was removed' where w.cleared_at is null and w.invariant = any (removed);
+  for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED')
+              and x.dedupe_key = any (select k || ':' || r from unnest(removed) r, unnest('{invariant,unknown}'::text[]) k) loop
+    perform tms._incident_event(i.id, i.company_id, c.who, 'unwatched', 'its invariant was removed: no scan will end this, a person resolves it');
+  end loop;
   if changed <> '{}' or removed <> '{}' then
+    -- the last score was of other invariants
+    perform tms._drift_record();
     perform tms._record(c, 'invariants.load', 'done', 'invariants', 'policies loaded', jsonb_build_object('changed', to_jsonb(changed), 'removed', to_jsonb(removed),
       'sha256', (select coalesce(jsonb_object_agg(x.id, coalesce(x.query_sha256, x.own_check, 'broken')), '{}') from tms.invariants x)));
   end if;
@@ -507,7 +526,7 @@ declare
   one boolean := args ? 'invariant';
 begin
   if c.answer is not null then return c.answer; end if;
-  return jsonb_build_object('now', tms._utc(tms.now()), 'drift', case when everything then tms._drift_now() else 'null' end,
+  return jsonb_build_object('now', tms._utc(tms.now()), 'drift', case when everything and exists (select from tms.drift_scores) then tms._drift_now() else 'null' end,
     'invariants', (select coalesce(jsonb_agg(tms._invariant_result(x) || jsonb_build_object(
         'outcome', tms._invariant_stands(x), 'title', x.title, 'owner', x.owner, 'kind', x.kind, 'check', x.own_check, 'every_ms', x.every_ms::text, 'timeout_ms', x.timeout_ms, 'escalate', x.escalate,
         'why', case when tms._invariant_stands(x) = 'unknown' and x.outcome <> 'unknown' then format('its last check is too old: %s', tms._utc(x.checked_at)) else x.why end,

@@ -33,7 +33,7 @@ begin
                   select d.id, d.created_at, d.last_error from tms.outbox_deliveries d where d.target = t.name and d.status = 'sending' and (not halted or d.lane = 'halt')
                       and (visible is null or d.company_id = any (visible))) x) w
         left join lateral (
-          select d.id, d.delivered_at from tms.outbox_deliveries d where d.target = t.name and d.status = 'delivered' and d.created_at > clock_timestamp() - interval '7 days'
+          select d.id, d.delivered_at from tms.outbox_deliveries d where d.target = t.name and d.status = 'delivered' and d.created_at > clock_timestamp() - interval '30 days'
              and (visible is null or d.company_id = any (visible)) order by d.id desc limit 1) a on true
         cross join lateral (
           select count(*) as lost, (array_agg(x.last_error order by x.id desc))[1] as error

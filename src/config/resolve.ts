@@ -242,6 +242,7 @@ function missing(folder: string): TmsError {
     code: 'CONFIG_MISSING',
     what: `Neither ${folder} nor any folder above it has a ${configName}.`,
     why: 'And neither DATABASE_URL nor SUPABASE_URL is set, so it is unknown which database is meant.',
-    next: ['tms init', `tms config show --config <path>/${configName}`],
+    // First what leads to a database that is there: a new, empty one only looks as if this had worked.
+    next: [`cd <the folder with ${configName}>`, 'export DATABASE_URL=<url>', 'tms init  (for a new, empty database)'],
   })
 }

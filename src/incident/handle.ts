@@ -1,6 +1,8 @@
 import * as z from 'zod'
 import type { Priority } from '../drivers/contract/incidents.ts'
-import { TmsError } from '../errors.ts'
+import { TmsError, type Problem } from '../errors.ts'
+import { alarmTypesProblem, levels, levers, typeRule, type AlarmTypes, type Level, type Lever } from './alarm-types.ts'
+import { words } from './words.ts'
 
 /** What an alarm says: `{"level","type","description"}`. */
 export type Alarm = {
@@ -9,32 +11,77 @@ export type Alarm = {
   readonly description: string
   /** The lever that this type pulls; none: an incident of that level is opened. */
   readonly lever: Lever | null
+  /** The policy that maps types is broken. */
+  readonly problem: Problem | null
 }
-export type Lever = 'emergency_stop' | 'soft_degrade' | 'rollback'
 
-const levels = { critical: 'P1', high: 'P2', medium: 'P3', low: 'P4' } as const satisfies Record<string, Priority>
-const levers: readonly Lever[] = ['emergency_stop', 'soft_degrade', 'rollback']
+const priorities = { critical: 'P1', high: 'P2', medium: 'P3', low: 'P4' } as const satisfies Record<Level, Priority>
+const longest = 1000
 
 const alarm = z.object({
-  level: z.enum(['critical', 'high', 'medium', 'low']),
-  type: z.string().regex(/^[a-z][a-z0-9_.-]{0,79}$/, 'a word in lower case'),
-  description: z.string().min(1).max(1000),
+  level: z.enum(levels),
+  type: z.string().regex(typeRule, 'a word in lower case'),
+  description: z.string().min(1).max(longest),
 })
 
-export function readAlarm(text: string): Alarm {
+/** `policy` is looked at only for types that are no levers by themselves: no file can keep those from being pulled. */
+export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>): Promise<Alarm> {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch {
     throw wrong('it is no JSON')
   }
+  // First of all: whoever stops the fleet is not sent back for the form of the rest.
+  const lever = leverOf(value)
+  const pull = (by: Lever): Alarm => ({
+    priority: 'P1',
+    type: by,
+    description: descriptionOf(value),
+    lever: by,
+    problem: null,
+  })
+  if (lever !== null) return pull(lever)
+  const mapped = await policy()
+  const named = field(value, 'type')
+  const type = typeof named === 'string' ? named.trim().toLowerCase() : ''
+  const means = mapped.types.get(type)
+  if (means !== undefined && 'lever' in means) return pull(means.lever)
+  if (means !== undefined) {
+    const description = descriptionOf(value) || type
+    return { priority: priorities[means.level], type, description, lever: null, problem: null }
+  }
   const parsed = alarm.safeParse(value)
   if (!parsed.success) {
     const [issue] = parsed.error.issues
     throw wrong(`${issue?.path.join('.') || 'it'}: ${issue?.message ?? 'not accepted'}`)
   }
-  const { level, type, description } = parsed.data
-  return { priority: levels[level], type, description, lever: levers.find((lever) => lever === type) ?? null }
+  return {
+    priority: priorities[parsed.data.level],
+    type: parsed.data.type,
+    description: words(parsed.data.description, longest),
+    lever: null,
+    problem: alarmTypesProblem(mapped),
+  }
+}
+
+function leverOf(value: unknown): Lever | null {
+  const type = field(value, 'type')
+  if (typeof type !== 'string') return null
+  const word = type
+    .trim()
+    .toLowerCase()
+    .replace(/[\s-]+/g, '_')
+  return levers.find((lever) => lever === word) ?? null
+}
+
+function descriptionOf(value: unknown): string {
+  const description = field(value, 'description')
+  return typeof description === 'string' ? words(description, longest) : ''
+}
+
+function field(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }
 
 function wrong(why: string): TmsError {

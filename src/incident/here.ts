@@ -1,6 +1,7 @@
 import type { Driver } from '../drivers/driver.ts'
 import type { SignerSources } from '../keys/open.ts'
 import { pressButton, type Pressed } from './press.ts'
+import { words } from './words.ts'
 import { stopFilePath, writeStopFile } from './stop-file.ts'
 
 /** Where the button is pressed: what a command knows of this host. */
@@ -32,7 +33,7 @@ export async function pressHere(here: PressedHere, why: string): Promise<Pressed
     },
     stopHere: async () => {
       const at = new Date().toISOString()
-      await writeStopFile(stopFile, { at, by: here.who, why, target: here.place })
+      await writeStopFile(stopFile, { at, by: here.who, why: words(why, 1000), target: here.place })
       return stopFile
     },
     notify: async (message) => {

@@ -4,6 +4,7 @@ import type { Incident, Priority } from '../drivers/contract/incidents.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
+import { words } from './words.ts'
 
 /** The life of incidents, from a person's side. */
 
@@ -46,7 +47,7 @@ export async function openIncident(
     await driver.call('incident_open', {
       request_id: randomUUID(),
       priority,
-      title,
+      title: words(title, 300),
       ...(type === undefined ? {} : { type }),
       ...(key === undefined ? {} : { key }),
       ...(tenant === undefined ? {} : { tenant }),
@@ -72,7 +73,7 @@ export async function workOn(
       request_id: randomUUID(),
       id: numberOf(id),
       action,
-      ...(text === undefined ? {} : { text }),
+      ...(text === undefined ? {} : { text: words(text) }),
       ...(tenant === undefined ? {} : { tenant }),
     }),
   )

@@ -3,6 +3,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
+import { words } from './words.ts'
 
 /** Soft degrade, rollback and safe mode. */
 
@@ -13,7 +14,9 @@ export async function softDegrade(
   { tenant, why }: { readonly tenant?: string | undefined; readonly why: string },
 ): Promise<Degraded> {
   const scope = tenant === undefined ? {} : { tenant }
-  const done = granted(await driver.call('incident_soft_degrade', { request_id: randomUUID(), ...scope, why }))
+  const done = granted(
+    await driver.call('incident_soft_degrade', { request_id: randomUUID(), ...scope, why: words(why, 1000) }),
+  )
   return { target: driver.target.name, ...done }
 }
 
@@ -50,7 +53,7 @@ export async function rollBack(
     await driver.call('incident_rollback', {
       request_id: randomUUID(),
       plan: plan.plan ?? '',
-      why,
+      why: words(why, 1000),
       ...(to === undefined ? {} : { to: moment(to) }),
     }),
   )
@@ -75,14 +78,20 @@ export type SafeMode = { readonly target: string; readonly on: boolean; readonly
 >
 
 export async function safeModeOn(driver: Driver, why: string): Promise<SafeMode> {
-  const { epoch, fenced, ms, terminated, survivors } = granted(await driver.call('safe_mode_on', { why }))
+  const { epoch, fenced, ms, terminated, survivors } = granted(
+    await driver.call('safe_mode_on', { why: words(why, 1000) }),
+  )
   return { target: driver.target.name, on: true, epoch, fenced, ms, terminated, survivors }
 }
 
 /** The token itself stays here: the database compares its hash. */
 export async function safeModeOff(driver: Driver, tokenSha256: string, why: string): Promise<SafeMode> {
   const { epoch } = granted(
-    await driver.call('safe_mode_off', { request_id: randomUUID(), override_token_sha256: tokenSha256, why }),
+    await driver.call('safe_mode_off', {
+      request_id: randomUUID(),
+      override_token_sha256: tokenSha256,
+      why: words(why, 1000),
+    }),
   )
   return { target: driver.target.name, on: false, epoch }
 }

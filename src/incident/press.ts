@@ -16,6 +16,7 @@ import {
   type CertifiedBy,
 } from './certificate.ts'
 import { reason, within } from './limits.ts'
+import { words } from './words.ts'
 
 /** What the button needs of the world. */
 export type Press = {
@@ -67,7 +68,8 @@ const stepMs = 2000
  * Halts the fleet, and then does what can be done beside it. The halt is one call and comes first; nothing after it can
  * undo it, and what fails is said and no more.
  */
-export async function pressButton(press: Press): Promise<Pressed> {
+export async function pressButton(given: Press): Promise<Pressed> {
+  const press = { ...given, why: words(given.why, 1000) }
   const began = press.now()
   const { driver, halt } = await haltFleet(press)
   const fencedAt = press.now()

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
+import { exit, TmsError, type Problem } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
+import { postmortem } from './report.ts'
 import { openIncident, showIncident, workOn } from './incidents.ts'
 import { softDegrade } from './levers.ts'
 import { reason } from './limits.ts'
@@ -15,6 +16,8 @@ export type Rehearsal = {
   readonly tenant: string
   readonly incidentId: string | null
   readonly steps: readonly { readonly name: string; readonly ok: boolean; readonly why: string }[]
+  /** Why the chain could not be walked, which says nothing about the chain; null when it could. */
+  readonly problem: Problem | null
 }
 
 export const rehearsalTenant = 'tms-incident-test'
@@ -22,6 +25,7 @@ export const rehearsalTenant = 'tms-incident-test'
 export async function rehearse(driver: Driver, signer: () => Promise<Signer | null>): Promise<Rehearsal> {
   const steps: { name: string; ok: boolean; why: string }[] = []
   let incidentId: string | null = null
+  let problem: Problem | null = null
   const tenant = rehearsalTenant
   const key = `rehearsal ${randomUUID()}`
   const title = 'Rehearsal: this is not a real incident'
@@ -34,10 +38,13 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
     try {
       steps.push({ name, ok: true, why: await work() })
     } catch (error) {
+      problem = hindrance(error)
       steps.push({ name, ok: false, why: reason(error) })
     }
   }
   const id = () => incidentId ?? ''
+  const play = async (of: string, step: 'attempt' | 'turn' | 'heal' | 'look') =>
+    granted(await driver.call('incident_rehearse', { request_id: randomUUID(), id: of, step }))
 
   await step('a tenant of its own', async () => {
     try {
@@ -67,6 +74,20 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
   await step('acknowledge', async () => {
     const { incident } = await workOn(driver, 'ack', { id: id(), tenant })
     return `by ${incident.acked_by ?? 'nobody'}`
+  })
+  await step('attempts that do not help escalate it', async () => {
+    for (let attempt = 0; attempt < 3; attempt += 1) await play(id(), 'attempt')
+    const { incident } = await play(id(), 'turn')
+    must(incident.status === 'ESCALATED' && incident.attempts === 3, `it is ${incident.status}`)
+    return `${incident.attempts} attempts`
+  })
+  await step('what clears heals by itself', async () => {
+    const { incident } = await openIncident(driver, { priority: 'P4', title, tenant, type: 'rehearsal' })
+    await play(incident.id, 'attempt')
+    const { incident: after } = await play(incident.id, 'heal')
+    must(after.status === 'RESOLVED' && after.resolution === 'auto_healed', `it is ${after.status}`)
+    await workOn(driver, 'close', { id: incident.id, tenant })
+    return `incident ${incident.id}`
   })
   await step('soft degrade and resume', async () => {
     const { incident } = await softDegrade(driver, { tenant, why: title })
@@ -102,8 +123,21 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
   })
   await step('timeline', async () => {
     const kinds = (await showIncident(driver, id())).events.map(({ kind }) => kind).join(' ')
-    must(kinds === 'opened acked note resolved closed', kinds)
+    must(kinds === 'opened acked attempt attempt attempt escalated note resolved closed', kinds)
     return kinds
+  })
+  await step('notification', async () => {
+    const { told } = await play(id(), 'look')
+    const topics = told.map(({ topic }) => topic.replace('incident.', '')).join(' ')
+    must(topics === 'opened acked escalated resolved closed', `only these were announced: ${topics}`)
+    const targets = [...new Set(told.flatMap((one) => one.targets))]
+    return targets.length === 0 ? 'in the outbox; no target takes it' : `on its way to ${targets.join(', ')}`
+  })
+  await step('report', async () => {
+    const shown = await showIncident(driver, id())
+    const draft = postmortem(shown, granted(await driver.call('incident_impact', { id: id() })), driver.target.name)
+    must(draft.includes('## Open questions'), 'it is not whole')
+    return `${draft.split('\n').length} lines`
   })
   await step('signing key', async () => {
     const found = await signer()
@@ -111,5 +145,13 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
     await found.sign(new TextEncoder().encode(title))
     return found.fingerprint.slice(0, 8)
   })
-  return { target: driver.target.name, tenant, incidentId, steps }
+  return { target: driver.target.name, tenant, incidentId, steps, problem }
+}
+
+/** Who may not, and what could not be reached: neither is a chain that doesn't hold. */
+function hindrance(error: unknown): Problem | null {
+  if (!(error instanceof TmsError)) return null
+  const denied = error.code === 'ROLE_DENIED' || error.code === 'IDENTITY_UNKNOWN'
+  if (!denied && error.exit !== exit.outside) return null
+  return { code: error.code, what: error.message, why: error.why, next: error.next }
 }

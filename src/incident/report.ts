@@ -119,9 +119,12 @@ export function postmortem({ incident: i, events, levers, halts }: Shown, impact
   ].join('\n')
 }
 
+/** What a terminal or an editor would obey instead of showing it: controls, and marks that reorder text. */
+const unseen = /[\p{Cc}\p{Cs}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
+
 /** Free text of people and of errors: redacted again before it goes into a file that is passed around. */
 function inline(text: string): string {
-  return redactText(text).replace(/\s+/g, ' ').trim()
+  return redactText(text).replace(unseen, ' ').replace(/\s+/g, ' ').trim()
 }
 function cell(text: string): string {
   return inline(text).replaceAll('|', '\\|')

@@ -3,6 +3,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError, type Problem } from '../errors.ts'
+import { words } from './words.ts'
 
 /**
  * The way back: the record, what a lever changed, the fence, and then the slots in three stages with a look at the
@@ -66,13 +67,15 @@ export async function standing(driver: Driver, id: string): Promise<Standing> {
 }
 
 export async function approveResume(driver: Driver, id: string, why: string): Promise<Step> {
-  return granted(await driver.call('incident_resume', { request_id: randomUUID(), id, step: 'approve', why }))
+  return granted(
+    await driver.call('incident_resume', { request_id: randomUUID(), id, step: 'approve', why: words(why, 1000) }),
+  )
 }
 
 export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed> {
   const { id, report } = way
   const step = async (args: Pick<Contract['incident_resume']['args'], 'step' | 'percent'>) =>
-    granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: way.why, ...args }))
+    granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: words(way.why, 1000), ...args }))
   const before = await standing(driver, id)
   // Begun before and stopped at a stage: the record and the fence are behind it.
   const goesOn = !before.halted && before.levers === 0 && before.type === 'emergency_stop'

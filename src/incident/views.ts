@@ -82,7 +82,7 @@ export function certifiedView({ incidentId, target, certificates }: CertifiedLat
         ),
       ],
     },
-    { kind: 'list', items: certificates.flatMap(({ files }) => files) },
+    { kind: 'list', items: [...new Set(certificates.flatMap(({ files }) => files))] },
   ]
 }
 

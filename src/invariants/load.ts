@@ -14,14 +14,42 @@ export type Loaded = Contract['invariants_load']['result'] & {
   readonly problems: readonly InvariantProblem[]
   /** Their functions aren't in the database: this connection takes no SQL. */
   readonly pending: readonly string[]
+  /** The database holds them and no file does. */
+  readonly kept: readonly string[]
+}
+
+/** Those of the database that no file names any more; a broken file names its own. */
+export async function invariantsToRemove(driver: Driver, files: Invariants): Promise<readonly string[]> {
+  const { invariants: held } = granted(await driver.call('invariants_list', {}))
+  return unnamed(files, held)
+}
+
+function unnamed({ invariants, problems }: Invariants, held: readonly { readonly invariant: string }[]): string[] {
+  const named = new Set([...invariants.map(({ loaded }) => loaded.invariant), ...problems.map((one) => one.invariant)])
+  return held.map(({ invariant }) => invariant).filter((invariant) => !named.has(invariant))
+}
+
+/** An empty folder is more likely the wrong one than the wish that nothing of the project's is checked any more. */
+export function mayRemove({ noneOfItsOwn, folders }: Invariants, gone: readonly string[], none: boolean): void {
+  if (!noneOfItsOwn || none || gone.length === 0) return
+  throw new TmsError({
+    code: 'POLICY_INVALID',
+    what: `There are no invariants in ${folders[0] ?? 'the policies'}, and the database has ${gone.join(', ')}.`,
+    why: 'That is more likely the wrong folder than the wish to check them no more, so nothing was changed.',
+    next: ['tms config show', 'tms invariants load --none  (if there are to be none)'],
+  })
 }
 
 /**
- * Makes the database's invariants these, and no others. Their SQL goes in by the administrator's connection, as functions
+ * Puts these invariants into the database; of the others it removes what `remove` names, and nothing else. Their SQL goes in by the administrator's connection, as functions
  * of roles that may do what the policy grants; what a connection that only calls can't put there stays pending, and
  * unknown. A policy that is broken is loaded as broken: it is never green.
  */
-export async function loadInvariants(driver: Driver, files: Invariants): Promise<Loaded> {
+export async function loadInvariants(
+  driver: Driver,
+  files: Invariants,
+  remove: readonly string[] = [],
+): Promise<Loaded> {
   const read = { ...files, invariants: files.invariants.map(withDigests) }
   const { invariants: held } = granted(await driver.call('invariants_list', {}))
   const queries = read.invariants.filter(({ loaded }) => loaded.kind === 'query')
@@ -33,24 +61,21 @@ export async function loadInvariants(driver: Driver, files: Invariants): Promise
       there.correction_sha256 === loaded.correction_sha256
     )
   })
-  const kept = new Set(queries.map(({ loaded }) => loaded.invariant))
-  const stale = held.filter(({ kind, invariant }) => kind !== 'own' && !kept.has(invariant))
-  const work = build.length + stale.length > 0
-  const failed =
-    work && driver.administration
-      ? await driver.administration.transaction((run) =>
-          construct(
-            run,
-            build,
-            stale.map(({ invariant }) => invariant),
-          ),
-        )
-      : []
+  const wanted = new Set(queries.map(({ loaded }) => loaded.invariant))
+  const kept = unnamed(files, held).filter((invariant) => !remove.includes(invariant))
+  const stale = held
+    .filter(({ kind, invariant }) => kind !== 'own' && !wanted.has(invariant) && !kept.includes(invariant))
+    .map(({ invariant }) => invariant)
+  const failed = build.length + stale.length > 0 && driver.administration ? await administer(driver, build, stale) : []
   const problems = [...read.problems, ...failed]
   const done = granted(
-    await driver.call('invariants_load', { request_id: randomUUID(), invariants: entries(read, problems) }),
+    await driver.call('invariants_load', {
+      request_id: randomUUID(),
+      invariants: entries(read, problems),
+      ...(remove.length === 0 ? {} : { remove: [...remove] }),
+    }),
   )
-  return { ...done, problems, pending: driver.administration ? [] : await unbuiltOnes(driver) }
+  return { ...done, kept, problems, pending: driver.administration ? [] : await unbuiltOnes(driver) }
 }
 
 async function unbuiltOnes(driver: Driver): Promise<readonly string[]> {
@@ -69,6 +94,25 @@ export function loadScript({ invariants }: Invariants): string {
   const queries = invariants.filter(({ loaded }) => loaded.kind === 'query')
   const ids = queries.map(({ loaded }) => loaded.invariant)
   return ['begin', prepareSchema, removal(ids), ...queries.map(building), 'commit', ''].join(';\n')
+}
+
+async function administer(driver: Driver, build: readonly ReadInvariant[], stale: readonly string[]) {
+  // Loads nothing: whoever may not is told so by the database's own words, and not by the first statement that fails.
+  granted(await driver.call('invariants_load', { request_id: randomUUID(), invariants: [] }))
+  try {
+    return (await driver.administration?.transaction((run) => construct(run, build, stale))) ?? []
+  } catch (error) {
+    if (!(error instanceof TmsError) || error.code !== 'ROLE_DENIED') throw error
+    throw new TmsError(
+      {
+        code: 'ROLE_DENIED',
+        what: `This login may not put the SQL of invariants into ${driver.target.name}.`,
+        why: `It needs to create roles and to grant on the tables (${error.message}).`,
+        next: ['tms invariants load --print', 'tms whoami'],
+      },
+      { cause: error },
+    )
+  }
 }
 
 async function construct(

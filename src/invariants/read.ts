@@ -26,6 +26,8 @@ export type Invariants = {
   readonly problems: readonly InvariantProblem[]
   /** Where was looked, the first wins. */
   readonly folders: readonly string[]
+  /** The first folder, which is the project's, has none or isn't there. */
+  readonly noneOfItsOwn: boolean
 }
 
 /**
@@ -37,8 +39,10 @@ export async function readInvariants(policyFolders: readonly string[]): Promise<
   const seen = new Set<string>()
   const invariants: ReadInvariant[] = []
   const problems: InvariantProblem[] = []
-  for (const folder of folders) {
+  let noneOfItsOwn = true
+  for (const [place, folder] of folders.entries()) {
     const here = (await namesIn(folder)).filter(({ invariant }) => !seen.has(invariant))
+    if (place === 0) noneOfItsOwn = here.length === 0
     for (const { invariant, name } of here) {
       seen.add(invariant)
       const read = await readInvariant(join(folder, name), invariant)
@@ -50,6 +54,7 @@ export async function readInvariants(policyFolders: readonly string[]): Promise<
     invariants: invariants.toSorted((a, b) => a.loaded.invariant.localeCompare(b.loaded.invariant)),
     problems: inOrder(problems),
     folders,
+    noneOfItsOwn,
   }
 }
 

@@ -12,15 +12,38 @@ type Target = Contract['notify_status']['result']['targets'][number]
 
 export type NotifyStatus = {
   readonly targets: readonly Target[]
-  /** Nobody: no target takes incidents. */
-  readonly verdict: 'ok' | 'failing' | 'nobody'
+  /** Nobody: no target takes incidents. Unknown: nothing has arrived yet at one of them. */
+  readonly verdict: 'ok' | 'failing' | 'nobody' | 'unknown'
 }
 
 export async function notifyStatus(driver: Driver): Promise<NotifyStatus> {
   const { targets } = granted(await driver.call('notify_status', {}))
   const telling = targets.filter(({ tells }) => tells)
-  const verdict = telling.length === 0 ? 'nobody' : telling.some(({ failing }) => failing !== null) ? 'failing' : 'ok'
+  const verdict =
+    telling.length === 0
+      ? 'nobody'
+      : telling.some(({ failing }) => failing !== null)
+        ? 'failing'
+        : telling.some(untried)
+          ? 'unknown'
+          : 'ok'
   return { targets, verdict }
+}
+
+function untried({ tells, delivered_at }: Target): boolean {
+  return tells && delivered_at === null
+}
+
+/** Null when it is known. */
+export function unknownStatus({ targets, verdict }: NotifyStatus): Problem | null {
+  if (verdict !== 'unknown') return null
+  const names = targets.filter(untried).map(({ name }) => name)
+  return {
+    code: 'NO_DATA',
+    what: `Whether ${names.join(', ')} would be told is unknown.`,
+    why: 'Nothing arrived there in the last 30 days.',
+    next: ['tms incident open "Does this arrive?" --priority P4', ...names.map((name) => `tms notify test ${name}`)],
+  }
 }
 
 /** One look at the targets: opens an incident for each that fails, ends it for each that is well again. */

@@ -11,9 +11,11 @@ export function statusView({ targets, verdict }: NotifyStatus): readonly Block[]
       text:
         verdict === 'ok'
           ? { text: 'OK: incidents are told.', tone: 'good' }
-          : verdict === 'failing'
-            ? { text: 'FAILING: not everybody is told of incidents.', tone: 'bad' }
-            : { text: 'NOBODY is told of incidents: no target takes them.', tone: 'bad' },
+          : verdict === 'unknown'
+            ? { text: 'UNKNOWN: nothing has arrived yet at a target that takes incidents.', tone: 'warn' }
+            : verdict === 'failing'
+              ? { text: 'FAILING: not everybody is told of incidents.', tone: 'bad' }
+              : { text: 'NOBODY is told of incidents: no target takes them.', tone: 'bad' },
     },
     {
       kind: 'table',

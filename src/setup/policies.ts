@@ -25,12 +25,13 @@ export async function loadPolicies(
 async function bringInvariants(driver: Driver, folders: readonly string[]): Promise<readonly string[]> {
   const read = await readInvariants(folders)
   try {
-    const { problems, pending } = await loadInvariants(driver, read)
+    const { problems, pending, kept } = await loadInvariants(driver, read)
     return [
       ...problems.map(({ path, line, message }) => `${path}:${line}: ${message}`),
       ...(pending.length === 0
         ? []
         : [`the SQL of ${pending.join(', ')} is not in the database yet: run what tms invariants load --print shows`]),
+      ...(kept.length === 0 ? [] : [`invariants that no file names stay: ${kept.join(', ')} (tms invariants load)`]),
     ]
   } catch (error) {
     // Their SQL is an administrator's to put there: a login that may not, and an owner that goes on working, are told.

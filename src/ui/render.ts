@@ -79,7 +79,8 @@ async function table(
   paint: Paint,
 ): Promise<string> {
   const titles = columns.map((column) => (typeof column === 'string' ? column : column.title))
-  const frame = surface.isTerminal ? boxed : bare
+  // On a narrow terminal borders take what the words need.
+  const frame = surface.isTerminal && surface.width >= 80 ? boxed : bare
   const natural = titles.map((title, i) =>
     Math.max(displayWidth(title), ...rows.map((row) => displayWidth(textOf(row[i])))),
   )
@@ -143,6 +144,8 @@ const bare: Frame = {
 }
 
 const narrowest = 8
+/** A column of words that was cut to less reads as a pillar. */
+const readable = 16
 
 /** Column widths within `available`: the widest give first. Null when it can't be done readably. */
 function fit(natural: readonly number[], available: number): number[] | null {
@@ -155,7 +158,8 @@ function fit(natural: readonly number[], available: number): number[] | null {
     widths[widest] = width - 1
     excess--
   }
-  return widths
+  const pillar = Math.max(...natural) >= 2 * readable && Math.max(...widths) < readable
+  return pillar ? null : widths
 }
 
 /** `head` followed by the cell, whose further lines start below the first. */

@@ -11,7 +11,7 @@ export type Terminal = {
 export type Surface = {
   readonly isTerminal: boolean
   readonly colour: boolean
-  /** Columns; Infinity where lines may be as long as they are (files and pipes). */
+  /** Columns; Infinity where lines may be as long as they are (files and pipes, unless COLUMNS says otherwise). */
   readonly width: number
 }
 
@@ -32,8 +32,13 @@ function surface(stream: NodeJS.WriteStream, environment: NodeJS.ProcessEnv, col
   return {
     isTerminal,
     colour: colourFlag ?? colourWanted(isTerminal, environment),
-    width: isTerminal ? Math.max(stream.columns || 80, 20) : Infinity,
+    width: Math.max((isTerminal ? stream.columns || 80 : saidWidth(environment)) || Infinity, 20),
   }
+}
+
+/** COLUMNS where there is no terminal to ask: `watch`, a pager, a person who wants it narrow. 0: nothing was said. */
+function saidWidth({ COLUMNS }: NodeJS.ProcessEnv): number {
+  return /^\d{1,4}$/.test(COLUMNS ?? '') ? Number(COLUMNS) : 0
 }
 
 /** https://no-color.org wins over https://force-color.org; both only when they aren't empty. */

@@ -59,7 +59,11 @@ describe('which database', () => {
     await expect(resolve()).rejects.toMatchObject({
       code: 'CONFIG_MISSING',
       exit: 2,
-      next: expect.arrayContaining(['tms init']),
+      next: [
+        expect.stringMatching(/^cd /),
+        expect.stringContaining('DATABASE_URL'),
+        expect.stringContaining('tms init'),
+      ],
     })
     await expect(resolve({ flags: { driver: 'embedded' } })).rejects.toMatchObject({ code: 'CONFIG_MISSING' })
   })

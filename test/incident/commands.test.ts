@@ -55,6 +55,7 @@ describe('the incident commands', { timeout: 90_000 }, () => {
   test.each([
     ['no JSON', '{'],
     ['no level', '{"type":"x","description":"x"}'],
+    ['no type', '{"level":"high","description":"x"}'],
     ['a level that does not exist', '{"level":"urgent","type":"x","description":"x"}'],
   ])('an alarm with %s is a usage error', async (_what, text) => {
     expect(await tms(['incident', 'handle', text])).toMatchObject({ code: 2, error: { code: 'USAGE' } })
@@ -152,10 +153,19 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     ])
       expect((await plain(['incident', ...args])).code).toBe(0)
     expect((await plain(['incident', 'ack', id])).code).toBe(4)
-    const pressed = await plain(['incident', 'big-red-button'])
+    const pressed = await plain(['incident', 'big-red-button', '--reason', 'password=hunter2 leaked'])
     expect(pressed.code).toBe(0)
     expect(pressed.stdout).toContain('HALTED')
+    const [stop] = (await tms(['incident', 'list'])).data['incidents'] as { id: string }[]
+    await tms(['incident', 'note', stop?.id ?? '', 'the key was sk_live_51H8xYzKq0aBcDeFgHiJkLmN'])
+    const shown = await tms(['incident', 'show', stop?.id ?? ''])
+    expect(shown.stdout).toContain('leaked')
+    expect(shown.stdout).not.toMatch(/hunter2|51H8xYz/)
+    expect(readFileSync(join(folder, 'artifacts/incidents', stop?.id ?? '', 'certificate.json'), 'utf8')).toMatch(
+      /"why":"(?!.*hunter2).*leaked"/,
+    )
     const again = await plain(['incident', 'big-red-button'])
-    expect(again.stdout).toMatch(/since +\d{4}-\d\d-\d\d .* pressed by local:/)
+    expect(again.stdout).toMatch(/since +\d{4}-\d\d-\d\d [\s\S]*pressed\s+by\s+local:/)
+    for (const line of again.stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(60)
   })
 })

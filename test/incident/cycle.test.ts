@@ -1,8 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Contract } from '../../src/drivers/contract.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { turnIncidents } from '../../src/incident/incidents.ts'
+import { TmsError } from '../../src/errors.ts'
+import { planRollback } from '../../src/incident/levers.ts'
+import { rehearsalTenant, rehearse } from '../../src/incident/rehearse.ts'
+import { newSigner } from '../proof/signers.ts'
 import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 describe.each(Object.entries(subjects))('the life of an incident through the %s driver', (name, start) => {
@@ -235,5 +240,84 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     expect(none).toMatchObject({ opened: '0', mtta_seconds: null, mttr_seconds: null })
     const some = granted(await scene.operator.call('incident_times', {}))
     expect(Number(some.mttr_seconds)).toBeGreaterThan(0)
+  })
+
+  test('the rehearsal walks the whole chain, tells its targets, and pages nobody', async () => {
+    const targets = (list: { name: string; kind: 'webhook'; topics: string[]; config: Record<string, never> }[]) =>
+      scene.operator.call('outbox_targets_set', { request_id: randomUUID(), targets: list })
+    granted(await targets([{ name: 'pager', kind: 'webhook', topics: ['incident.*'], config: {} }]))
+    const walked = await rehearse(scene.operator, () => Promise.resolve(newSigner()))
+    granted(await targets([]))
+    expect(walked.steps.filter(({ ok }) => !ok)).toEqual([])
+    expect(walked.steps.find((step) => step.name === 'notification')?.why).toBe('on its way to pager')
+    const actions = await scene.sql(
+      `select distinct topic, payload ->> 'event_action' as action from tms.outbox_events where payload ->> 'type' = 'rehearsal'`,
+    )
+    expect(actions.map(({ topic }) => topic)).toContain('incident.escalated')
+    expect(new Set(actions.map(({ action }) => action))).toEqual(new Set(['change']))
+    const { incident } = await open({ type: 'rehearsal' })
+    expect(
+      await scene.operator.call('incident_rehearse', { request_id: randomUUID(), id: incident.id, step: 'heal' }),
+    ).toMatchObject({ refused: { code: 'CONFLICT' } })
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  test('a rehearsal by somebody who may not, or without the database, says nothing about the chain', async () => {
+    const system = await scene.account('system')
+    const refused = await rehearse(system, () => Promise.resolve(newSigner()))
+    expect(refused).toMatchObject({ problem: { code: 'ROLE_DENIED' }, steps: [{ ok: false }] })
+    const lost: Driver = {
+      ...scene.operator,
+      target: scene.operator.target,
+      call: (fn, args, options) =>
+        fn === 'incident_show'
+          ? Promise.reject(new TmsError({ code: 'DB_UNREACHABLE', what: 'gone', why: 'gone', next: [] }))
+          : scene.operator.call(fn, args, options),
+    }
+    expect(await rehearse(lost, () => Promise.resolve(newSigner()))).toMatchObject({
+      problem: { code: 'DB_UNREACHABLE' },
+    })
+    const { incidents } = granted(await scene.operator.call('incident_list', { tenant: rehearsalTenant, limit: 10 }))
+    for (const { id } of incidents)
+      await scene.operator.call('incident_work', {
+        request_id: randomUUID(),
+        tenant: rehearsalTenant,
+        id,
+        action: 'resolve',
+        text: 'done',
+      })
+  })
+
+  test('a refusal names the command that helps', async () => {
+    const next = async (call: Promise<unknown>) =>
+      call.then(
+        // True because every refusal has them.
+        (answer) => (answer as { refused: { next: string[] } }).refused.next,
+        (error: unknown) => (error instanceof TmsError ? error.next : []),
+      )
+    const { operator } = scene
+    const request_id = () => randomUUID()
+    expect(await next(open({ title: ' ' }))).toEqual([expect.stringContaining('tms incident open "')])
+    expect(await next(open({ type: 'emergency_stop' }))).toEqual(['tms incident big-red-button'])
+    const { incident } = await open()
+    expect(await next(work(incident.id, 'note', ' '))).toEqual([`tms incident note ${incident.id} <words>`])
+    granted(await work(incident.id, 'resolve', 'done'))
+    const pulled = granted(await operator.call('incident_soft_degrade', { request_id: request_id() }))
+    expect(await next(work(pulled.incident, 'close'))).toEqual([`tms incident resume ${pulled.incident}`])
+    await resumeNow(operator, pulled.incident)
+    const halt = granted(await operator.call('fence_halt', { why: 'a test', grace_ms: 0 }))
+    const { incident: id } = granted(
+      await operator.call('incident_press', { request_id: request_id(), halt: halt.halt ?? '' }),
+    )
+    expect(await next(work(id, 'close'))).toEqual([`tms incident resume ${id}`])
+    await resumeNow(operator, id)
+  })
+
+  test('a rollback into the future is a mistake and no success', async () => {
+    await expect(planRollback(scene.operator, '2999-01-01T00:00:00Z')).rejects.toMatchObject({
+      code: 'INPUT_INVALID',
+      exit: 2,
+      next: ['tms flags history'],
+    })
   })
 })

@@ -103,7 +103,9 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     )
     const step = (args: { step: 'approve' | 'prepare' }) =>
       operator.call('incident_resume', { request_id: randomUUID(), id, ...args })
-    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    expect(await step({ step: 'prepare' })).toMatchObject({
+      refused: { code: 'CONSENT_MISSING', next: [expect.stringContaining(`resume ${id} --approve`)] },
+    })
     granted(await step({ step: 'approve' }))
     expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
     expect(

@@ -83,6 +83,35 @@ describe('tms invariants', () => {
     expect((await tms('invariants', 'load')).code).toBe(0)
   })
 
+  test('from the wrong folder nothing is removed, and what a person took out of theirs needs consent', async () => {
+    const here = { HOME: folder, TMS_CONFIG: '', NO_COLOR: '1' }
+    const load = (policies: string, ...more: string[]) =>
+      run([bin, 'invariants', 'load', '--json', ...more], { cwd: folder, env: { ...here, TMS_POLICIES: policies } })
+    const wrong = await load('elsewhere')
+    expect([wrong.code, envelopeOf(wrong.stdout).error]).toMatchObject([
+      2,
+      { code: 'POLICY_INVALID', message: expect.stringContaining('NO_NEGATIVE_STOCK') as unknown },
+    ])
+    const pushed = await run([bin, 'db', 'push', '--json'], {
+      cwd: folder,
+      env: { ...here, TMS_POLICIES: 'elsewhere' },
+    })
+    expect([pushed.code, envelopeOf(pushed.stdout).warnings.join()]).toEqual([
+      0,
+      expect.stringContaining('that no file names stay'),
+    ])
+    await cp(join(folder, 'policies'), join(folder, 'fewer'), { recursive: true })
+    await rm(join(folder, 'fewer/invariants/NO_NEGATIVE_STOCK.yaml'))
+    const asked = await load('fewer')
+    expect([asked.code, envelopeOf(asked.stdout).error]).toMatchObject([4, { code: 'CONSENT_MISSING' }])
+    expect(envelopeOf((await tms('invariants', 'list', '--json')).stdout).data['invariants']).toHaveLength(17)
+    const name = /--confirm (\S+)"/.exec(asked.stdout)?.[1] ?? ''
+    expect(name).toMatch(/.@NO_NEGATIVE_STOCK$/)
+    const done = await load('fewer', '--confirm', name)
+    expect([done.code, envelopeOf(done.stdout).data['removed']]).toEqual([0, ['NO_NEGATIVE_STOCK']])
+    expect((await tms('invariants', 'load')).code).toBe(0)
+  }, 60_000)
+
   test('--print shows SQL and needs no database', async () => {
     const elsewhere = await mkdtemp(join(tmpdir(), 'tms-print-'))
     try {

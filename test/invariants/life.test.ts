@@ -2,12 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { invariantsHistory, listInvariants, scanInvariants, type Scan } from '../../src/invariants/scan.ts'
+import { loadInvariants } from '../../src/invariants/load.ts'
 import { subjects } from '../contract/subjects.ts'
 import { openShop, policyText, readPolicies, readShop, type Shop } from './shop.ts'
 
 /** From violation to healed, and from violation to somebody's telephone, on a clock that the test moves. */
 
-describe.each(Object.entries(subjects))('through %s', (_, make) => {
+describe.each(Object.entries(subjects))('through %s', (subject, make) => {
   let shop: Shop
   let past = 0
 
@@ -140,6 +141,7 @@ describe.each(Object.entries(subjects))('through %s', (_, make) => {
     await at(11)
     const held = await listInvariants(shop.operator)
     expect(new Set(held.invariants.map((each) => each.outcome))).toEqual(new Set(['unknown']))
+    expect(held.drift).toMatchObject({ score: null })
     expect((await scanInvariants(shop.operator, { ids: ['SLIPPED'] })).drift).toMatchObject({ score: null })
   })
 
@@ -162,5 +164,56 @@ describe.each(Object.entries(subjects))('through %s', (_, make) => {
       await shop.sql('alter table retail.gone rename to stock')
     }
     expect(await incident('invariant:SLIPPED')).toMatchObject({ status: 'AUTO_HEALING' })
+  })
+
+  test('a policy that failed to load makes the score unknown at once', async () => {
+    await scanInvariants(shop.operator)
+    expect((await listInvariants(shop.operator)).drift).toMatchObject({ score: '100.00' })
+    const broken = await readPolicies({ SLIPPED: 'invariant: SLIPPED' })
+    const { kept } = await loadInvariants(shop.operator, broken)
+    expect(kept).toContain('NO_NEGATIVE_STOCK')
+    expect((await listInvariants(shop.operator)).drift).toMatchObject({ score: null, detail: { unknown: ['SLIPPED'] } })
+    const [row] = await shop.sql('select score from tms.drift_scores order by id desc limit 1')
+    expect(row).toEqual({ score: null })
+  })
+
+  test('what the files name no more stays until it is named, and its open incident says that nobody watches it', async () => {
+    await shop.sql(`insert into retail.invoices values (1, 'R-1', 1), (2, 'R-1', 2)`)
+    await scan('NO_DUPLICATE_INVOICES')
+    const opened = await incident('invariant:NO_DUPLICATE_INVOICES')
+    const nothing = await readPolicies({})
+    expect((await loadInvariants(shop.operator, nothing)).removed).toEqual([])
+    expect(outcome(await scan('NO_DUPLICATE_INVOICES'))).toBe('violated')
+    const gone = await loadInvariants(shop.operator, nothing, ['NO_DUPLICATE_INVOICES'])
+    expect(gone.removed).toEqual(['NO_DUPLICATE_INVOICES'])
+    const events = await shop.sql(`select kind, text from tms.incident_events where incident_id = $1 order by id`, [
+      opened?.['id'],
+    ])
+    expect(events.at(-1)).toMatchObject({ kind: 'unwatched', text: expect.stringContaining('a person resolves it') })
+    await shop.load(await readShop())
+  })
+
+  // One process owns the embedded database and is one person there.
+  test('whoever may not load is refused in so many words', async (context) => {
+    if (subject === 'embedded') return context.skip('one process is one person there')
+    const credential = await shop.subject.credential('dev')
+    granted(
+      await shop.operator.call('users_grant', {
+        request_id: randomUUID(),
+        principal: 'dev@acme',
+        role: 'developer',
+        credential,
+      }),
+    )
+    const developer = await shop.subject.as(credential.name)
+    try {
+      const files = await readPolicies({ ANOTHER: policyText('ANOTHER', 'select 1 from retail.stock') })
+      await expect(loadInvariants(developer, files)).rejects.toMatchObject({
+        code: 'ROLE_DENIED',
+        message: expect.stringContaining('dev@acme') as unknown,
+      })
+    } finally {
+      await developer.close()
+    }
   })
 })

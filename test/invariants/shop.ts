@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
-import { loadInvariants, loadScript, type Loaded } from '../../src/invariants/load.ts'
+import { invariantsToRemove, loadInvariants, loadScript, type Loaded } from '../../src/invariants/load.ts'
 import { readInvariants, type Invariants } from '../../src/invariants/read.ts'
 import type { Subject } from '../contract/subjects.ts'
 import { root } from '../ui/process.ts'
@@ -35,7 +35,7 @@ export async function openShop(subject: Subject): Promise<Shop> {
   )
   const load: Shop['load'] = async (read) => {
     if (operator.administration === undefined) await subject.sql(loadScript(read))
-    return loadInvariants(operator, read)
+    return loadInvariants(operator, read, await invariantsToRemove(operator, read))
   }
   // The one owner of the embedded database is this driver: a second one would have to take its place.
   const sql: Shop['sql'] = (text, parameters) =>

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { Contract } from '../../src/drivers/contract.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
-import { notifyStatus, testProblem, testTarget, watchNotifications } from '../../src/notify/notify.ts'
+import { notifyStatus, testProblem, testTarget, unknownStatus, watchNotifications } from '../../src/notify/notify.ts'
 import { startDelivery, type Deliverer } from '../../src/outbox/deliver.ts'
 import { retryDeliveries, showDelivery } from '../../src/outbox/outbox.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
@@ -212,7 +212,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
   test('a target that is ten minutes behind fails, and what a halt holds back by right does not', async () => {
     await people()
     await open('P3', 'stock')
-    expect((await notifyStatus(operator)).verdict).toBe('ok')
+    expect((await notifyStatus(operator)).verdict).toBe('unknown')
     await sql(`update tms.outbox_deliveries set created_at = now() - interval '11 minutes'`)
     expect((await notifyStatus(operator)).targets).toMatchObject([
       { failing: 'it is behind' },
@@ -223,7 +223,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     const during = await notifyStatus(operator)
     for (const step of ['prepare', 'lift'] as const)
       granted(await operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
-    expect(during.verdict).toBe('ok')
+    expect(during.verdict).toBe('unknown')
   })
 
   test('while halted what tells of the halt arrives, also behind something that waits for the resume', async () => {
@@ -239,6 +239,17 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
       for (const step of ['prepare', 'lift'] as const)
         granted(await operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
     }
+  })
+
+  test('where nothing ever arrived it is unknown whether anything would', async () => {
+    await people()
+    const status = await notifyStatus(operator)
+    expect(status.verdict).toBe('unknown')
+    expect(unknownStatus(status)).toMatchObject({ code: 'NO_DATA', what: expect.stringContaining('pager, slack') })
+    await deliver()
+    await open('P2', 'stock')
+    await until(async () => (await notifyStatus(operator)).verdict === 'ok')
+    expect(unknownStatus(await notifyStatus(operator))).toBeNull()
   })
 
   test('nobody to tell is said, and is no success', async () => {

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Block } from '../../src/ui/blocks.ts'
 import { render } from '../../src/ui/render.ts'
-import type { Surface } from '../../src/ui/terminal.ts'
+import { lookAtTerminal, type Surface } from '../../src/ui/terminal.ts'
 
 const pipe: Surface = { isTerminal: false, colour: false, width: Infinity }
 const terminal = (width: number): Surface => ({ isTerminal: true, colour: false, width })
@@ -73,6 +73,20 @@ describe('on a terminal', () => {
     const text = await render([{ kind: 'table', columns, rows: [columns, columns], empty: '' }], terminal(60))
     expect(text.split('\n\n')).toHaveLength(2)
     expect(text).toMatch(/^column 0 +column 0$/m)
+  })
+
+  test('at 60 columns words keep a column that can be read, on a terminal and where COLUMNS says so', async () => {
+    const words = 'worker rates-1 on host-7 acknowledged at 2026-11-20T03:00:00Z, after the certificate'
+    const row = ['2026-11-20 03:00', 'acknowledged_late', 'local:operator', words]
+    const timeline: Block = { kind: 'table', columns: ['at', 'what', 'who', 'words'], rows: [row], empty: '' }
+    const said = lookAtTerminal({ COLUMNS: '60' }).stdout
+    expect([said.width, lookAtTerminal({ COLUMNS: 'many' }).stdout.width]).toEqual([60, Infinity])
+    for (const surface of [terminal(60), said]) {
+      const lines = (await render([timeline], surface)).split('\n')
+      expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(60)
+      expect(lines.length).toBeLessThan(9)
+      expect(lines.some((line) => line.includes('worker rates-1'))).toBe(true)
+    }
   })
 
   test('no line is wider than the terminal, whatever the data', async () => {

@@ -5,7 +5,7 @@ import { consentFlags, TmsCommand } from '../../ui/command.ts'
 export default class IncidentHandle extends TmsCommand {
   static override summary = 'take an alarm as JSON: pull the lever it names, or open an incident of its level'
   static override description =
-    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback puts the flags back, with consent. Anything else opens an incident of that level; alarms of one type join.'
+    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback puts the flags back, with consent; nothing else in such an alarm is looked at but its description. policies/incidents.yaml may map more types to a lever or a level. Anything else opens an incident of that level; alarms of one type join. Exit 2 with an incident: that file is broken.'
   static override examples = [
     `<%= config.bin %> incident handle '{"level":"critical","type":"emergency_stop","description":"System emergency"}'`,
     `<%= config.bin %> incident handle '{"level":"low","type":"slow_rates","description":"rates take 4 s"}' --json`,
@@ -17,8 +17,12 @@ export default class IncidentHandle extends TmsCommand {
 
   async run(): Promise<void> {
     const { args } = await this.parse(IncidentHandle)
-    const { readAlarm } = await import('../../incident/handle.ts')
-    const alarm = readAlarm(args.alarm === '-' ? await this.input() : args.alarm)
+    const [{ readAlarm }, { readAlarmTypes }] = await Promise.all([
+      import('../../incident/handle.ts'),
+      import('../../incident/alarm-types.ts'),
+    ])
+    const policy = async () => readAlarmTypes(await this.policyFolders())
+    const alarm = await readAlarm(args.alarm === '-' ? await this.input() : args.alarm, policy)
     const views = await import('../../incident/views.ts')
     if (alarm.lever === 'emergency_stop') return this.press(alarm.description)
     const db = await this.database()
@@ -28,8 +32,9 @@ export default class IncidentHandle extends TmsCommand {
       return this.show(views.degradedView, await this.uncancellable(() => softDegrade(db, { why: alarm.description })))
     }
     const { openIncident } = await import('../../incident/incidents.ts')
-    const { priority, type, description: title } = alarm
-    return this.show(views.openedView, await openIncident(db, { priority, type, title, key: type }))
+    const { priority, type, description: title, problem } = alarm
+    const opened = await openIncident(db, { priority, type, title, key: type })
+    return problem === null ? this.show(views.openedView, opened) : this.unknown(views.openedView, opened, problem)
   }
 
   private async press(why: string): Promise<void> {

@@ -292,4 +292,14 @@ export const incidentsContract = {
     args: z.strictObject({ ...write }),
     result: z.object({ late: z.array(id), escalated: z.array(id), closed: z.array(id), open: z.number() }),
   },
+  /** For incidents of `tms incident test` only. */
+  incident_rehearse: {
+    operation: 'cadence.run',
+    reads: false,
+    args: z.strictObject({ ...write, id, step: z.enum(['attempt', 'turn', 'heal', 'look']) }),
+    result: z.object({
+      incident,
+      told: z.array(z.object({ topic: z.string(), targets: z.array(z.string()) })),
+    }),
+  },
 } as const satisfies Record<string, Entry>

@@ -109,7 +109,8 @@ export const invariantsContract = {
   invariants_load: {
     operation: 'invariants.load',
     reads: false,
-    args: z.strictObject({ ...write, invariants: z.array(loadedInvariant) }),
+    /** What is neither listed nor to be removed stays as it is. */
+    args: z.strictObject({ ...write, invariants: z.array(loadedInvariant), remove: z.array(z.string()).optional() }),
     result: z.object({ loaded: z.array(z.string()), changed: z.array(z.string()), removed: z.array(z.string()) }),
   },
   invariants_list: {

@@ -21,6 +21,7 @@ export const incidentsAttempts: readonly Attempt[] = [
   { fn: 'incident_times', args: () => ({}) },
   { fn: 'incident_impact', args: () => ({ id: '0' }) },
   { fn: 'incident_cycle', args: () => ({}) },
+  { fn: 'incident_rehearse', args: () => ({ id: '0', step: 'look' }) },
 ]
 
 /** Undoes every soft degrade of the walk, the fleet's and the tenants'. */

@@ -1,0 +1,86 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { readAlarmTypes } from '../../src/incident/alarm-types.ts'
+import { readAlarm } from '../../src/incident/handle.ts'
+import { words } from '../../src/incident/words.ts'
+import { root } from '../ui/process.ts'
+
+const unread = () => Promise.reject(new Error('a lever by itself needs no policy'))
+const unmapped = () => Promise.resolve({ types: new Map(), problems: [] })
+const alarm = (value: unknown, policy: Parameters<typeof readAlarm>[1] = unread) =>
+  readAlarm(JSON.stringify(value), policy)
+
+describe('an alarm that pulls a lever', () => {
+  test.each([
+    ['a description of 5000 characters', { level: 'critical', type: 'emergency_stop', description: 'x'.repeat(5000) }],
+    ['an empty description', { level: 'critical', type: 'emergency_stop', description: '' }],
+    ['a description that is no text', { level: 'critical', type: 'emergency_stop', description: { a: 1 } }],
+    ['characters that no database takes', { type: 'emergency_stop', description: 'a\u0000b\ud800' }],
+    ['its type alone', { type: 'emergency_stop' }],
+    ['a level of another list', { level: 'P1', type: 'emergency_stop', description: 'x' }],
+    ['capital letters', { level: 'Critical', type: 'Emergency_Stop', description: 'x' }],
+    ['other separators', { level: 'critical', type: ' EMERGENCY-STOP ', description: 'x' }],
+  ])('presses with %s', async (_what, value) => {
+    const read = await alarm(value)
+    expect(read).toMatchObject({ lever: 'emergency_stop', type: 'emergency_stop' })
+    expect(read.description.length).toBeLessThanOrEqual(1000)
+    expect(read.description).not.toMatch(/\u0000|\p{Surrogate}/u)
+  })
+
+  test('soft degrade is as easy', async () => {
+    expect(await alarm({ type: 'Soft_Degrade' })).toMatchObject({ lever: 'soft_degrade', description: '' })
+  })
+})
+
+test('what is said is kept without its secrets, also where it is cut', async () => {
+  const text = 'password=hunter2 sk_live_51H8xYzKq0aBcDeFgHiJkLmN rates are wrong'
+  expect(words(text)).toContain('rates are wrong')
+  expect(words(text)).not.toMatch(/hunter2|51H8xYz/)
+  const read = await alarm({ level: 'high', type: 'slow_rates', description: text }, unmapped)
+  expect(read.description).not.toMatch(/hunter2|51H8xYz/)
+  const cut = words(`${'x'.repeat(990)} sk_live_51H8xYzKq0aBcDeFgHiJkLmN`, 1000)
+  expect(cut).not.toContain('sk_live')
+})
+
+describe('policies/incidents.yaml', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tms-alarms-'))
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+  const policy = (text: string) => {
+    writeFileSync(join(folder, 'incidents.yaml'), text)
+    return () => readAlarmTypes([folder, join(root, 'policies')])
+  }
+
+  test('maps a type to a lever, or to a level whatever the alarm says', async () => {
+    const mapped = policy('types:\n  system_failure: { lever: emergency_stop }\n  slow_rates: { level: critical }\n')
+    expect(await alarm({ type: 'System_Failure' }, mapped)).toMatchObject({ lever: 'emergency_stop', problem: null })
+    expect(await alarm({ type: 'slow_rates', level: 'low', description: 'x' }, mapped)).toMatchObject({
+      lever: null,
+      priority: 'P1',
+      type: 'slow_rates',
+    })
+    expect(await alarm({ type: 'other', level: 'low', description: 'x' }, mapped)).toMatchObject({ priority: 'P4' })
+  })
+
+  test.each([
+    [
+      'a button that is mapped away',
+      'types:\n  emergency_stop: { level: low }\n',
+      /:2:\d+: types.emergency_stop: is a lever/,
+    ],
+    ['a lever that does not exist', 'types:\n  a_type: { lever: stop }\n', /:2:\d+: types.a_type.lever: takes one of/],
+    ['both', 'types:\n  a_type: { lever: rollback, level: low }\n', /:2:\d+: types.a_type: takes lever or level/],
+    ['neither', 'types:\n  a_type: {}\n', /:2:\d+: types.a_type: takes lever or level/],
+  ])('with %s says where, and loses no alarm', async (_what, text, said) => {
+    const broken = policy(text)
+    const read = await alarm({ type: 'slow_rates', level: 'high', description: 'x' }, broken)
+    expect(read).toMatchObject({ priority: 'P2', problem: { code: 'POLICY_INVALID' } })
+    expect(read.problem?.why).toMatch(said)
+    expect(await alarm({ type: 'emergency_stop' }, broken)).toMatchObject({ lever: 'emergency_stop' })
+  })
+
+  test('the shipped one maps nothing', async () => {
+    expect(await readAlarmTypes([join(root, 'policies')])).toEqual({ types: new Map(), problems: [] })
+  })
+})

@@ -1,0 +1,41 @@
+import { expect, test } from 'vitest'
+import type { Shown } from '../../src/incident/incidents.ts'
+import { postmortem } from '../../src/incident/report.ts'
+import { certifiedView } from '../../src/incident/views.ts'
+
+const at = '2026-11-20T03:00:00.000000Z'
+
+test('the draft holds nothing that a terminal would obey', () => {
+  const said = 'red \u001b[31m\u0007 \u202e turned\u0000 | \n# over'
+  const incident = { id: '7', priority: 'P1', status: 'OPEN', type: 'reported', tenant: null, title: said }
+  const shown = {
+    incident: { ...incident, opened_at: at, opened_by: said, acted_at: null, resolved_at: null, late_at: null },
+    events: [{ id: '1', at, kind: 'attempt', who: said, text: said }],
+    levers: [],
+    halts: [],
+  }
+  const impact = { from: at, to: at, completed: '0', failed: '0', retried: '0', dead_letters: '0', tenants: '0' }
+  // True as far as the draft reads them.
+  const draft = postmortem(
+    shown as unknown as Shown,
+    { ...impact, cost: '0', wasted: '0', halted_seconds: '0' },
+    'here',
+  )
+  expect(draft).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f\u202e]/u)
+  expect(draft).toContain('turned \\| # over')
+})
+
+test('certify lists each file once, however many halts it signed', () => {
+  const one = { sha256: '', fingerprint: 'ab'.repeat(32), before: false }
+  const view = certifiedView({
+    incidentId: '7',
+    target: 'here',
+    certificates: [
+      { ...one, halt: '1', files: ['certificate.json', 'key.pem', 'HOW-TO-CHECK.txt'] },
+      { ...one, halt: '2', files: ['certificate-2.json', 'key.pem', 'HOW-TO-CHECK.txt'] },
+    ],
+  })
+  expect(view.find(({ kind }) => kind === 'list')).toMatchObject({
+    items: ['certificate.json', 'key.pem', 'HOW-TO-CHECK.txt', 'certificate-2.json'],
+  })
+})
