@@ -210,6 +210,12 @@ begin
 end
 $$;
 
+-- Whose resume is under way: the slots aren't all back yet. Null: nobody's.
+create or replace function tms._resuming() returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select r.incident_id from tms.resumption r where r.percent < 100
+$$;
+
 create or replace function tms._no_incident(c tms.call, id text) returns jsonb
 language sql as $$
   select tms._refuse(c, 'NOT_FOUND', pg_catalog.format('there is no incident %s', pg_catalog.left(id, 20)), 'it never was, or it is another tenant''s', array['tms incident list'])
@@ -273,7 +279,7 @@ declare
   visible uuid[] := tms._allowed('incident.read');
 begin
   if c.answer is not null then return c.answer; end if;
-  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'incidents', (
+  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'resuming', tms._resuming()::text, 'incidents', (
     select coalesce(jsonb_agg(tms._incident_json(c, x.i) order by (x.i).status in ('RESOLVED', 'CLOSED'), (x.i).priority, (x.i).id desc), '[]')
       from (select i from tms.incidents i
              where (case when args ? 'tenant' then i.company_id = c.company_id else visible is null or i.company_id is null or i.company_id = any (visible) end)
@@ -296,7 +302,7 @@ begin
   select * into i from tms.incidents x where x.id = (args ->> 'id')::bigint and (visible is null or x.company_id is null or x.company_id = any (visible));
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
   clear := tms._clear(c, i.company_id);
-  return jsonb_build_object('incident', tms._incident_json(c, i), 'fence', tms._fence_json(), 'slots_percent', tms._slots_percent(),
+  return jsonb_build_object('incident', tms._incident_json(c, i), 'fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'resuming', tms._resuming()::text,
     'detail', case when clear then i.detail end,
     'events', (select coalesce(jsonb_agg(jsonb_build_object('id', e.id::text, 'at', tms._utc(e.at), 'kind', e.kind, 'who', case when clear then e.who else 'redacted' end,
                  'text', case when clear then e.text else 'redacted' end) order by e.id), '[]')
@@ -336,6 +342,9 @@ begin
   end if;
   if act = 'resolve' and i.type = 'emergency_stop' and tms._halted() then
     return tms._refuse(c, 'CONFLICT', 'the fleet is still halted', 'an emergency stop is over when the fence is lifted', array[format('tms incident resume %s', i.id)]);
+  end if;
+  if act = 'resolve' and tms._resuming() = i.id then
+    return tms._refuse(c, 'CONFLICT', format('the fleet works with %s %% of its slots', tms._slots_percent()), 'its resume is not through yet', array[format('tms incident resume %s', i.id)]);
   end if;
   if act = 'resolve' and exists (select from tms.incident_levers l where l.incident_id = i.id and l.kind = 'soft_degrade' and l.undone_at is null) then
     return tms._refuse(c, 'CONFLICT', 'its lever is still pulled', 'the fleet works with lowered limits', array[format('tms incident resume %s', i.id)]);
@@ -955,7 +964,8 @@ begin
   i := tms._incident_of(c, args);
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
   stop := i.type = 'emergency_stop';
-  if i.status in ('RESOLVED', 'CLOSED') or i.type not in ('emergency_stop', 'soft_degrade') then
+  -- one that is over and still holds slots back lets them go
+  if (i.status in ('RESOLVED', 'CLOSED') and not (step = 'slots' and tms._resuming() is not distinct from i.id)) or i.type not in ('emergency_stop', 'soft_degrade') then
     return tms._refuse(c, 'CONFLICT', format('incident %s has nothing to resume', i.id),
       case when i.type not in ('emergency_stop', 'soft_degrade') then format('it is about %s', i.type) else format('it is %s', i.status) end, array['tms incident list']);
   end if;

@@ -47,19 +47,24 @@ export type Standing = {
   readonly title: string
   readonly halted: boolean
   readonly percent: number
+  /** Its own resume was begun and stopped at a stage. */
+  readonly begun: boolean
   readonly tenant: string | null
   readonly levers: number
 }
 
 /** What would be resumed, for whoever has to consent. */
 export async function standing(driver: Driver, id: string): Promise<Standing> {
-  const { incident, fence, slots_percent, levers } = granted(await driver.call('incident_show', { id, limit: 1 }))
+  const { incident, fence, slots_percent, resuming, levers } = granted(
+    await driver.call('incident_show', { id, limit: 1 }),
+  )
   return {
     target: driver.target.name,
     type: incident.type,
     title: incident.title,
     halted: fence.halted,
     percent: slots_percent,
+    begun: resuming === incident.id,
     tenant: incident.tenant,
     levers: levers.filter(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null).length,
   }
@@ -75,7 +80,7 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: way.why, ...args }))
   const before = await standing(driver, id)
   // Begun before and stopped at a stage: the record and the fence are behind it.
-  const goesOn = !before.halted && before.levers === 0 && before.type === 'emergency_stop'
+  const goesOn = !before.halted && before.levers === 0 && (before.begun || before.type === 'emergency_stop')
   let lifted = false
   let last: Step | null = null
   let undone: Step['undone'] = []

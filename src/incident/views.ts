@@ -254,7 +254,7 @@ export function safeModeView(s: SafeMode): readonly Block[] {
 
 const tones = { P1: 'bad', P2: 'warn', P3: 'dim', P4: 'dim' } as const satisfies Record<Incident['priority'], Tone>
 
-export function incidentsView({ target, fence, slots_percent, incidents, times }: Listed): readonly Block[] {
+export function incidentsView({ target, fence, slots_percent, resuming, incidents, times }: Listed): readonly Block[] {
   return [
     {
       kind: 'facts',
@@ -285,6 +285,7 @@ export function incidentsView({ target, fence, slots_percent, incidents, times }
       ]),
       empty: 'No open incidents.',
     },
+    { kind: 'next', commands: resuming === null ? [] : [`tms incident resume ${resuming}`] },
   ]
 }
 
@@ -339,15 +340,16 @@ export function incidentView(shown: Shown): readonly Block[] {
   ]
 }
 
-function nextOf({ incident: i, fence, levers }: Shown): string[] {
+function nextOf({ incident: i, fence, resuming, levers }: Shown): string[] {
+  const resume = `tms incident resume ${i.id}`
+  // Whatever its state: until then slots are missing.
+  if (resuming === i.id) return [resume]
   if (i.status === 'RESOLVED') return [`tms incident report ${i.id}`, `tms incident close ${i.id}`]
   if (i.status === 'CLOSED') return []
   const held = levers.some(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null)
   return [
     ...(i.acked_at === null ? [`tms incident ack ${i.id}`] : []),
-    held || (i.type === 'emergency_stop' && fence.halted)
-      ? `tms incident resume ${i.id}`
-      : `tms incident resolve ${i.id} --why <reason>`,
+    held || (i.type === 'emergency_stop' && fence.halted) ? resume : `tms incident resolve ${i.id} --why <reason>`,
   ]
 }
 

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
+import { incidentView } from '../../src/incident/views.ts'
 import { resumeIncident, stoppedProblem, type Health, type Way } from '../../src/incident/resume.ts'
 import { embeddedSubject } from '../contract/subjects.ts'
 import { openScene, showOf, type Scene } from './fixture.ts'
@@ -62,6 +63,45 @@ test('red stops it at once where it is, and the next resume goes on from there',
   expect((await showOf(scene.operator, id)).incident.status).toBe('OPEN')
   const again = await resumeIncident(scene.operator, way(id, []))
   expect(again).toMatchObject({ percent: 100, stopped: null, lifted: false })
+  expect(await slots()).toBe(150)
+})
+
+test('in the middle of a resume nothing else ends it: the fleet would stay at a tenth', async () => {
+  const { operator } = scene
+  const id = await halted()
+  await resumeIncident(operator, way(id, ['red']))
+  const resolve = { id, action: 'resolve', text: 'it looks fine' } as const
+  expect(await operator.call('incident_work', { request_id: randomUUID(), ...resolve })).toMatchObject({
+    refused: { code: 'CONFLICT', next: [`tms incident resume ${id}`] },
+  })
+  expect(incidentView(await showOf(operator, id))).toContainEqual({
+    kind: 'next',
+    commands: [`tms incident resume ${id}`],
+  })
+  await resumeIncident(operator, way(id, []))
+  expect(await slots()).toBe(150)
+})
+
+test('one that was resolved at a stage gives the slots back all the same', async () => {
+  const { operator } = scene
+  const id = await halted()
+  await resumeIncident(operator, way(id, ['red']))
+  await scene.sql(`update tms.incidents set status = 'RESOLVED', resolved_at = now() where id = ${id}`)
+  const listed = granted(await operator.call('incident_list', {}))
+  expect(listed).toMatchObject({ resuming: id, incidents: [] })
+  expect(await resumeIncident(operator, way(id, []))).toMatchObject({ percent: 100, stopped: null })
+  expect(await slots()).toBe(150)
+  expect((await showOf(operator, id)).incident.status).toBe('RESOLVED')
+})
+
+test('the resume of a soft degrade goes on from its stage too', async () => {
+  const { operator } = scene
+  const { incident: id } = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
+  await resumeIncident(operator, way(id, ['green', 'green', 'green', 'red']))
+  expect(await slots()).toBe(75)
+  const steps = way(id, [])
+  await resumeIncident(operator, steps)
+  expect(steps.looks).toEqual(['50 green', '50 green', '50 green'])
   expect(await slots()).toBe(150)
 })
 

@@ -10,6 +10,8 @@ export const incidentStates = ['OPEN', 'AUTO_HEALING', 'ESCALATED', 'RESOLVED', 
 
 const id = wideInteger
 const fence = z.object({ halted: z.boolean(), epoch: z.number(), safe_mode: z.boolean() })
+/** The incident whose resume is under way: not all slots are back. */
+const resuming = id.nullable().default(null)
 
 export type Incident = z.infer<typeof incident>
 const incident = z.object({
@@ -222,7 +224,7 @@ export const incidentsContract = {
       all: z.boolean().optional(),
       limit: z.int().optional(),
     }),
-    result: z.object({ fence, slots_percent: z.number(), incidents: z.array(incident) }),
+    result: z.object({ fence, slots_percent: z.number(), resuming, incidents: z.array(incident) }),
   },
   incident_show: {
     operation: 'incident.read',
@@ -232,6 +234,7 @@ export const incidentsContract = {
       incident,
       fence,
       slots_percent: z.number(),
+      resuming,
       detail: json.nullable(),
       events: z.array(event),
       snapshot: z.record(z.string(), json).nullable(),
