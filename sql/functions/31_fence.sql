@@ -407,6 +407,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   return tms._fence_json() || jsonb_build_object(
     'since', (select tms._utc(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null order by h.id desc limit 1),
+    'resumed_ms_ago', tms._resumed_ms_ago(),
     'halts', (select coalesce(jsonb_agg(tms._halt_json(x.h, tms._clear(c, null)) order by (x.h).id desc), '[]') from (select h from tms.halts h order by h.id desc limit 10) x (h)));
 end
 $$;

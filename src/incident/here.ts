@@ -1,7 +1,7 @@
 import type { Driver } from '../drivers/driver.ts'
 import type { SignerSources } from '../keys/open.ts'
 import { pressButton, type Pressed } from './press.ts'
-import { stopFilePath, writeStopFile } from './stop-file.ts'
+import { writeStopFile } from './stop-file.ts'
 
 /** Where the button is pressed: what a command knows of this host. */
 export type PressedHere = {
@@ -12,14 +12,13 @@ export type PressedHere = {
   readonly artifacts: string
   /** Where the signing key may be; what is wrong with that is no reason not to halt. */
   readonly signing: () => SignerSources
-  readonly stopFolder: string
+  readonly stopFile: string
   readonly environment: NodeJS.ProcessEnv
   readonly warn: (text: string) => void
 }
 
 /** The button of this host, with the world as it is: clock, network, files, key. */
 export async function pressHere(here: PressedHere, why: string): Promise<Pressed> {
-  const stopFile = stopFilePath(here.stopFolder, here.place)
   return pressButton({
     open: here.open,
     target: here.place,
@@ -32,8 +31,8 @@ export async function pressHere(here: PressedHere, why: string): Promise<Pressed
     },
     stopHere: async () => {
       const at = new Date().toISOString()
-      await writeStopFile(stopFile, { at, by: here.who, why, target: here.place })
-      return stopFile
+      await writeStopFile(here.stopFile, { at, by: here.who, why, target: here.place })
+      return here.stopFile
     },
     notify: async (message) => {
       const { directChannels, notifyDirectly } = await import('../notify/directly.ts')

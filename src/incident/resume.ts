@@ -3,6 +3,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError, type Problem } from '../errors.ts'
+import { endStopFile } from './stop-file.ts'
 
 /**
  * The way back: the record, what a lever changed, the fence, and then the slots in three stages with a look at the
@@ -23,6 +24,8 @@ export type Way = {
   /** How the fleet does; the database's own figures unless somebody knows better. */
   readonly health?: ((id: string) => Promise<Health>) | undefined
   readonly report: (text: string) => void
+  /** What may still stop this host's workers: a resume ends that too. */
+  readonly stopFile?: string
 }
 
 export type Stage = { readonly percent: number; readonly state: Health['state'] | null; readonly why: string }
@@ -95,6 +98,8 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
       report('The fence is lifted.')
     }
   }
+  // Before the stages are watched: what stops this host must not outlive a resume that is broken off.
+  if (before.type === 'emergency_stop') await endStop(driver, way)
   const stages: Stage[] = []
   let percent = last?.percent ?? before.percent
   let stopped: Stage | null = null
@@ -124,6 +129,18 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     kept,
     stopped,
   }
+}
+
+async function endStop(driver: Driver, { stopFile, report }: Way): Promise<void> {
+  if (stopFile === undefined) return
+  const { resumed_ms_ago } = granted(await driver.call('fence_state', {}))
+  const found = await endStopFile(stopFile, resumed_ms_ago)
+  if (found === null) return
+  report(
+    found.over
+      ? `The stop file of this host is gone: ${stopFile}.`
+      : `The stop file of this host is newer than the last halt, and its workers stand still: press again, then resume. ${stopFile}.`,
+  )
 }
 
 /** Watched to the end of its time; what is red ends it at once. */

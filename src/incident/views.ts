@@ -8,6 +8,7 @@ import type { Pressed } from './press.ts'
 import type { Rehearsal } from './rehearse.ts'
 import type { Report } from './report.ts'
 import type { Resumed } from './resume.ts'
+import { stopFileRows } from './stop-file.ts'
 
 const count = (n: number | string, one: string) => `${n} ${one}${String(n) === '1' ? '' : 's'}`
 
@@ -254,7 +255,15 @@ export function safeModeView(s: SafeMode): readonly Block[] {
 
 const tones = { P1: 'bad', P2: 'warn', P3: 'dim', P4: 'dim' } as const satisfies Record<Incident['priority'], Tone>
 
-export function incidentsView({ target, fence, slots_percent, resuming, incidents, times }: Listed): readonly Block[] {
+export function incidentsView({
+  target,
+  fence,
+  slots_percent,
+  resuming,
+  incidents,
+  times,
+  stopFile,
+}: Listed): readonly Block[] {
   return [
     {
       kind: 'facts',
@@ -269,6 +278,7 @@ export function incidentsView({ target, fence, slots_percent, resuming, incident
               : 'working',
         ],
         ...(fence.safe_mode ? ([['safe mode', { text: 'ON', tone: 'bad' }]] as const) : []),
+        ...stopFileRows(stopFile),
         ['acted after', mean(times.mtta_seconds, times.acted)],
         ['over after', mean(times.mttr_seconds, times.resolved)],
       ],

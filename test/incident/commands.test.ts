@@ -1,9 +1,10 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { stopFilePath, writeStopFile } from '../../src/incident/stop-file.ts'
 import { bin, build } from '../ui/built.ts'
 import { envelopeOf, run } from '../ui/process.ts'
 
@@ -136,6 +137,19 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     const open = data['incidents'] as { tenant: string | null }[]
     expect(open.filter(({ tenant }) => tenant === 'tms-incident-test')).toEqual([])
     expect((await tms(['incident', 'test'])).code).toBe(0)
+  })
+
+  test('a stop file of this host shows on every screen that says whether the fleet works', async () => {
+    const directory = join(realpathSync(folder), '.tms')
+    const file = stopFilePath(directory, `embedded ${directory}`)
+    await writeStopFile(file, { at: new Date().toISOString(), by: 'me', why: 'a test', target: 'here' })
+    for (const screen of [
+      ['incident', 'list'],
+      ['agents', 'status'],
+    ])
+      expect((await plain(screen)).stdout).toContain('STOPPED')
+    expect((await plain(['doctor'])).stdout).toMatch(/stop file +problem/)
+    rmSync(file)
   })
 
   test('a life by hand, and a second press that says since when and by whom', async () => {

@@ -1,16 +1,25 @@
 import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { incidentView } from '../../src/incident/views.ts'
 import { resumeIncident, stoppedProblem, type Health, type Way } from '../../src/incident/resume.ts'
+import { readStopFile, writeStopFile } from '../../src/incident/stop-file.ts'
 import { embeddedSubject } from '../contract/subjects.ts'
 import { openScene, showOf, type Scene } from './fixture.ts'
 
 let scene: Scene
+let folder = ''
 beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tms-resume-'))
   scene = await openScene(await embeddedSubject())
 }, 60_000)
-afterAll(() => scene.stop())
+afterAll(async () => {
+  await scene.stop()
+  await rm(folder, { recursive: true, force: true })
+})
 
 async function halted(): Promise<string> {
   const halt = granted(await scene.operator.call('fence_halt', { why: 'a test' }))
@@ -80,6 +89,20 @@ test('in the middle of a resume nothing else ends it: the fleet would stay at a 
   })
   await resumeIncident(operator, way(id, []))
   expect(await slots()).toBe(150)
+})
+
+test('what stopped this host goes with the lift, not with the end of the watch', async () => {
+  const id = await halted()
+  const stopFile = join(folder, 'stop')
+  const at = new Date(Date.now() - 60_000).toISOString()
+  await writeStopFile(stopFile, { at, by: 'me', why: 'the database was down', target: 'here' })
+  const cut = { ...way(id, []), stopFile, health: () => Promise.reject(new Error('Ctrl-C')) }
+  await expect(resumeIncident(scene.operator, cut)).rejects.toThrow('Ctrl-C')
+  expect(await readStopFile(stopFile, null)).toBeNull()
+  // Left behind by a run that was killed: the next one takes it away, though it lifts nothing.
+  await writeStopFile(stopFile, { at, by: 'me', why: 'the database was down', target: 'here' })
+  expect(await resumeIncident(scene.operator, { ...way(id, []), stopFile })).toMatchObject({ lifted: false })
+  expect(await readStopFile(stopFile, null)).toBeNull()
 })
 
 test('one that was resolved at a stage gives the slots back all the same', async () => {

@@ -17,11 +17,12 @@ export default class IncidentResume extends TmsCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(IncidentResume)
-    const [way, views, { numberOf }, { parseSeconds }] = await Promise.all([
+    const [way, views, { numberOf }, { parseSeconds }, { stopFileOf }] = await Promise.all([
       import('../../incident/resume.ts'),
       import('../../incident/views.ts'),
       import('../../incident/incidents.ts'),
       import('../../duration.ts'),
+      import('../../config/folders.ts'),
     ])
     const id = numberOf(args.id)
     const watchMs = parseSeconds(flags.watch) * 1000
@@ -45,21 +46,10 @@ export default class IncidentResume extends TmsCommand {
       now: () => performance.now(),
       pause: (ms) => pause(ms, undefined, { signal: this.signal }),
       report: (text) => this.note(text),
+      stopFile: stopFileOf(await this.settings(), process.env),
     })
-    if (resumed.lifted) await this.forgetStop()
     const problem = way.stoppedProblem(resumed)
     if (problem !== null) return this.unknown(views.resumedView, resumed, problem)
     return resumed.stopped === null ? this.show(views.resumedView, resumed) : this.finding(views.resumedView, resumed)
-  }
-
-  /** The file that stopped this host's workers while the database was down has done its work. */
-  private async forgetStop(): Promise<void> {
-    const [{ placeOf, stopFolder }, { removeStopFile, stopFilePath }] = await Promise.all([
-      import('../../config/folders.ts'),
-      import('../../incident/stop-file.ts'),
-    ])
-    const settings = await this.settings()
-    const file = stopFilePath(stopFolder(settings, process.env), placeOf(settings.connection))
-    if (await removeStopFile(file)) this.note(`The stop file of this host is gone: ${file}`)
   }
 }
