@@ -261,6 +261,17 @@ end
 $$;
 grant execute on function tms.fence_certificate(jsonb) to tms_caller;
 
+-- When this worker showed that it knows of the halt; null: it did not. Pressed again the epoch stays, so a worker that said so before
+-- counts once it has been heard of since the press: it may have died in between.
+create or replace function tms._acknowledged(w tms.workers, h tms.halts) returns timestamptz
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return case when w.acknowledged_epoch is distinct from h.epoch or w.started_at > h.at or w.stopped_at <= h.at then null
+              when w.acknowledged_at >= h.at then w.acknowledged_at
+              when w.lease_until - tms._lease() >= h.at then w.lease_until - tms._lease() end;
+end
+$$;
+
 create or replace function tms._halt_json(h tms.halts, clear boolean) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select jsonb_build_object(
@@ -268,11 +279,11 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
     'why', case when clear then h.why else 'redacted' end, 'fenced', h.fenced,
     'ms_to_fence', h.ms_to_fence::text, 'waited_for', h.waited_for, 'terminated', h.terminated, 'survivors', h.survivors,
     'in_flight', h.in_flight, 'resumed_at', tms._utc(h.resumed_at), 'resumed_by', case when clear or h.resumed_by is null then h.resumed_by else 'redacted' end,
-    'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(w.acknowledged_at)) order by w.id), '[]')
-                       from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at),
+    'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(tms._acknowledged(w, h))) order by w.id), '[]')
+                       from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null),
     'silent', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
                  from tms.workers w where w.started_at <= h.at and w.lease_until > h.at
-                  and (w.stopped_at is null or w.stopped_at > h.at) and w.acknowledged_epoch is distinct from h.epoch))
+                  and (w.stopped_at is null or w.stopped_at > h.at) and tms._acknowledged(w, h) is null))
 $$;
 
 -- Null: enough people agree. Where the flag says so, one who isn't the caller has approved this end of this halt.

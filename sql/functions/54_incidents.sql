@@ -381,9 +381,9 @@ declare
   n integer := 0;
 begin
   for late in
-    select k.incident_id, k.halt_id, w.id, w.name, w.host, w.acknowledged_at, i.company_id
+    select k.incident_id, k.halt_id, w.id, w.name, w.host, tms._acknowledged(w, h) as acknowledged_at, i.company_id
       from tms.halt_certificates k join tms.halts h on h.id = k.halt_id join tms.incidents i on i.id = k.incident_id and i.status <> 'CLOSED'
-      join tms.workers w on w.acknowledged_epoch = h.epoch and w.started_at <= h.at and w.id <> all (k.workers)
+      join tms.workers w on w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null and w.id <> all (k.workers)
      where not exists (select from tms.incident_events e where e.incident_id = k.incident_id and e.kind = 'acknowledged_late'
                           and e.body ->> 'halt' = k.halt_id::text and e.body ->> 'worker' = w.id::text)
   loop
@@ -603,7 +603,7 @@ begin
   end if;
   insert into tms.halt_certificates (halt_id, incident_id, by_name, body, sha256, workers)
     values (h.id, incident, c.who, args ->> 'certificate', tms._sha256(args ->> 'certificate'),
-            array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at
+            array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null
                    and w.name in (select a ->> 'worker' from jsonb_array_elements(body -> 'acknowledged') a)))
     on conflict do nothing;
   fresh := found;

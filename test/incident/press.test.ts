@@ -94,6 +94,39 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     await resumeNow(scene.operator, incident)
   })
 
+  test('a later press counts as told only who was heard of since: not the dead, not the frozen', async () => {
+    const { fleet, operator } = scene
+    const halt = async () => {
+      const { halt: id, epoch } = granted(await operator.call('fence_halt', { why: 'a test' }))
+      granted(await operator.call('incident_press', { request_id: randomUUID(), halt: id ?? '' }))
+      return { id: id ?? '', epoch }
+    }
+    const facts = async (id: string) => {
+      const { acknowledged, silent } = granted(await operator.call('incident_halt', { halt: id }))
+      const names = (list: readonly { readonly worker: string }[]) => list.map(({ worker }) => worker)
+      return { acknowledged: names(acknowledged), silent: names(silent) }
+    }
+    const [ids, names] = [new Map<string, string>(), ['well', 'frozen', 'gone', 'killed']]
+    for (const name of names) {
+      const hello = { request_id: randomUUID(), name, host: 'here', pid: 1, agents: [], slots: 0 }
+      ids.set(name, granted(await fleet.worker.call('worker_hello', hello)).worker)
+    }
+    const beat = async (name: string, epoch: number) =>
+      granted(await fleet.worker.call('worker_beat', { worker: ids.get(name) ?? '', acknowledges: epoch }))
+    const first = await halt()
+    for (const name of names) await beat(name, first.epoch)
+    expect(await facts(first.id)).toEqual({ acknowledged: names, silent: [] })
+    granted(await fleet.worker.call('worker_bye', { worker: ids.get('gone') ?? '' }))
+    await scene.sql(`update tms.workers set lease_until = clock_timestamp() where name = 'killed'`)
+    const second = await halt()
+    await beat('well', second.epoch)
+    expect(await facts(second.id)).toEqual({ acknowledged: ['well'], silent: ['frozen'] })
+    await beat('frozen', second.epoch)
+    expect(await facts(second.id)).toEqual({ acknowledged: ['well', 'frozen'], silent: [] })
+    const [incident] = granted(await operator.call('incident_list', {})).incidents
+    await resumeNow(operator, incident?.id ?? '')
+  })
+
   test('where it takes two, the one who approved cannot be the one who resumes', async () => {
     const { fleet, operator } = scene
     await fleet.set('incident.resume.twoPersons', true)
