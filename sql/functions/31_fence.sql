@@ -286,14 +286,30 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
                   and (w.stopped_at is null or w.stopped_at > h.at) and tms._acknowledged(w, h) is null))
 $$;
 
--- Null: enough people agree. Where the flag says so, one who isn't the caller has approved this end of this halt.
+-- Whether it takes two to resume: the flag says so now, or said so when it was halted. Else one person could switch that off first.
+create or replace function tms._takes_two(incident bigint) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  flag constant text := 'incident.resume.twoPersons';
+  moment timestamptz := coalesce((select min(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null),
+                                 (select i.opened_at from tms.incidents i where i.id = incident));
+begin
+  return tms._flag_value(flag, null) is not distinct from 'true'
+    or coalesce((select a.state -> 'value' = 'true' and a.state ->> 'percentage' = '100' from tms._flags_at(moment) a
+                  where a.key = flag and jsonb_typeof(a.state) = 'object'
+                    and (a.level = 'global' or (a.level = 'environment' and a.environment = (select e.name from tms.environment e)))
+                  order by a.level = 'environment' desc limit 1), false);
+end
+$$;
+
+-- Null: enough people agree. Where it takes two, one who isn't the caller has approved this end of this halt.
 create or replace function tms._second_person(c tms.call, incident bigint) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  if tms._flag_value('incident.resume.twoPersons', null) is distinct from 'true' then return null; end if;
+  if not tms._takes_two(incident) then return null; end if;
   if exists (select from tms.resume_approvals a where a.epoch = (tms._fence_json() ->> 'epoch')::bigint and a.principal_id <> c.principal_id
                and (_second_person.incident is null or a.incident_id = _second_person.incident)) then return null; end if;
-  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on', array['tms incident resume <id> --approve (by another super_admin)']);
+  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on, or was when it began', array['tms incident resume <id> --approve (by another super_admin)']);
 end
 $$;
 

@@ -13,7 +13,7 @@ import { startArena, type Arena } from '../attacks/fleet/arena.ts'
 import { until } from '../servers/process.ts'
 import { bin, build } from '../ui/built.ts'
 import { collect, envelopeOf, run, said, start } from '../ui/process.ts'
-import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
+import { haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-press-'))
 const keys = join(folder, 'keys')
@@ -142,10 +142,27 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect(
       await operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'around it' }),
     ).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    // Nor does it help to switch the rule off now.
+    await fleet.set('incident.resume.twoPersons', false)
+    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
     // As if somebody else had approved.
     await scene.sql(`update tms.resume_approvals set principal_id = gen_random_uuid() where incident_id = ${id}`)
     await resumeNow(operator, id)
+    await haltAndResume(operator)
+  })
+
+  test('where it takes two, a soft degrade cannot be ended by one who switches that off first', async () => {
+    const { fleet, operator } = scene
+    await fleet.set('incident.resume.twoPersons', true)
+    const { incident: id } = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
     await fleet.set('incident.resume.twoPersons', false)
+    expect(await operator.call('incident_resume', { request_id: randomUUID(), id, step: 'prepare' })).toMatchObject({
+      refused: { code: 'CONSENT_MISSING' },
+    })
+    await scene.sql(
+      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who) select ${id}, f.epoch, gen_random_uuid(), 'another' from tms.fence f`,
+    )
+    await resumeNow(operator, id)
   })
 })
 
