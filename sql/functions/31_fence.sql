@@ -370,11 +370,14 @@ declare
   mark bigint;
   settled jsonb;
   halt bigint;
+  already boolean;
+  first tms.halts;
   began timestamptz := clock_timestamp();
 begin
   if c.answer is not null then return c.answer; end if;
   perform set_config('synchronous_commit', 'on', true);
   select last_value into mark from tms.safe_mode_mark;
+  already := mark % 2 = 1;
   mark := mark + (mark + 1) % 2;
   perform setval('tms.safe_mode_mark', mark);
   settled := tms._settle(250, true, 'tms.safe_gate');
@@ -388,8 +391,10 @@ begin
     perform tms._record(c, 'safe_mode.on', 'done', 'safe mode ' || (mark / 2), coalesce(args ->> 'why', ''), settled);
   exception when others then null;
   end;
+  select * into first from tms.halts h where h.kind = 'safe_mode' and h.resumed_at is null order by h.id limit 1;
   return jsonb_build_object('halt', halt::text, 'epoch', mark / 2, 'fenced', settled -> 'fenced', 'ms', settled -> 'ms',
-    'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors');
+    'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors', 'workers', tms._live_workers(), 'already', already,
+    'since', tms._utc(coalesce(first.at, began)), 'by', coalesce(first.by_name, c.who));
 end
 $$;
 grant execute on function tms.safe_mode_on(jsonb) to tms_caller;

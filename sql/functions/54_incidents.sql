@@ -856,6 +856,15 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
           order by case a.level when 'tenant' then 0 when 'environment' then 1 else 2 end limit 1), e.default_value))
 $$;
 
+-- The incident whose soft degrade holds this row of a flag; null: none. Its resume puts the row back, and nothing else should.
+create or replace function tms._held_by(flag text, lvl text, env text, company uuid) returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select l.incident_id from tms.incident_levers l, lateral jsonb_array_elements(l.changes) x
+   where l.kind = 'soft_degrade' and l.undone_at is null and x ->> 'key' = flag and x ->> 'level' = lvl
+     and x ->> 'environment' is not distinct from env and (x ->> 'company_id')::uuid is not distinct from company
+   order by l.id limit 1
+$$;
+
 -- What a rollback would change: which rows differ from what they were at the moment.
 create or replace function tms._rollback_plan(wanted timestamptz, out moment timestamptz, out source text, out changes jsonb, out plan text) returns record
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -877,14 +886,26 @@ begin
     into changes
     from tms._flags_at(moment) a join tms.flag_catalogue e on e.key = a.key and not e.guarded
     left join tms.feature_flags_v2 f on f.key = a.key and f.level = a.level and f.environment is not distinct from a.environment and f.company_id is not distinct from a.company_id
-   where tms._flag_state(f) is distinct from a.state and (jsonb_typeof(a.state) <> 'object' or tms._flag_problem(e, a.state -> 'value') is null);
+   where tms._flag_state(f) is distinct from a.state and tms._held_by(a.key, a.level, a.environment, a.company_id) is null and (jsonb_typeof(a.state) <> 'object' or tms._flag_problem(e, a.state -> 'value') is null);
   plan := left(tms._sha256(changes::text), 12);
 end
 $$;
 
+-- What that leaves as it is, because a soft degrade holds it.
+create or replace function tms._rollback_held(moment timestamptz) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(jsonb_agg(jsonb_build_object('key', x.key, 'scope', tms._flag_scope(x.level, x.environment, x.company_id), 'incident', x.incident::text)
+                            order by x.key collate "C", x.level, x.company_id), '[]')
+    from (select a.*, tms._held_by(a.key, a.level, a.environment, a.company_id) as incident
+            from tms._flags_at(moment) a left join tms.feature_flags_v2 f
+              on f.key = a.key and f.level = a.level and f.environment is not distinct from a.environment and f.company_id is not distinct from a.company_id
+           where tms._flag_state(f) is distinct from a.state) x
+   where x.incident is not null
+$$;
+
 create or replace function tms._rollback_json(c tms.call, moment timestamptz, source text, changes jsonb, plan text) returns jsonb
 language sql stable as $$
-  select pg_catalog.jsonb_build_object('moment', tms._utc(moment), 'source', source, 'plan', plan,
+  select pg_catalog.jsonb_build_object('moment', tms._utc(moment), 'source', source, 'plan', plan, 'held', tms._rollback_held(moment), 'workers', tms._live_workers(),
     'changes', (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('key', x ->> 'key', 'scope', tms._flag_scope(x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid),
        'before', x #> '{before,value}', 'after', x #> '{state,value}')), '[]') from pg_catalog.jsonb_array_elements(changes) x))
 $$;
@@ -923,7 +944,7 @@ begin
   if p.plan is distinct from tms._text(args, 'plan', 64) then
     return tms._refuse(c, 'PLAN_CHANGED', 'the flags are not what they were when this was planned', 'somebody changed one meanwhile', array['tms incident rollback']);
   end if;
-  if p.changes = '[]' then return tms._finish(c, jsonb_build_object('incident', null, 'lever', null) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan)); end if;
+  if p.changes = '[]' then return tms._finish(c, jsonb_build_object('incident', null, 'lever', null, 'at', null) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan)); end if;
   select * into joined from tms._incident_join('P2', 'rollback', 'rollback', null, left('Rollback: ' || reason, 300), '{}', c.who);
   if joined.opened then perform tms._incident_snapshot(joined.id); end if;
   update tms.incidents y set acted_at = coalesce(y.acted_at, tms.now()) where y.id = joined.id;
@@ -935,7 +956,7 @@ begin
   perform tms._record(c, 'incident.rollback', 'done', 'incident ' || joined.id, reason, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'moment', tms._utc(p.moment), 'plan', p.plan,
     'keys', (select jsonb_agg(y -> 'key') from jsonb_array_elements(done) y)));
   perform tms._signal('control');
-  return tms._finish(c, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan));
+  return tms._finish(c, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'at', tms._utc(l.at)) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan));
 end
 $$;
 grant execute on function tms.incident_rollback(jsonb) to tms_caller;

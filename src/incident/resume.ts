@@ -40,12 +40,16 @@ export type Resumed = {
   readonly stages: readonly Stage[]
   readonly undone: Step['undone']
   readonly kept: Step['kept']
+  /** Guarded tables take no writes yet: that is left by its own command. */
+  readonly safeMode: boolean
   /** Why it stands at this stage; null when all of it is back. */
   readonly stopped: Stage | null
 }
 
 export type Standing = {
   readonly target: string
+  /** What is typed to consent: which database, and which incident of it. To agree as the second person has another name. */
+  readonly names: { readonly resume: string; readonly approve: string }
   readonly type: string
   readonly title: string
   readonly halted: boolean
@@ -63,6 +67,10 @@ export async function standing(driver: Driver, id: string): Promise<Standing> {
   )
   return {
     target: driver.target.name,
+    names: {
+      resume: `${driver.target.consentName}@incident-${id}`,
+      approve: `${driver.target.consentName}@approve-${id}`,
+    },
     type: incident.type,
     title: incident.title,
     halted: fence.halted,
@@ -117,6 +125,7 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     // All slots were there already: what is left is to say that it is over.
     if (stages.length === 0) last = await step({ step: 'slots', percent: 100 })
   }
+  const { fence } = granted(await driver.call('incident_show', { id, limit: 1 }))
   return {
     incidentId: id,
     target: before.target,
@@ -127,6 +136,7 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     stages: [...stages, ...(stopped === null ? [{ percent, state: null, why: 'all of it is back' }] : [])],
     undone,
     kept,
+    safeMode: fence.safe_mode,
     stopped,
   }
 }

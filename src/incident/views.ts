@@ -132,13 +132,25 @@ export function rollbackPlanView(plan: RollbackPlan): readonly Block[] {
     {
       kind: 'facts',
       rows: [
-        ['database', plan.target],
+        ['database', `${plan.target}, ${count(plan.workers, 'worker')}`],
         ['back to', plan.moment === null ? 'nothing' : `${moment(plan.moment)} UTC`],
         ['because', plan.source],
       ],
     },
     changesTable(plan.changes),
+    heldList(plan.held),
   ]
+}
+
+/** What a soft degrade lowered comes back with its own resume. */
+function heldList(held: RollbackPlan['held']): Block {
+  return {
+    kind: 'list',
+    items: held.map(({ key, scope, incident }) => ({
+      text: `${key} (${scope}) is left: soft degrade of incident ${incident} holds it until its resume`,
+      tone: 'warn' as const,
+    })),
+  }
 }
 
 export function rolledBackView(done: RolledBack): readonly Block[] {
@@ -153,15 +165,18 @@ export function rolledBackView(done: RolledBack): readonly Block[] {
     {
       kind: 'facts',
       rows: [
-        ['database', done.target],
+        ['database', `${done.target}, ${count(done.workers, 'worker')}`],
         ['incident', done.incident ?? 'none'],
         ['state of', done.moment === null ? 'nothing' : `${moment(done.moment)} UTC`],
       ],
     },
     changesTable(done.changes),
+    heldList(done.held),
     {
       kind: 'next',
       commands: [
+        // What stood before it was done is a state too.
+        ...(done.at === null ? [] : [`tms incident rollback --to ${done.at}`]),
         'tms flags verify',
         ...(done.incident === null ? [] : [`tms incident resolve ${done.incident} --why <reason>`]),
       ],
@@ -175,7 +190,9 @@ export function resumedView(r: Resumed): readonly Block[] {
       kind: 'text',
       text:
         r.stopped === null
-          ? { text: 'Resumed: all slots are back', tone: 'good' }
+          ? r.safeMode
+            ? { text: 'Resumed: all slots are back, and SAFE MODE IS STILL ON', tone: 'warn' }
+            : { text: 'Resumed: all slots are back', tone: 'good' }
           : { text: `It stands at ${r.percent} % of the slots: ${r.stopped.why}`, tone: 'bad' },
     },
     {
@@ -185,6 +202,7 @@ export function resumedView(r: Resumed): readonly Block[] {
         ['incident', r.incidentId],
         ['epoch', r.epoch],
         ['fence', r.lifted ? 'lifted' : 'was not closed'],
+        ...(r.safeMode ? ([['safe mode', { text: 'ON: nobody writes to guarded tables', tone: 'bad' }]] as const) : []),
         ...r.stages.map(
           ({ percent, state, why }) => [`${percent} %`, state === null ? why : `${state}: ${why}`] as const,
         ),
@@ -206,7 +224,11 @@ export function resumedView(r: Resumed): readonly Block[] {
       kind: 'next',
       commands:
         r.stopped === null
-          ? [`tms incident report ${r.incidentId}`, `tms incident close ${r.incidentId}`]
+          ? [
+              ...(r.safeMode ? ['tms incident safe-mode off'] : []),
+              `tms incident report ${r.incidentId}`,
+              `tms incident close ${r.incidentId}`,
+            ]
           : [`tms incident resume ${r.incidentId}`, 'tms incident soft-degrade', 'tms incident big-red-button'],
     },
   ]
@@ -239,7 +261,10 @@ export function safeModeView(s: SafeMode): readonly Block[] {
     {
       kind: 'facts',
       rows: [
-        ['database', s.target],
+        ['database', s.workers === undefined ? s.target : `${s.target}, ${count(s.workers, 'worker')}`],
+        ...(s.already === true && s.since !== undefined
+          ? ([['since', `${moment(s.since)} UTC, by ${s.by ?? 'somebody'}`]] as const)
+          : []),
         ['epoch', s.epoch],
         ...(s.terminated === undefined || s.terminated.length === 0
           ? []

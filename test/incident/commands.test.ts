@@ -68,8 +68,10 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     expect(await tms(['flags', 'get', 'autonomy.emergencyStop'])).toMatchObject({ data: { flag: { value: true } } })
     const asked = await tms(['incident', 'resume', id])
     expect(asked).toMatchObject({ code: 4, error: { code: 'CONSENT_MISSING' } })
-    expect(JSON.stringify(asked.error)).toContain(`--confirm incident-${id}`)
-    const resumed = await tms(['incident', 'resume', id, '--confirm', `incident-${id}`, '--watch', '0s'])
+    expect(JSON.stringify(asked.error)).toContain(`--confirm .tms@incident-${id}`)
+    // The same number is an incident of every other database.
+    expect((await tms(['incident', 'resume', id, '--confirm', `incident-${id}`])).code).toBe(4)
+    const resumed = await tms(['incident', 'resume', id, '--confirm', `.tms@incident-${id}`, '--watch', '0s'])
     expect(resumed).toMatchObject({
       code: 0,
       data: {
@@ -91,7 +93,7 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     const pulled = await handle('high', 'soft_degrade')
     expect(pulled).toMatchObject({ code: 0, data: { slots_before: 150, slots_after: 15 } })
     const id = String(pulled.data['incident'])
-    const resumed = await tms(['incident', 'resume', id, '--confirm', `incident-${id}`, '--watch', '0s'])
+    const resumed = await tms(['incident', 'resume', id, '--confirm', `.tms@incident-${id}`, '--watch', '0s'])
     expect(resumed).toMatchObject({ code: 0, data: { lifted: false, kept: [], percent: 100 } })
     expect(await tms(['flags', 'get', 'budget.agents.maxConcurrent'])).toMatchObject({ data: { flag: { value: 150 } } })
   })
@@ -120,13 +122,13 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     expect(await tms(['incident', 'safe-mode', 'on', '--why', 'a test'])).toMatchObject({ code: 0, data: { on: true } })
     const off = ['incident', 'safe-mode', 'off']
     expect((await tms(off, { stdin: token })).code).toBe(4)
-    expect(await tms([...off, '--confirm', 'safe-mode'], { stdin: 'wrong' })).toMatchObject({
+    expect(await tms([...off, '--confirm', '.tms@safe-mode'], { stdin: 'wrong' })).toMatchObject({
       code: 4,
       error: { code: 'TOKEN_WRONG' },
     })
-    expect((await tms([...off, '--confirm', 'safe-mode'], { stdin: `${token}\n` })).code).toBe(0)
+    expect((await tms([...off, '--confirm', '.tms@safe-mode'], { stdin: `${token}\n` })).code).toBe(0)
     expect((await tms(['incident', 'safe-mode', 'on'])).code).toBe(0)
-    expect((await tms([...off, '--confirm', 'safe-mode'], { env: { TMS_OVERRIDE_TOKEN: token } })).code).toBe(0)
+    expect((await tms([...off, '--confirm', '.tms@safe-mode'], { env: { TMS_OVERRIDE_TOKEN: token } })).code).toBe(0)
   })
 
   test('the rehearsal walks the chain and leaves nothing open', async () => {

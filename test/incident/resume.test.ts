@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
-import { incidentView } from '../../src/incident/views.ts'
+import { incidentView, resumedView } from '../../src/incident/views.ts'
 import { resumeIncident, stoppedProblem, type Health, type Way } from '../../src/incident/resume.ts'
 import { readStopFile, writeStopFile } from '../../src/incident/stop-file.ts'
 import { embeddedSubject } from '../contract/subjects.ts'
@@ -61,6 +61,21 @@ test('each step is watched to its end before the next, and the limit follows', a
   expect(resumed).toMatchObject({ percent: 100, stopped: null, lifted: true })
   expect(await slots()).toBe(150)
   expect((await showOf(scene.operator, id)).incident.status).toBe('RESOLVED')
+})
+
+test('with safe mode on it says that not all is back', async () => {
+  const id = await halted()
+  granted(await scene.operator.call('safe_mode_on', { why: 'a test' }))
+  const view = JSON.stringify(resumedView(await resumeIncident(scene.operator, way(id, []))))
+  expect(view).toContain('SAFE MODE IS STILL ON')
+  expect(view).toContain('tms incident safe-mode off')
+  granted(
+    await scene.operator.call('safe_mode_off', {
+      request_id: randomUUID(),
+      override_token_sha256: 'ab'.repeat(32),
+      why: 'over',
+    }),
+  )
 })
 
 test('red stops it at once where it is, and the next resume goes on from there', async () => {

@@ -27,15 +27,16 @@ export default class IncidentResume extends TmsCommand {
     const id = numberOf(args.id)
     const watchMs = parseSeconds(flags.watch) * 1000
     const db = await this.database()
-    const { target, ...now } = await way.standing(db, id)
-    way.mayResume({ target, ...now }, id)
+    const now = await way.standing(db, id)
+    const { target } = now
+    way.mayResume(now, id)
     if (flags.approve) {
-      await this.consent(`approve-${id}`, `agree that incident ${id} of ${target} is resumed`)
+      await this.consent(now.names.approve, `agree that incident ${id} of ${target} is resumed`)
       await way.approveResume(db, id, flags.why)
       return this.show(views.approvedView, { id, target, by: 'you' })
     }
     await this.consent(
-      `incident-${id}`,
+      now.names.resume,
       `resume incident ${id} of ${target}: the fleet ${now.halted ? 'works again' : 'works at full strength again'}`,
     )
     const resumed = await way.resumeIncident(db, {

@@ -212,6 +212,11 @@ export const fleetContract = {
       ms: z.number(),
       terminated,
       survivors: z.array(z.string()),
+      workers: z.number().optional(),
+      /** It was on before; then since when and by whom. */
+      already: z.boolean().optional(),
+      since: timestamp.optional(),
+      by: z.string().optional(),
     }),
   },
   safe_mode_off: {

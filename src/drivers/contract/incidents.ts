@@ -66,6 +66,9 @@ const rollback = z.object({
   source: z.string(),
   plan: z.string().nullable(),
   changes: z.array(z.object({ key: z.string(), scope: z.string(), before: json.nullable(), after: json.nullable() })),
+  /** Left as they are: a soft degrade that is on holds them. */
+  held: z.array(z.object({ key: z.string(), scope: z.string(), incident: id })),
+  workers: z.number(),
 })
 
 /** What a certificate says of the halt itself. */
@@ -161,7 +164,12 @@ export const incidentsContract = {
     operation: 'incident.rollback',
     reads: false,
     args: z.strictObject({ ...write, to: z.string().optional(), plan: z.string(), why: z.string().optional() }),
-    result: rollback.extend({ incident: id.nullable(), lever: id.nullable() }),
+    result: rollback.extend({
+      incident: id.nullable(),
+      lever: id.nullable(),
+      /** The state of this moment is the one before it. */
+      at: timestamp.nullable(),
+    }),
   },
   incident_resume: {
     operation: 'incident.resume',
