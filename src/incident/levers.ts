@@ -78,8 +78,7 @@ export type SafeMode = { readonly target: string; readonly on: boolean; readonly
 >
 
 export async function safeModeOn(driver: Driver, why: string): Promise<SafeMode> {
-  const { halt: _, ...done } = granted(await driver.call('safe_mode_on', { why }))
-  return { target: driver.target.name, on: true, ...done }
+  return { target: driver.target.name, on: true, ...granted(await driver.call('safe_mode_on', { why })) }
 }
 
 /** The token itself stays here: the database compares its hash. */

@@ -26,6 +26,8 @@ export type Way = {
   readonly report: (text: string) => void
   /** What may still stop this host's workers: a resume ends that too. */
   readonly stopFile?: string
+  /** That it is over: whoever was alerted then hears of it. */
+  readonly relieve?: () => Promise<void>
 }
 
 export type Stage = { readonly percent: number; readonly state: Health['state'] | null; readonly why: string }
@@ -141,11 +143,12 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
   }
 }
 
-async function endStop(driver: Driver, { stopFile, report }: Way): Promise<void> {
+async function endStop(driver: Driver, { stopFile, relieve, report }: Way): Promise<void> {
   if (stopFile === undefined) return
   const { resumed_ms_ago } = granted(await driver.call('fence_state', {}))
   const found = await endStopFile(stopFile, resumed_ms_ago)
   if (found === null) return
+  if (found.over) await relieve?.()
   report(
     found.over
       ? `The stop file of this host is gone: ${stopFile}.`

@@ -8,6 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
+import { TmsError } from '../../src/errors.ts'
+import type { DirectMessage } from '../../src/notify/directly.ts'
 import { pressButton, type Press } from '../../src/incident/press.ts'
 import { startArena, type Arena } from '../attacks/fleet/arena.ts'
 import { until } from '../servers/process.ts'
@@ -42,6 +44,7 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       folder: join(folder, name),
       signer: async () => null,
       stopHere: () => Promise.reject(new Error('the database answers')),
+      stoppedHere: async () => false,
       notify: () => Promise.reject(new Error('the database answers')),
       clock: () => new Date(),
       now: () => performance.now(),
@@ -281,6 +284,7 @@ describe('the command where things are broken', () => {
         folder,
         signer: async () => null,
         stopHere: () => Promise.reject(new Error('not reached')),
+        stoppedHere: async () => false,
         notify: () => Promise.reject(new Error('not reached')),
         clock: () => new Date(),
         now: () => performance.now(),
@@ -317,13 +321,54 @@ describe('the command where things are broken', () => {
     expect(slack.got).toHaveLength(1)
     expect(slack.got[0]).toContain('big red button')
     expect(pagerduty.got).toHaveLength(1)
+    const [file = ''] = readdirSync(stop)
+    expect(ended.error).toMatchObject({
+      message: expect.stringContaining('NOT KNOWN'),
+      why: expect.not.stringMatching(/[.:]{2}|\.:/),
+      next: ['tms incident big-red-button', 'tms agents status', 'tms incident resume <id>'],
+    })
     expect(ended.warnings).toEqual(
       expect.arrayContaining([
-        expect.stringContaining('workers of this host stop'),
+        expect.stringContaining(`to undo it alone: rm ${join(stop, file)}`),
         'slack was told.',
         expect.stringContaining('pagerduty was NOT told'),
       ]),
     )
+  })
+
+  test('whoever was told that nothing is known is told when it is, and the alert ends', async () => {
+    const told: DirectMessage[] = []
+    let answers = false
+    const operator = scene.operator
+    const button: Press = {
+      open: () =>
+        answers
+          ? Promise.resolve(operator)
+          : Promise.reject(new TmsError({ code: 'DB_UNREACHABLE', what: 'It is gone.', why: 'It is.', next: [] })),
+      target: 'here',
+      why: 'a test',
+      who: 'me',
+      folder,
+      signer: async () => null,
+      stopHere: async () => '/the/file',
+      stoppedHere: async () => told.length > 0,
+      notify: async (message) => {
+        told.push(message)
+        return []
+      },
+      clock: () => new Date(),
+      now: () => performance.now(),
+      pause: () => Promise.resolve(),
+      warn: () => undefined,
+    }
+    await expect(pressButton(button)).rejects.toMatchObject({ code: 'DB_UNREACHABLE' })
+    answers = true
+    expect(await pressButton(button)).toMatchObject({ fenced: true })
+    expect(told.map(({ dedupKey, ends = false }) => ({ dedupKey, ends }))).toEqual([
+      { dedupKey: 'tms-halt-here', ends: false },
+      { dedupKey: 'tms-halt-here', ends: true },
+    ])
+    await over()
   })
 
   test('with a database that hangs it gives up soon, and says that nothing is known', async () => {
@@ -363,6 +408,27 @@ describe('the command where things are broken', () => {
     const { code, data, error } = await press({ DATABASE_URL: at.href })
     slow.close()
     expect({ code, error, data }).toMatchObject({ code: 0, data: { fenced: true }, error: null })
+    await over()
+  })
+
+  test('Ctrl-C before it was sent cancels nothing either', async () => {
+    // As soon as the command hears signals at all: it has not even read its settings then.
+    const early = join(folder, 'early.mjs')
+    writeFileSync(
+      early,
+      `let sent = false
+       process.on('newListener', (name) => {
+         if (name !== 'SIGINT' || sent) return
+         sent = true
+         setImmediate(() => process.kill(process.pid, 'SIGINT'))
+       })`,
+    )
+    const ended = await run([bin, 'incident', 'big-red-button', '--json'], {
+      cwd: folder,
+      env: environment({ NODE_OPTIONS: `--import ${early}` }),
+    })
+    expect(ended.stderr).toContain('can no longer be cancelled')
+    expect({ code: ended.code, error: envelopeOf(ended.stdout).error }).toEqual({ code: 0, error: null })
     await over()
   })
 

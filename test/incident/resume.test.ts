@@ -116,7 +116,10 @@ test('what stopped this host goes with the lift, not with the end of the watch',
   expect(await readStopFile(stopFile, null)).toBeNull()
   // Left behind by a run that was killed: the next one takes it away, though it lifts nothing.
   await writeStopFile(stopFile, { at, by: 'me', why: 'the database was down', target: 'here' })
-  expect(await resumeIncident(scene.operator, { ...way(id, []), stopFile })).toMatchObject({ lifted: false })
+  let relieved = 0
+  const relieve = async () => void relieved++
+  const again = await resumeIncident(scene.operator, { ...way(id, []), stopFile, relieve })
+  expect({ lifted: again.lifted, relieved }).toEqual({ lifted: false, relieved: 1 })
   expect(await readStopFile(stopFile, null)).toBeNull()
 })
 

@@ -17,12 +17,13 @@ export default class IncidentResume extends TmsCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(IncidentResume)
-    const [way, views, { numberOf }, { parseSeconds }, { stopFileOf }] = await Promise.all([
+    const [way, views, { numberOf }, { parseSeconds }, { pressPlace }, { tellReached }] = await Promise.all([
       import('../../incident/resume.ts'),
       import('../../incident/views.ts'),
       import('../../incident/incidents.ts'),
       import('../../duration.ts'),
       import('../../config/folders.ts'),
+      import('../../incident/here.ts'),
     ])
     const id = numberOf(args.id)
     const watchMs = parseSeconds(flags.watch) * 1000
@@ -39,6 +40,7 @@ export default class IncidentResume extends TmsCommand {
       now.names.resume,
       `resume incident ${id} of ${target}: the fleet ${now.halted ? 'works again' : 'works at full strength again'}`,
     )
+    const here = pressPlace(await this.settings(), process.env)
     const resumed = await way.resumeIncident(db, {
       id,
       why: flags.why,
@@ -47,7 +49,8 @@ export default class IncidentResume extends TmsCommand {
       now: () => performance.now(),
       pause: (ms) => pause(ms, undefined, { signal: this.signal }),
       report: (text) => this.note(text),
-      stopFile: stopFileOf(await this.settings(), process.env),
+      stopFile: here.stopFile,
+      relieve: () => tellReached(here),
     })
     const problem = way.stoppedProblem(resumed)
     if (problem !== null) return this.unknown(views.resumedView, resumed, problem)
