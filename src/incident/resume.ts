@@ -55,9 +55,13 @@ export type Standing = {
   readonly type: string
   readonly title: string
   readonly halted: boolean
+  readonly epoch: number
+  readonly safeMode: boolean
   readonly percent: number
   /** Its own resume was begun and stopped at a stage. */
   readonly begun: boolean
+  /** It was resumed to its end, by whom. */
+  readonly resumedBy: string | null
   readonly tenant: string | null
   readonly levers: number
 }
@@ -76,8 +80,11 @@ export async function standing(driver: Driver, id: string): Promise<Standing> {
     type: incident.type,
     title: incident.title,
     halted: fence.halted,
+    epoch: fence.epoch,
+    safeMode: fence.safe_mode,
     percent: slots_percent,
     begun: resuming === incident.id,
+    resumedBy: incident.resolution === 'resumed' ? incident.resolved_by : null,
     tenant: incident.tenant,
     levers: levers.filter(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null).length,
   }
@@ -87,7 +94,25 @@ export async function approveResume(driver: Driver, id: string, why: string): Pr
   return granted(await driver.call('incident_resume', { request_id: randomUUID(), id, step: 'approve', why }))
 }
 
-export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed> {
+export async function resumeIncident(driver: Driver, way: Way, again = 5): Promise<Resumed> {
+  try {
+    return await goThrough(driver, way)
+  } catch (error) {
+    if (again === 0 || !(error instanceof TmsError) || (error.code !== 'CONFLICT' && error.code !== 'STAGE_REFUSED'))
+      throw error
+    // Somebody else may be resuming it too: then it stands further on, or is over, and that is no failure.
+    const now = await standing(driver, way.id)
+    if (now.halted || now.levers > 0 || !(now.begun || (now.resumedBy !== null && now.percent === 100))) throw error
+    if (now.begun) return resumeIncident(driver, way, again - 1)
+    const { workers } = granted(await driver.call('incident_health', { id: way.id }))
+    const { target, epoch, percent, safeMode } = now
+    const stages = [{ percent, state: null, why: `all of it is back: ${now.resumedBy ?? 'somebody'} resumed it` }]
+    const nothing = { lifted: false, undone: [], kept: [], stopped: null }
+    return { incidentId: way.id, target, epoch, percent, workers, stages, safeMode, ...nothing }
+  }
+}
+
+async function goThrough(driver: Driver, way: Way): Promise<Resumed> {
   const { id, report } = way
   const step = async (args: Pick<Contract['incident_resume']['args'], 'step' | 'percent'>) =>
     granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: way.why, ...args }))
@@ -127,7 +152,7 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     // All slots were there already: what is left is to say that it is over.
     if (stages.length === 0) last = await step({ step: 'slots', percent: 100 })
   }
-  const { fence } = granted(await driver.call('incident_show', { id, limit: 1 }))
+  const { safeMode } = await standing(driver, id)
   return {
     incidentId: id,
     target: before.target,
@@ -138,7 +163,7 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     stages: [...stages, ...(stopped === null ? [{ percent, state: null, why: 'all of it is back' }] : [])],
     undone,
     kept,
-    safeMode: fence.safe_mode,
+    safeMode,
     stopped,
   }
 }
@@ -156,14 +181,22 @@ async function endStop(driver: Driver, { stopFile, relieve, report }: Way): Prom
   )
 }
 
+const repeatMs = 10_000
+
 /** Watched to the end of its time; what is red ends it at once. */
 async function watch(driver: Driver, way: Way, percent: number): Promise<Health> {
   const look = way.health ?? (async (id: string) => granted(await driver.call('incident_health', { id })))
   const until = way.now() + way.watchMs
+  let said = { text: '', at: 0 }
   for (;;) {
     const health = await look(way.id)
     const left = until - way.now()
-    way.report(`${percent} % of the slots: ${health.state}, ${health.why}.`)
+    const text = `${percent} % of the slots: ${health.state}, ${health.why}.`
+    // What is no news is said now and then: somebody may read it in a log.
+    if (text !== said.text || way.now() - said.at >= repeatMs) {
+      way.report(text)
+      said = { text, at: way.now() }
+    }
     if (health.state === 'red' || left <= 0) return health
     await way.pause(Math.min(way.everyMs, left))
   }

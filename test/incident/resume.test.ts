@@ -78,6 +78,38 @@ test('with safe mode on it says that not all is back', async () => {
   )
 })
 
+test('two at once: who comes later finds it done, and that is no failure', async () => {
+  const id = await halted()
+  const other = way(id, [])
+  const own = way(id, [])
+  const slow = {
+    ...own,
+    // Somebody else goes through all of it while this one watches the first stage.
+    pause: async (ms: number) => {
+      if (other.looks.length === 0) await resumeIncident(scene.operator, other)
+      await own.pause(ms)
+    },
+  }
+  const resumed = await resumeIncident(scene.operator, slow)
+  expect(resumed).toMatchObject({ percent: 100, stopped: null })
+  expect(JSON.stringify(resumed.stages)).toContain('resumed it')
+  expect(await slots()).toBe(150)
+  const both = await halted()
+  const ended = await Promise.all([1, 2].map(() => resumeIncident(scene.operator, way(both, []))))
+  expect(ended).toMatchObject([
+    { percent: 100, stopped: null },
+    { percent: 100, stopped: null },
+  ])
+  expect((await showOf(scene.operator, both)).incident.status).toBe('RESOLVED')
+})
+
+test('what is no news is said now and then, and not each second', async () => {
+  const id = await halted()
+  const lines: string[] = []
+  await resumeIncident(scene.operator, { ...way(id, []), watchMs: 30_000, report: (text) => void lines.push(text) })
+  expect(lines.filter((line) => line.startsWith('10 % of the slots: green'))).toHaveLength(4)
+})
+
 test('red stops it at once where it is, and the next resume goes on from there', async () => {
   const id = await halted()
   const resumed = await resumeIncident(scene.operator, way(id, ['green', 'green', 'green', 'green', 'red']))
@@ -117,7 +149,9 @@ test('what stopped this host goes with the lift, not with the end of the watch',
   // Left behind by a run that was killed: the next one takes it away, though it lifts nothing.
   await writeStopFile(stopFile, { at, by: 'me', why: 'the database was down', target: 'here' })
   let relieved = 0
-  const relieve = async () => void relieved++
+  const relieve = async () => {
+    relieved++
+  }
   const again = await resumeIncident(scene.operator, { ...way(id, []), stopFile, relieve })
   expect({ lifted: again.lifted, relieved }).toEqual({ lifted: false, relieved: 1 })
   expect(await readStopFile(stopFile, null)).toBeNull()
