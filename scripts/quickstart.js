@@ -98,7 +98,7 @@ try {
   tms(['incident', 'big-red-button', '--reason', 'quickstart'])
   const [{ id: incident }] = json(['incident', 'list']).incidents
   certificate(join(root, 'artifacts/incidents', incident))
-  tms(['incident', 'resume', incident, '--watch', '2s', ...why, '--confirm', `incident-${incident}`])
+  tms(['incident', 'resume', incident, '--watch', '2s', ...why, '--confirm', `.tms@incident-${incident}`])
   tms(['incident', 'close', incident])
 
   heading('Be refused: the emergency stop is no flag to be flipped by hand')

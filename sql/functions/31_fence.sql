@@ -261,6 +261,17 @@ end
 $$;
 grant execute on function tms.fence_certificate(jsonb) to tms_caller;
 
+-- When this worker showed that it knows of the halt; null: it did not. Pressed again the epoch stays, so a worker that said so before
+-- counts once it has been heard of since the press: it may have died in between.
+create or replace function tms._acknowledged(w tms.workers, h tms.halts) returns timestamptz
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return case when w.acknowledged_epoch is distinct from h.epoch or w.started_at > h.at or w.stopped_at <= h.at then null
+              when w.acknowledged_at >= h.at then w.acknowledged_at
+              when w.lease_until - tms._lease() >= h.at then w.lease_until - tms._lease() end;
+end
+$$;
+
 create or replace function tms._halt_json(h tms.halts, clear boolean) returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select jsonb_build_object(
@@ -268,21 +279,37 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
     'why', case when clear then h.why else 'redacted' end, 'fenced', h.fenced,
     'ms_to_fence', h.ms_to_fence::text, 'waited_for', h.waited_for, 'terminated', h.terminated, 'survivors', h.survivors,
     'in_flight', h.in_flight, 'resumed_at', tms._utc(h.resumed_at), 'resumed_by', case when clear or h.resumed_by is null then h.resumed_by else 'redacted' end,
-    'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(w.acknowledged_at)) order by w.id), '[]')
-                       from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at),
+    'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(tms._acknowledged(w, h))) order by w.id), '[]')
+                       from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null),
     'silent', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
                  from tms.workers w where w.started_at <= h.at and w.lease_until > h.at
-                  and (w.stopped_at is null or w.stopped_at > h.at) and w.acknowledged_epoch is distinct from h.epoch))
+                  and (w.stopped_at is null or w.stopped_at > h.at) and tms._acknowledged(w, h) is null))
 $$;
 
--- Null: enough people agree. Where the flag says so, one who isn't the caller has approved this end of this halt.
+-- Whether it takes two to resume: the flag says so now, or said so when it was halted. Else one person could switch that off first.
+create or replace function tms._takes_two(incident bigint) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  flag constant text := 'incident.resume.twoPersons';
+  moment timestamptz := coalesce((select min(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null),
+                                 (select i.opened_at from tms.incidents i where i.id = incident));
+begin
+  return tms._flag_value(flag, null) is not distinct from 'true'
+    or coalesce((select a.state -> 'value' = 'true' and a.state ->> 'percentage' = '100' from tms._flags_at(moment) a
+                  where a.key = flag and jsonb_typeof(a.state) = 'object'
+                    and (a.level = 'global' or (a.level = 'environment' and a.environment = (select e.name from tms.environment e)))
+                  order by a.level = 'environment' desc limit 1), false);
+end
+$$;
+
+-- Null: enough people agree. Where it takes two, one who isn't the caller has approved this end of this halt.
 create or replace function tms._second_person(c tms.call, incident bigint) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  if tms._flag_value('incident.resume.twoPersons', null) is distinct from 'true' then return null; end if;
+  if not tms._takes_two(incident) then return null; end if;
   if exists (select from tms.resume_approvals a where a.epoch = (tms._fence_json() ->> 'epoch')::bigint and a.principal_id <> c.principal_id
                and (_second_person.incident is null or a.incident_id = _second_person.incident)) then return null; end if;
-  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on', array[format('tms incident resume %s --approve (by another super_admin)', coalesce(_second_person.incident, (select max(x.incident_id) from tms.incident_halts x)))]);
+  return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on, or was when it began', array[format('tms incident resume %s --approve (by another super_admin)', coalesce(_second_person.incident, (select max(x.incident_id) from tms.incident_halts x)))]);
 end
 $$;
 
@@ -343,11 +370,14 @@ declare
   mark bigint;
   settled jsonb;
   halt bigint;
+  already boolean;
+  first tms.halts;
   began timestamptz := clock_timestamp();
 begin
   if c.answer is not null then return c.answer; end if;
   perform set_config('synchronous_commit', 'on', true);
   select last_value into mark from tms.safe_mode_mark;
+  already := mark % 2 = 1;
   mark := mark + (mark + 1) % 2;
   perform setval('tms.safe_mode_mark', mark);
   settled := tms._settle(250, true, 'tms.safe_gate');
@@ -361,8 +391,10 @@ begin
     perform tms._record(c, 'safe_mode.on', 'done', 'safe mode ' || (mark / 2), coalesce(args ->> 'why', ''), settled);
   exception when others then null;
   end;
+  select * into first from tms.halts h where h.kind = 'safe_mode' and h.resumed_at is null order by h.id limit 1;
   return jsonb_build_object('halt', halt::text, 'epoch', mark / 2, 'fenced', settled -> 'fenced', 'ms', settled -> 'ms',
-    'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors');
+    'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors', 'workers', tms._live_workers(), 'already', already,
+    'since', tms._utc(coalesce(first.at, began)), 'by', coalesce(first.by_name, c.who));
 end
 $$;
 grant execute on function tms.safe_mode_on(jsonb) to tms_caller;
@@ -407,6 +439,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   return tms._fence_json() || jsonb_build_object(
     'since', (select tms._utc(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null order by h.id desc limit 1),
+    'resumed_ms_ago', tms._resumed_ms_ago(),
     'halts', (select coalesce(jsonb_agg(tms._halt_json(x.h, tms._clear(c, null)) order by (x.h).id desc), '[]') from (select h from tms.halts h order by h.id desc limit 10) x (h)));
 end
 $$;

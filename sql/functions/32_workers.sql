@@ -80,6 +80,13 @@ begin
 end
 $$;
 
+-- How long ago the last halt was ended; null: none was. An age, because the clocks of worker and database may differ.
+create or replace function tms._resumed_ms_ago() returns bigint
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+  select (extract(epoch from clock_timestamp() - h.resumed_at) * 1000)::bigint from tms.halts h
+   where h.kind = 'halt' and h.resumed_at is not null order by h.id desc limit 1
+$$;
+
 create or replace function tms._slots_percent() returns integer
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
@@ -130,7 +137,8 @@ begin
     returning id into made;
   if made is null then return tms._no_worker(c, 'of this request'); end if;
   given := tms._lease_slots(made, greatest((args ->> 'slots')::integer, 0));
-  return jsonb_build_object('worker', made::text, 'slots', given, 'lease_ms', extract(epoch from tms._lease()) * 1000, 'control', tms._control());
+  return jsonb_build_object('worker', made::text, 'slots', given, 'lease_ms', extract(epoch from tms._lease()) * 1000, 'control', tms._control(),
+    'resumed_ms_ago', tms._resumed_ms_ago());
 end
 $$;
 grant execute on function tms.worker_hello(jsonb) to tms_caller;
@@ -159,7 +167,7 @@ begin
     update tms.workers x set acknowledged_epoch = (args ->> 'acknowledges')::bigint, acknowledged_at = clock_timestamp()
      where x.id = w.id and x.acknowledged_epoch is distinct from (args ->> 'acknowledges')::bigint;
   end if;
-  return jsonb_build_object('slots', given, 'control', tms._control(),
+  return jsonb_build_object('slots', given, 'control', tms._control(), 'resumed_ms_ago', tms._resumed_ms_ago(),
     'policies', (select tms._sha256(string_agg(p.agent || p.sha256, ',' order by p.agent)) from tms.agent_policies p));
 end
 $$;

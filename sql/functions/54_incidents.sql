@@ -218,6 +218,12 @@ begin
 end
 $$;
 
+-- Whose resume is under way: the slots aren't all back yet. Null: nobody's.
+create or replace function tms._resuming() returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select r.incident_id from tms.resumption r where r.percent < 100
+$$;
+
 create or replace function tms._no_incident(c tms.call, id text) returns jsonb
 language sql as $$
   select tms._refuse(c, 'NOT_FOUND', pg_catalog.format('there is no incident %s', pg_catalog.left(id, 20)), 'it never was, or it is another tenant''s', array['tms incident list'])
@@ -286,7 +292,7 @@ declare
   visible uuid[] := tms._allowed('incident.read');
 begin
   if c.answer is not null then return c.answer; end if;
-  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'incidents', (
+  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'resuming', tms._resuming()::text, 'incidents', (
     select coalesce(jsonb_agg(tms._incident_json(c, x.i) order by (x.i).status in ('RESOLVED', 'CLOSED'), (x.i).priority, (x.i).id desc), '[]')
       from (select i from tms.incidents i
              where (case when args ? 'tenant' then i.company_id = c.company_id else visible is null or i.company_id is null or i.company_id = any (visible) end)
@@ -309,7 +315,7 @@ begin
   select * into i from tms.incidents x where x.id = (args ->> 'id')::bigint and (visible is null or x.company_id is null or x.company_id = any (visible));
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
   clear := tms._clear(c, i.company_id);
-  return jsonb_build_object('incident', tms._incident_json(c, i), 'fence', tms._fence_json(), 'slots_percent', tms._slots_percent(),
+  return jsonb_build_object('incident', tms._incident_json(c, i), 'fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'resuming', tms._resuming()::text,
     'detail', case when clear then i.detail end,
     'events', (select coalesce(jsonb_agg(jsonb_build_object('id', e.id::text, 'at', tms._utc(e.at), 'kind', e.kind, 'who', case when clear then e.who else 'redacted' end,
                  'text', case when clear then e.text else 'redacted' end) order by e.id), '[]')
@@ -363,6 +369,9 @@ begin
   if act = 'resolve' and i.type = 'emergency_stop' and tms._halted() then
     return tms._refuse(c, 'CONFLICT', 'the fleet is still halted', 'an emergency stop is over when the fence is lifted', array[format('tms incident resume %s', i.id)]);
   end if;
+  if act = 'resolve' and tms._resuming() = i.id then
+    return tms._refuse(c, 'CONFLICT', format('the fleet works with %s %% of its slots', tms._slots_percent()), 'its resume is not through yet', array[format('tms incident resume %s', i.id)]);
+  end if;
   if act = 'resolve' and exists (select from tms.incident_levers l where l.incident_id = i.id and l.kind = 'soft_degrade' and l.undone_at is null) then
     return tms._refuse(c, 'CONFLICT', 'its lever is still pulled', 'the fleet works with lowered limits', array[format('tms incident resume %s', i.id)]);
   end if;
@@ -398,9 +407,9 @@ declare
   n integer := 0;
 begin
   for late in
-    select k.incident_id, k.halt_id, w.id, w.name, w.host, w.acknowledged_at, i.company_id
+    select k.incident_id, k.halt_id, w.id, w.name, w.host, tms._acknowledged(w, h) as acknowledged_at, i.company_id
       from tms.halt_certificates k join tms.halts h on h.id = k.halt_id join tms.incidents i on i.id = k.incident_id and i.status <> 'CLOSED'
-      join tms.workers w on w.acknowledged_epoch = h.epoch and w.started_at <= h.at and w.id <> all (k.workers)
+      join tms.workers w on w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null and w.id <> all (k.workers)
      where not exists (select from tms.incident_events e where e.incident_id = k.incident_id and e.kind = 'acknowledged_late'
                           and e.body ->> 'halt' = k.halt_id::text and e.body ->> 'worker' = w.id::text)
   loop
@@ -656,7 +665,7 @@ begin
   end if;
   insert into tms.halt_certificates (halt_id, incident_id, by_name, body, sha256, workers)
     values (h.id, incident, c.who, args ->> 'certificate', tms._sha256(args ->> 'certificate'),
-            array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and w.started_at <= h.at
+            array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null
                    and w.name in (select a ->> 'worker' from jsonb_array_elements(body -> 'acknowledged') a)))
     on conflict do nothing;
   fresh := found;
@@ -909,6 +918,15 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
           order by case a.level when 'tenant' then 0 when 'environment' then 1 else 2 end limit 1), e.default_value))
 $$;
 
+-- The incident whose soft degrade holds this row of a flag; null: none. Its resume puts the row back, and nothing else should.
+create or replace function tms._held_by(flag text, lvl text, env text, company uuid) returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select l.incident_id from tms.incident_levers l, lateral jsonb_array_elements(l.changes) x
+   where l.kind = 'soft_degrade' and l.undone_at is null and x ->> 'key' = flag and x ->> 'level' = lvl
+     and x ->> 'environment' is not distinct from env and (x ->> 'company_id')::uuid is not distinct from company
+   order by l.id limit 1
+$$;
+
 -- What a rollback would change: which rows differ from what they were at the moment.
 create or replace function tms._rollback_plan(wanted timestamptz, out moment timestamptz, out source text, out changes jsonb, out plan text) returns record
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -933,14 +951,26 @@ begin
     into changes
     from tms._flags_at(moment) a join tms.flag_catalogue e on e.key = a.key and not e.guarded
     left join tms.feature_flags_v2 f on f.key = a.key and f.level = a.level and f.environment is not distinct from a.environment and f.company_id is not distinct from a.company_id
-   where tms._flag_state(f) is distinct from a.state and (jsonb_typeof(a.state) <> 'object' or tms._flag_problem(e, a.state -> 'value') is null);
+   where tms._flag_state(f) is distinct from a.state and tms._held_by(a.key, a.level, a.environment, a.company_id) is null and (jsonb_typeof(a.state) <> 'object' or tms._flag_problem(e, a.state -> 'value') is null);
   plan := left(tms._sha256(changes::text), 12);
 end
 $$;
 
+-- What that leaves as it is, because a soft degrade holds it.
+create or replace function tms._rollback_held(moment timestamptz) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce(jsonb_agg(jsonb_build_object('key', x.key, 'scope', tms._flag_scope(x.level, x.environment, x.company_id), 'incident', x.incident::text)
+                            order by x.key collate "C", x.level, x.company_id), '[]')
+    from (select a.*, tms._held_by(a.key, a.level, a.environment, a.company_id) as incident
+            from tms._flags_at(moment) a left join tms.feature_flags_v2 f
+              on f.key = a.key and f.level = a.level and f.environment is not distinct from a.environment and f.company_id is not distinct from a.company_id
+           where tms._flag_state(f) is distinct from a.state) x
+   where x.incident is not null
+$$;
+
 create or replace function tms._rollback_json(c tms.call, moment timestamptz, source text, changes jsonb, plan text) returns jsonb
 language sql stable as $$
-  select pg_catalog.jsonb_build_object('moment', tms._utc(moment), 'source', source, 'plan', plan,
+  select pg_catalog.jsonb_build_object('moment', tms._utc(moment), 'source', source, 'plan', plan, 'held', tms._rollback_held(moment), 'workers', tms._live_workers(),
     'changes', (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('key', x ->> 'key', 'scope', tms._flag_scope(x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid),
        'before', x #> '{before,value}', 'after', x #> '{state,value}')), '[]') from pg_catalog.jsonb_array_elements(changes) x))
 $$;
@@ -979,7 +1009,7 @@ begin
   if p.plan is distinct from tms._text(args, 'plan', 64) then
     return tms._refuse(c, 'PLAN_CHANGED', 'the flags are not what they were when this was planned', 'somebody changed one meanwhile', array['tms incident rollback']);
   end if;
-  if p.changes = '[]' then return tms._finish(c, jsonb_build_object('incident', null, 'lever', null) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan)); end if;
+  if p.changes = '[]' then return tms._finish(c, jsonb_build_object('incident', null, 'lever', null, 'at', null) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan)); end if;
   select * into joined from tms._incident_join('P2', 'rollback', 'rollback', null, left('Rollback: ' || reason, 300), '{}', c.who);
   if joined.opened then perform tms._incident_snapshot(joined.id); end if;
   update tms.incidents y set acted_at = coalesce(y.acted_at, tms.now()) where y.id = joined.id;
@@ -991,7 +1021,7 @@ begin
   perform tms._record(c, 'incident.rollback', 'done', 'incident ' || joined.id, reason, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'moment', tms._utc(p.moment), 'plan', p.plan,
     'keys', (select jsonb_agg(y -> 'key') from jsonb_array_elements(done) y)));
   perform tms._signal('control');
-  return tms._finish(c, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan));
+  return tms._finish(c, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'at', tms._utc(l.at)) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan));
 end
 $$;
 grant execute on function tms.incident_rollback(jsonb) to tms_caller;
@@ -1020,7 +1050,8 @@ begin
   i := tms._incident_of(c, args);
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
   stop := i.type = 'emergency_stop';
-  if i.status in ('RESOLVED', 'CLOSED') or i.type not in ('emergency_stop', 'soft_degrade') then
+  -- one that is over and still holds slots back lets them go
+  if (i.status in ('RESOLVED', 'CLOSED') and not (step = 'slots' and tms._resuming() is not distinct from i.id)) or i.type not in ('emergency_stop', 'soft_degrade') then
     return tms._refuse(c, 'CONFLICT', format('incident %s has nothing to resume', i.id),
       case when i.type not in ('emergency_stop', 'soft_degrade') then format('it is about %s', i.type) else format('it is %s', i.status) end, array['tms incident list']);
   end if;

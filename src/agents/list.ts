@@ -2,6 +2,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
+import { readStopFile, type StopFile } from '../incident/stop-file.ts'
 import { suggest } from '../suggest.ts'
 
 export type AgentList = Contract['agents_list']['result']
@@ -53,11 +54,13 @@ export type FleetStatus = AgentList & {
   readonly slots: number
   /** Workers that were there at the halt and have not said that they know of it. */
   readonly silent: Halt['silent']
+  /** What stops the workers of the host that asks; null: nothing does. */
+  readonly stopFile: StopFile | null
 }
 
 /** Everything that keeps the fleet from working, or may. */
-export async function fleetStatus(driver: Driver): Promise<FleetStatus> {
-  const [list, { halts }] = await Promise.all([
+export async function fleetStatus(driver: Driver, stopFile: string): Promise<FleetStatus> {
+  const [list, { halts, resumed_ms_ago }] = await Promise.all([
     listAgents(driver, {}),
     driver.call('fence_state', {}).then((answer) => granted(answer)),
   ])
@@ -70,5 +73,6 @@ export async function fleetStatus(driver: Driver): Promise<FleetStatus> {
     safeMode: list.fence.safe_mode ? inForce('safe_mode') : null,
     slots: list.workers.reduce((sum, worker) => sum + worker.slots, 0),
     silent: halt?.silent ?? [],
+    stopFile: await readStopFile(stopFile, resumed_ms_ago),
   }
 }

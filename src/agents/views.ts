@@ -1,3 +1,4 @@
+import { stopFileRows } from '../incident/stop-file.ts'
 import type { Block, Cell } from '../ui/blocks.ts'
 import type { Steered } from './control.ts'
 import type { Agent, AgentList, AgentStanding, FleetStatus } from './list.ts'
@@ -111,6 +112,7 @@ export function statusView(status: FleetStatus): readonly Block[] {
             : { text: `open (epoch ${fence.epoch})`, tone: 'good' },
         ],
         ['safe mode', fence.safe_mode ? { text: `ON${begun(safeMode)}`, tone: 'bad' } : 'off'],
+        ...stopFileRows(status.stopFile),
         ['workers', workers.length === 0 ? 'none that you may see' : workers.length],
         [
           'slots',

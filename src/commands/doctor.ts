@@ -7,12 +7,14 @@ export default class Doctor extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(Doctor)
-    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { signerSources }] = await Promise.all([
-      import('../setup/doctor.ts'),
-      import('../setup/views.ts'),
-      import('../flags/catalogue.ts'),
-      import('../config/signing.ts'),
-    ])
+    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { signerSources }, { stopFileOf }] =
+      await Promise.all([
+        import('../setup/doctor.ts'),
+        import('../setup/views.ts'),
+        import('../flags/catalogue.ts'),
+        import('../config/signing.ts'),
+        import('../config/folders.ts'),
+      ])
     const settings = await this.settings()
     const diagnosis = await diagnose({
       nodeVersion: process.version,
@@ -23,6 +25,7 @@ export default class Doctor extends TmsCommand {
       configFile: settings.file,
       warnings: settings.warnings,
       now: () => new Date(),
+      stopFile: stopFileOf(settings, process.env),
     })
     switch (verdict(diagnosis)) {
       case 'ok':

@@ -1,6 +1,7 @@
 import { homedir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import type { Connection } from '../drivers/connection.ts'
+import { stopFilePath } from '../incident/stop-file.ts'
 import type { Settings } from './settings.ts'
 
 /** Where the signing key is: the configured folder, else the user's own, which belongs to a person and not to a project. */
@@ -8,8 +9,12 @@ export function keysFolder({ values }: Settings, environment: NodeJS.ProcessEnv)
   return values.keys ?? join(userConfigFolder(environment), 'keys')
 }
 
-/** Where the file lies that stops this host's workers while the database is down: see src/incident/stop-file.ts. */
-export function stopFolder({ values, connection }: Settings, environment: NodeJS.ProcessEnv): string {
+/** The file that stops this host's workers while the database is down: see src/incident/stop-file.ts. */
+export function stopFileOf(settings: Settings, environment: NodeJS.ProcessEnv): string {
+  return stopFilePath(stopFolder(settings, environment), placeOf(settings.connection))
+}
+
+function stopFolder({ values, connection }: Settings, environment: NodeJS.ProcessEnv): string {
   if (values.stopFolder !== undefined) return values.stopFolder
   return connection.driver === 'embedded' ? connection.directory : join(userConfigFolder(environment), 'stop')
 }
@@ -30,7 +35,7 @@ export function pressPlace(settings: Settings, environment: NodeJS.ProcessEnv) {
     place: placeOf(settings.connection),
     who: localUser(),
     artifacts: settings.values.artifacts,
-    stopFolder: stopFolder(settings, environment),
+    stopFile: stopFileOf(settings, environment),
     environment,
   }
 }

@@ -242,7 +242,12 @@ function missing(folder: string): TmsError {
     code: 'CONFIG_MISSING',
     what: `Neither ${folder} nor any folder above it has a ${configName}.`,
     why: 'And neither DATABASE_URL nor SUPABASE_URL is set, so it is unknown which database is meant.',
-    // First what leads to a database that is there: a new, empty one only looks as if this had worked.
-    next: [`cd <the folder with ${configName}>`, 'export DATABASE_URL=<url>', 'tms init  (for a new, empty database)'],
+    // A new database comes last: who is in the wrong folder would find it empty, and take it for the one they meant.
+    next: [
+      "cd <the project's folder>",
+      'export DATABASE_URL=postgres://…',
+      `tms config show --config <path>/${configName}`,
+      'tms init',
+    ],
   })
 }

@@ -5,23 +5,45 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import { words } from './words.ts'
+import { readStopFile, type StopFile } from './stop-file.ts'
 
 /** The life of incidents, from a person's side. */
 
 export type Listed = { readonly target: string } & Contract['incident_list']['result'] & {
     readonly times: Contract['incident_times']['result']
+    /** What stops the workers of the host that asks; null: nothing does. */
+    readonly stopFile: StopFile | null
   }
 
 export async function listIncidents(
   driver: Driver,
-  { tenant, all, limit }: { readonly tenant?: string | undefined; readonly all: boolean; readonly limit: number },
+  {
+    tenant,
+    all,
+    limit,
+    stopFile,
+  }: {
+    readonly tenant?: string | undefined
+    readonly all: boolean
+    readonly limit: number
+    readonly stopFile: string
+  },
 ): Promise<Listed> {
   const scope = tenant === undefined ? {} : { tenant }
-  const [list, times] = await Promise.all([
+  const [list, times, stopped] = await Promise.all([
     driver.call('incident_list', { ...scope, all, limit }),
     driver.call('incident_times', scope),
+    stopOf(driver, stopFile),
   ])
-  return { target: driver.target.name, ...granted(list), times: granted(times) }
+  return { target: driver.target.name, ...granted(list), times: granted(times), stopFile: stopped }
+}
+
+/** Asks the database only where there is a file: who lists incidents need not be allowed to see the fleet. */
+async function stopOf(driver: Driver, file: string): Promise<StopFile | null> {
+  const found = await readStopFile(file, null)
+  if (found === null) return null
+  const answer = await driver.call('fence_state', {})
+  return 'refused' in answer ? found : readStopFile(file, answer.resumed_ms_ago)
 }
 
 export type Shown = Contract['incident_show']['result']

@@ -74,14 +74,15 @@ function moment(text: string): string {
 }
 
 export type SafeMode = { readonly target: string; readonly on: boolean; readonly epoch: number } & Partial<
-  Pick<Contract['safe_mode_on']['result'], 'fenced' | 'ms' | 'terminated' | 'survivors'>
+  Pick<
+    Contract['safe_mode_on']['result'],
+    'fenced' | 'ms' | 'terminated' | 'survivors' | 'workers' | 'already' | 'since' | 'by'
+  >
 >
 
 export async function safeModeOn(driver: Driver, why: string): Promise<SafeMode> {
-  const { epoch, fenced, ms, terminated, survivors } = granted(
-    await driver.call('safe_mode_on', { why: words(why, 1000) }),
-  )
-  return { target: driver.target.name, on: true, epoch, fenced, ms, terminated, survivors }
+  const done = granted(await driver.call('safe_mode_on', { why: words(why, 1000) }))
+  return { target: driver.target.name, on: true, ...done }
 }
 
 /** The token itself stays here: the database compares its hash. */

@@ -20,7 +20,9 @@ export async function within<T>(
   }
 }
 
+/** Without a full stop: whoever quotes it goes on. */
 export function reason(error: unknown): string {
-  if (error instanceof TmsError) return `${error.message}: ${error.why}`
-  return error instanceof Error ? error.message : String(error)
+  const bare = (text: string) => text.replace(/\.$/, '')
+  if (error instanceof TmsError) return bare(`${bare(error.message)}: ${error.why}`)
+  return bare(error instanceof Error ? error.message : String(error))
 }

@@ -32,6 +32,8 @@ export type Press = {
   readonly signer: () => Promise<Signer | null>
   /** Stops the workers of this host without the database. */
   readonly stopHere: () => Promise<string>
+  /** Whether an earlier press did that: people were told then that nothing was known. */
+  readonly stoppedHere: () => Promise<boolean>
   readonly notify: (message: DirectMessage) => Promise<readonly DirectResult[]>
   readonly clock: () => Date
   readonly now: () => number
@@ -71,7 +73,7 @@ const stepMs = 2000
 export async function pressButton(given: Press): Promise<Pressed> {
   const press = { ...given, why: words(given.why, 1000) }
   const began = press.now()
-  const { driver, halt } = await haltFleet(press)
+  const { driver, halt, doubted } = await haltFleet(press)
   const fencedAt = press.now()
   const missed = (what: string) => (why: string) => press.warn(`${what}: ${why}`)
 
@@ -87,6 +89,7 @@ export async function pressButton(given: Press): Promise<Pressed> {
       ),
     missed('The incident could not be opened, and nobody was told by it'),
   )
+  const relieved = relieve(press, doubted)
   if (halt.halt === null) press.warn('The database could not write down the halt, so there is no certificate.')
   const looking =
     opened === null || opened.joined
@@ -106,7 +109,7 @@ export async function pressButton(given: Press): Promise<Pressed> {
           database: opened.database_id,
           environment: opened.environment,
         })
-  await looking
+  await Promise.all([looking, relieved])
   return {
     incidentId: opened?.incident ?? null,
     fenced: halt.fenced,
@@ -128,7 +131,10 @@ export async function pressButton(given: Press): Promise<Pressed> {
 
 type Halted = Contract['fence_halt']['result']
 
-async function haltFleet(press: Press): Promise<{ readonly driver: Driver; readonly halt: Halted }> {
+/** `doubted`: while it was being tried, people were told that nothing is known. */
+async function haltFleet(
+  press: Press,
+): Promise<{ readonly driver: Driver; readonly halt: Halted; readonly doubted: boolean }> {
   const elsewhere: Promise<Problem>[] = []
   // A database that is slow and one that is gone look the same for a while: nobody waits for the difference.
   const patience = setTimeout(() => {
@@ -136,7 +142,8 @@ async function haltFleet(press: Press): Promise<{ readonly driver: Driver; reado
   }, patienceMs)
   try {
     const driver = await press.open()
-    return { driver, halt: granted(await driver.call('fence_halt', { why: press.why })) }
+    const halt = granted(await driver.call('fence_halt', { why: press.why }))
+    return { driver, halt, doubted: elsewhere.length > 0 }
   } catch (error) {
     if (error instanceof TmsError && error.exit !== 3) throw error
     const [said] = await Promise.all(elsewhere)
@@ -253,7 +260,7 @@ async function stopElsewhere(press: Press, why: string): Promise<Problem> {
         title: 'The big red button was pressed and the database could not be reached',
         text: `Nobody knows whether the fleet still works. ${press.why}`.trim(),
         severity: 'critical',
-        dedupKey: `tms-halt-${press.target}`,
+        dedupKey: alertOf(press.target),
         fields: { database: press.target, by: press.who, at },
       })
       .catch((error: unknown): readonly DirectResult[] => {
@@ -261,7 +268,10 @@ async function stopElsewhere(press: Press, why: string): Promise<Problem> {
         return []
       }),
   ])
-  if (stopped !== null) said.push(`The workers of this host stop: ${stopped}.`)
+  if (stopped !== null)
+    said.push(
+      `The workers of this host stop: ${stopped}. A halt and its resume end that; to undo it alone: rm ${stopped}`,
+    )
   for (const { channel, told: heard, why: answer } of told) {
     said.push(heard ? `${channel} was told.` : `${channel} was NOT told: ${answer}.`)
   }
@@ -270,8 +280,37 @@ async function stopElsewhere(press: Press, why: string): Promise<Problem> {
   return {
     code: 'DB_UNREACHABLE',
     what: `THE FLEET IS NOT KNOWN TO BE HALTED: ${press.target} could not be told.`,
-    why: `${why}. Workers on other hosts may still work. ${said.join(' ')}`,
-    next: ['tms incident big-red-button', 'stop the worker processes on their hosts', 'tms agents status'],
+    why: `${why}. Workers on other hosts may still work: end their processes there. Once the database answers press again; resume comes after that.`,
+    next: ['tms incident big-red-button', 'tms agents status', 'tms incident resume <id>'],
+  }
+}
+
+/** One alert for one database, until it is known that its fleet is halted. */
+function alertOf(target: string): string {
+  return `tms-halt-${target}`
+}
+
+/** Who was told that nothing is known is told when it is. */
+async function relieve(press: Press, doubted: boolean): Promise<void> {
+  await within(
+    stepMs,
+    async () => {
+      if (doubted || (await press.stoppedHere())) await press.notify(reached(press.target, press.who))
+    },
+    (why) => press.warn(`Those who were told that nothing is known were not told that it is: ${why}`),
+  )
+}
+
+/** Ends the alert of a press that did not reach the database. */
+export function reached(target: string, who: string): DirectMessage {
+  return {
+    topic: 'fleet.halt_known',
+    title: 'The database answers again: whether the fleet works is known',
+    text: 'tms incident list shows it.',
+    severity: 'info',
+    dedupKey: alertOf(target),
+    ends: true,
+    fields: { database: target, by: who },
   }
 }
 

@@ -4,6 +4,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError, type Problem } from '../errors.ts'
 import { words } from './words.ts'
+import { endStopFile } from './stop-file.ts'
 
 /**
  * The way back: the record, what a lever changed, the fence, and then the slots in three stages with a look at the
@@ -24,6 +25,10 @@ export type Way = {
   /** How the fleet does; the database's own figures unless somebody knows better. */
   readonly health?: ((id: string) => Promise<Health>) | undefined
   readonly report: (text: string) => void
+  /** What may still stop this host's workers: a resume ends that too. */
+  readonly stopFile?: string
+  /** That it is over: whoever was alerted then hears of it. */
+  readonly relieve?: () => Promise<void>
 }
 
 export type Stage = { readonly percent: number; readonly state: Health['state'] | null; readonly why: string }
@@ -38,29 +43,49 @@ export type Resumed = {
   readonly stages: readonly Stage[]
   readonly undone: Step['undone']
   readonly kept: Step['kept']
+  /** Guarded tables take no writes yet: that is left by its own command. */
+  readonly safeMode: boolean
   /** Why it stands at this stage; null when all of it is back. */
   readonly stopped: Stage | null
 }
 
 export type Standing = {
   readonly target: string
+  /** What is typed to consent: which database, and which incident of it. To agree as the second person has another name. */
+  readonly names: { readonly resume: string; readonly approve: string }
   readonly type: string
   readonly title: string
   readonly halted: boolean
+  readonly epoch: number
+  readonly safeMode: boolean
   readonly percent: number
+  /** Its own resume was begun and stopped at a stage. */
+  readonly begun: boolean
+  /** It was resumed to its end, by whom. */
+  readonly resumedBy: string | null
   readonly tenant: string | null
   readonly levers: number
 }
 
 /** What would be resumed, for whoever has to consent. */
 export async function standing(driver: Driver, id: string): Promise<Standing> {
-  const { incident, fence, slots_percent, levers } = granted(await driver.call('incident_show', { id, limit: 1 }))
+  const { incident, fence, slots_percent, resuming, levers } = granted(
+    await driver.call('incident_show', { id, limit: 1 }),
+  )
   return {
     target: driver.target.name,
+    names: {
+      resume: `${driver.target.consentName}@incident-${id}`,
+      approve: `${driver.target.consentName}@approve-${id}`,
+    },
     type: incident.type,
     title: incident.title,
     halted: fence.halted,
+    epoch: fence.epoch,
+    safeMode: fence.safe_mode,
     percent: slots_percent,
+    begun: resuming === incident.id,
+    resumedBy: incident.resolution === 'resumed' ? incident.resolved_by : null,
     tenant: incident.tenant,
     levers: levers.filter(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null).length,
   }
@@ -72,13 +97,31 @@ export async function approveResume(driver: Driver, id: string, why: string): Pr
   )
 }
 
-export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed> {
+export async function resumeIncident(driver: Driver, way: Way, again = 5): Promise<Resumed> {
+  try {
+    return await goThrough(driver, way)
+  } catch (error) {
+    if (again === 0 || !(error instanceof TmsError) || (error.code !== 'CONFLICT' && error.code !== 'STAGE_REFUSED'))
+      throw error
+    // Somebody else may be resuming it too: then it stands further on, or is over, and that is no failure.
+    const now = await standing(driver, way.id)
+    if (now.halted || now.levers > 0 || !(now.begun || (now.resumedBy !== null && now.percent === 100))) throw error
+    if (now.begun) return resumeIncident(driver, way, again - 1)
+    const { workers } = granted(await driver.call('incident_health', { id: way.id }))
+    const { target, epoch, percent, safeMode } = now
+    const stages = [{ percent, state: null, why: `all of it is back: ${now.resumedBy ?? 'somebody'} resumed it` }]
+    const nothing = { lifted: false, undone: [], kept: [], stopped: null }
+    return { incidentId: way.id, target, epoch, percent, workers, stages, safeMode, ...nothing }
+  }
+}
+
+async function goThrough(driver: Driver, way: Way): Promise<Resumed> {
   const { id, report } = way
   const step = async (args: Pick<Contract['incident_resume']['args'], 'step' | 'percent'>) =>
     granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: words(way.why, 1000), ...args }))
   const before = await standing(driver, id)
   // Begun before and stopped at a stage: the record and the fence are behind it.
-  const goesOn = !before.halted && before.levers === 0 && before.type === 'emergency_stop'
+  const goesOn = !before.halted && before.levers === 0 && (before.begun || before.type === 'emergency_stop')
   let lifted = false
   let last: Step | null = null
   let undone: Step['undone'] = []
@@ -93,6 +136,8 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
       report('The fence is lifted.')
     }
   }
+  // Before the stages are watched: what stops this host must not outlive a resume that is broken off.
+  if (before.type === 'emergency_stop') await endStop(driver, way)
   const stages: Stage[] = []
   let percent = last?.percent ?? before.percent
   let stopped: Stage | null = null
@@ -110,6 +155,7 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     // All slots were there already: what is left is to say that it is over.
     if (stages.length === 0) last = await step({ step: 'slots', percent: 100 })
   }
+  const { safeMode } = await standing(driver, id)
   return {
     incidentId: id,
     target: before.target,
@@ -120,18 +166,40 @@ export async function resumeIncident(driver: Driver, way: Way): Promise<Resumed>
     stages: [...stages, ...(stopped === null ? [{ percent, state: null, why: 'all of it is back' }] : [])],
     undone,
     kept,
+    safeMode,
     stopped,
   }
 }
+
+async function endStop(driver: Driver, { stopFile, relieve, report }: Way): Promise<void> {
+  if (stopFile === undefined) return
+  const { resumed_ms_ago } = granted(await driver.call('fence_state', {}))
+  const found = await endStopFile(stopFile, resumed_ms_ago)
+  if (found === null) return
+  if (found.over) await relieve?.()
+  report(
+    found.over
+      ? `The stop file of this host is gone: ${stopFile}.`
+      : `The stop file of this host is newer than the last halt, and its workers stand still: press again, then resume. ${stopFile}.`,
+  )
+}
+
+const repeatMs = 10_000
 
 /** Watched to the end of its time; what is red ends it at once. */
 async function watch(driver: Driver, way: Way, percent: number): Promise<Health> {
   const look = way.health ?? (async (id: string) => granted(await driver.call('incident_health', { id })))
   const until = way.now() + way.watchMs
+  let said = { text: '', at: 0 }
   for (;;) {
     const health = await look(way.id)
     const left = until - way.now()
-    way.report(`${percent} % of the slots: ${health.state}, ${health.why}.`)
+    const text = `${percent} % of the slots: ${health.state}, ${health.why}.`
+    // What is no news is said now and then: somebody may read it in a log.
+    if (text !== said.text || way.now() - said.at >= repeatMs) {
+      way.report(text)
+      said = { text, at: way.now() }
+    }
     if (health.state === 'red' || left <= 0) return health
     await way.pause(Math.min(way.everyMs, left))
   }

@@ -1,14 +1,15 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, open, readFile, readdir, rm } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { mkdir, readFile, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import type { Cell } from '../ui/blocks.ts'
 import { fileProblem, writeFileAtomically } from '../files.ts'
 
 /**
  * A file that stops this host's workers while the database can't be asked. Pressing the button writes it when the
- * database is down. A worker obeys it until the database shows that a later halt was ended: the epoch it knew when it
- * first saw the file has passed.
+ * database is down. A worker obeys it until the database shows that a halt was ended after it was written. Ages are
+ * compared, each by the clock that knows it: the host's clock and the database's need not agree.
  *
- * Any doubt stops: a file that can't be read is obeyed.
+ * Any doubt stops: a file that can't be read is obeyed, and so is any while nothing is known of a resume.
  */
 export type StopNote = {
   readonly id: string
@@ -32,64 +33,64 @@ export async function writeStopFile(path: string, note: Omit<StopNote, 'id'>): P
   await writeFileAtomically(path, `${JSON.stringify({ id: randomUUID(), ...note })}\n`)
 }
 
-/** After a resume: it has done its work. What the workers noted about it goes too. */
-export async function removeStopFile(path: string): Promise<boolean> {
-  const there = await readFile(path).then(
-    () => true,
-    () => false,
-  )
-  await rm(path, { force: true })
-  const beside = await readdir(dirname(path)).catch(() => [])
-  for (const name of beside) {
-    if (name.startsWith(`${basename(path)}.`)) await rm(join(dirname(path), name), { force: true })
-  }
-  return there
+export type StopFile = {
+  readonly file: string
+  /** Null: it can't be read, or doesn't say. */
+  readonly at: string | null
+  readonly by: string | null
+  /** A resume came after it: no worker obeys it any more. */
+  readonly over: boolean
 }
 
-/**
- * Looks at the file: must this host's worker stand still? `epoch` is the fence's as the database last said it, null
- * before it has. The first worker that sees the file notes the epoch beside it, for those that start later.
- */
-export function watchStopFile(path: string): (epoch: number | null) => Promise<boolean> {
-  let seen: { readonly id: string; readonly epoch: number } | null = null
-  return async (epoch) => {
-    let id: string
-    try {
-      id = idOf(await readFile(path, 'utf8'))
-    } catch (error) {
-      const code = error instanceof Error && 'code' in error ? error.code : undefined
-      return code !== 'ENOENT' && code !== 'ENOTDIR'
-    }
-    if (seen?.id !== id) {
-      const noted = await notedEpoch(path, id, epoch)
-      if (noted === null) return true
-      seen = { id, epoch: noted }
-    }
-    return epoch === null || epoch <= seen.epoch
-  }
-}
-
-function idOf(text: string): string {
-  // Somebody may have written it by hand: then all of it is its name.
-  const found = /"id":"([0-9a-f-]{36})"/.exec(text)
-  return found?.[1] ?? createHash('sha256').update(text).digest('hex').slice(0, 36)
-}
-
-async function notedEpoch(path: string, id: string, epoch: number | null): Promise<number | null> {
-  const beside = `${path}.${id}`
-  const read = async () => {
-    const text = await readFile(beside, 'utf8').catch(() => '')
-    return /^\d{1,15}\n$/.test(text) ? Number(text) : null
-  }
-  const noted = await read()
-  if (noted !== null || epoch === null) return noted
+/** What stops this host, if anything; `resumedAgoMs`: since the last resume, null when there was none or nobody knows. */
+export async function readStopFile(
+  path: string,
+  resumedAgoMs: number | null,
+  nowMs = Date.now(),
+): Promise<StopFile | null> {
+  let text: string
+  let changedMs: number
   try {
-    const file = await open(beside, 'wx')
-    await file.writeFile(`${epoch}\n`)
-    await file.close()
-    return epoch
+    ;[text, { mtimeMs: changedMs }] = await Promise.all([readFile(path, 'utf8'), stat(path)])
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    return code === 'ENOENT' || code === 'ENOTDIR' ? null : { file: path, at: null, by: null, over: false }
+  }
+  const { at, by } = saidIn(text)
+  // Somebody may have written it by hand: then the file system knows when.
+  const writtenMs = at === null ? changedMs : Date.parse(at)
+  return { file: path, at, by, over: resumedAgoMs !== null && resumedAgoMs < nowMs - writtenMs }
+}
+
+/** After a resume: removes the file that it ended, and answers what was there. A newer one stays in force. */
+export async function endStopFile(path: string, resumedAgoMs: number | null): Promise<StopFile | null> {
+  const found = await readStopFile(path, resumedAgoMs)
+  if (found?.over === true) await rm(path, { force: true })
+  return found
+}
+
+/** Looks at the file: must this host's workers stand still? */
+export function watchStopFile(path: string): (resumedAgoMs: number | null) => Promise<boolean> {
+  return async (resumedAgoMs) => (await readStopFile(path, resumedAgoMs))?.over === false
+}
+
+/** For the screens that say whether the fleet works. */
+export function stopFileRows(stop: StopFile | null): readonly (readonly [string, Cell])[] {
+  if (stop === null) return []
+  const from = `${stop.at === null ? '' : ` since ${stop.at.slice(0, 19).replace('T', ' ')}`}${stop.by === null ? '' : ` by ${stop.by}`}`
+  return [
+    ['this host', stop.over ? { text: 'its stop is over', tone: 'dim' } : { text: `STOPPED${from}`, tone: 'bad' }],
+    ['stop file', stop.file],
+  ]
+}
+
+function saidIn(text: string): { readonly at: string | null; readonly by: string | null } {
+  try {
+    const said: unknown = JSON.parse(text)
+    if (typeof said !== 'object' || said === null) return { at: null, by: null }
+    const at = 'at' in said && typeof said.at === 'string' && !Number.isNaN(Date.parse(said.at)) ? said.at : null
+    return { at, by: 'by' in said && typeof said.by === 'string' ? said.by : null }
   } catch {
-    // Another worker was first, or the folder can't be written: then this one remembers it for itself.
-    return (await read()) ?? epoch
+    return { at: null, by: null }
   }
 }

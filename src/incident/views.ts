@@ -8,6 +8,7 @@ import type { Pressed } from './press.ts'
 import type { Rehearsal } from './rehearse.ts'
 import type { Report } from './report.ts'
 import type { Resumed } from './resume.ts'
+import { stopFileRows } from './stop-file.ts'
 
 const count = (n: number | string, one: string) => `${n} ${one}${String(n) === '1' ? '' : 's'}`
 
@@ -131,13 +132,25 @@ export function rollbackPlanView(plan: RollbackPlan): readonly Block[] {
     {
       kind: 'facts',
       rows: [
-        ['database', plan.target],
+        ['database', `${plan.target}, ${count(plan.workers, 'worker')}`],
         ['back to', plan.moment === null ? 'nothing' : `${moment(plan.moment)} UTC`],
         ['because', plan.source],
       ],
     },
     changesTable(plan.changes),
+    heldList(plan.held),
   ]
+}
+
+/** What a soft degrade lowered comes back with its own resume. */
+function heldList(held: RollbackPlan['held']): Block {
+  return {
+    kind: 'list',
+    items: held.map(({ key, scope, incident }) => ({
+      text: `${key} (${scope}) is left: soft degrade of incident ${incident} holds it until its resume`,
+      tone: 'warn' as const,
+    })),
+  }
 }
 
 export function rolledBackView(done: RolledBack): readonly Block[] {
@@ -152,15 +165,18 @@ export function rolledBackView(done: RolledBack): readonly Block[] {
     {
       kind: 'facts',
       rows: [
-        ['database', done.target],
+        ['database', `${done.target}, ${count(done.workers, 'worker')}`],
         ['incident', done.incident ?? 'none'],
         ['state of', done.moment === null ? 'nothing' : `${moment(done.moment)} UTC`],
       ],
     },
     changesTable(done.changes),
+    heldList(done.held),
     {
       kind: 'next',
       commands: [
+        // What stood before it was done is a state too.
+        ...(done.at === null ? [] : [`tms incident rollback --to ${done.at}`]),
         'tms flags verify',
         ...(done.incident === null ? [] : [`tms incident resolve ${done.incident} --why <reason>`]),
       ],
@@ -174,7 +190,9 @@ export function resumedView(r: Resumed): readonly Block[] {
       kind: 'text',
       text:
         r.stopped === null
-          ? { text: 'Resumed: all slots are back', tone: 'good' }
+          ? r.safeMode
+            ? { text: 'Resumed: all slots are back, and SAFE MODE IS STILL ON', tone: 'warn' }
+            : { text: 'Resumed: all slots are back', tone: 'good' }
           : { text: `It stands at ${r.percent} % of the slots: ${r.stopped.why}`, tone: 'bad' },
     },
     {
@@ -184,6 +202,7 @@ export function resumedView(r: Resumed): readonly Block[] {
         ['incident', r.incidentId],
         ['epoch', r.epoch],
         ['fence', r.lifted ? 'lifted' : 'was not closed'],
+        ...(r.safeMode ? ([['safe mode', { text: 'ON: nobody writes to guarded tables', tone: 'bad' }]] as const) : []),
         ...r.stages.map(
           ({ percent, state, why }) => [`${percent} %`, state === null ? why : `${state}: ${why}`] as const,
         ),
@@ -205,7 +224,11 @@ export function resumedView(r: Resumed): readonly Block[] {
       kind: 'next',
       commands:
         r.stopped === null
-          ? [`tms incident report ${r.incidentId}`, `tms incident close ${r.incidentId}`]
+          ? [
+              ...(r.safeMode ? ['tms incident safe-mode off'] : []),
+              `tms incident report ${r.incidentId}`,
+              `tms incident close ${r.incidentId}`,
+            ]
           : [`tms incident resume ${r.incidentId}`, 'tms incident soft-degrade', 'tms incident big-red-button'],
     },
   ]
@@ -238,7 +261,10 @@ export function safeModeView(s: SafeMode): readonly Block[] {
     {
       kind: 'facts',
       rows: [
-        ['database', s.target],
+        ['database', s.workers === undefined ? s.target : `${s.target}, ${count(s.workers, 'worker')}`],
+        ...(s.already === true && s.since !== undefined
+          ? ([['since', `${moment(s.since)} UTC, by ${s.by ?? 'somebody'}`]] as const)
+          : []),
         ['epoch', s.epoch],
         ...(s.terminated === undefined || s.terminated.length === 0
           ? []
@@ -254,7 +280,15 @@ export function safeModeView(s: SafeMode): readonly Block[] {
 
 const tones = { P1: 'bad', P2: 'warn', P3: 'dim', P4: 'dim' } as const satisfies Record<Incident['priority'], Tone>
 
-export function incidentsView({ target, fence, slots_percent, incidents, times }: Listed): readonly Block[] {
+export function incidentsView({
+  target,
+  fence,
+  slots_percent,
+  resuming,
+  incidents,
+  times,
+  stopFile,
+}: Listed): readonly Block[] {
   return [
     {
       kind: 'facts',
@@ -269,6 +303,7 @@ export function incidentsView({ target, fence, slots_percent, incidents, times }
               : 'working',
         ],
         ...(fence.safe_mode ? ([['safe mode', { text: 'ON', tone: 'bad' }]] as const) : []),
+        ...stopFileRows(stopFile),
         ['acted after', mean(times.mtta_seconds, times.acted)],
         ['over after', mean(times.mttr_seconds, times.resolved)],
       ],
@@ -285,6 +320,7 @@ export function incidentsView({ target, fence, slots_percent, incidents, times }
       ]),
       empty: 'No open incidents.',
     },
+    { kind: 'next', commands: resuming === null ? [] : [`tms incident resume ${resuming}`] },
   ]
 }
 
@@ -339,15 +375,16 @@ export function incidentView(shown: Shown): readonly Block[] {
   ]
 }
 
-function nextOf({ incident: i, fence, levers }: Shown): string[] {
+function nextOf({ incident: i, fence, resuming, levers }: Shown): string[] {
+  const resume = `tms incident resume ${i.id}`
+  // Whatever its state: until then slots are missing.
+  if (resuming === i.id) return [resume]
   if (i.status === 'RESOLVED') return [`tms incident report ${i.id}`, `tms incident close ${i.id}`]
   if (i.status === 'CLOSED') return []
   const held = levers.some(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null)
   return [
     ...(i.acked_at === null ? [`tms incident ack ${i.id}`] : []),
-    held || (i.type === 'emergency_stop' && fence.halted)
-      ? `tms incident resume ${i.id}`
-      : `tms incident resolve ${i.id} --why <reason>`,
+    held || (i.type === 'emergency_stop' && fence.halted) ? resume : `tms incident resolve ${i.id} --why <reason>`,
   ]
 }
 

@@ -34,6 +34,8 @@ export type DirectMessage = {
   readonly severity: Severity
   /** The same in every message about one thing: PagerDuty makes one alert of them. */
   readonly dedupKey: string
+  /** It ends that alert; nobody is paged. */
+  readonly ends?: boolean
   readonly link?: string | null
   /** Plain facts: which database, who, how many. */
   readonly fields?: Readonly<Record<string, string>>
@@ -64,7 +66,7 @@ export function directChannels(
 
 export async function notifyDirectly(to: DirectChannels, message: DirectMessage): Promise<readonly DirectResult[]> {
   const now = to.clock().toISOString()
-  const { topic, title, text, severity, dedupKey, link = null, fields = {} } = message
+  const { topic, title, text, severity, dedupKey, ends = false, link = null, fields = {} } = message
   const said = { title, text, severity, dedup_key: dedupKey, ...(link === null ? {} : { link }), fields }
   const { fields: payload } = redacted(said, mostBytes)
   const event: Event = {
@@ -84,7 +86,11 @@ export async function notifyDirectly(to: DirectChannels, message: DirectMessage)
     told.push(once(to, address, make, judge).then((result) => ({ channel, ...result })))
   if (slack !== null) tell('slack', slack, () => json(slackMessage(event, null)), judgeSlack)
   if (pagerduty !== null) {
-    const made = pagerdutyMessage({ ...event, payload: { ...payload, event_action: 'trigger' } }, 'tms', null)
+    const made = pagerdutyMessage(
+      { ...event, payload: { ...payload, event_action: ends ? 'resolve' : 'trigger' } },
+      'tms',
+      null,
+    )
     tell(
       'pagerduty',
       URL.canParse(made?.path ?? '', pagerduty.baseUrl ?? pagerdutyUrl)

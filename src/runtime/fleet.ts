@@ -29,7 +29,7 @@ export type FleetOptions = {
   readonly fetch: typeof fetch
   readonly clock: () => Date
   readonly now: () => number
-  readonly stoppedHere?: ((epoch: number | null) => Promise<boolean>) | undefined
+  readonly stoppedHere?: ((resumedAgoMs: number | null) => Promise<boolean>) | undefined
 }
 
 export type FleetStats = Stats & { readonly delivered: number; readonly undelivered: number; readonly spans: number }

@@ -29,8 +29,8 @@ export type WorkerOptions = {
   readonly now: () => number
   /** Looks for work this often when nothing wakes it: delayed tasks, retries, and where there is no push. */
   readonly pollMs: number
-  /** Whether this host's workers stand still, whatever the database says: asked with the epoch it said last. */
-  readonly stoppedHere?: ((epoch: number | null) => Promise<boolean>) | undefined
+  /** Whether this host's workers stand still, whatever the database says: asked with how long ago the last halt ended. */
+  readonly stoppedHere?: ((resumedAgoMs: number | null) => Promise<boolean>) | undefined
   readonly onEnd?: (ended: Ended, outcome: string) => void
 }
 
@@ -76,6 +76,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   /** Between a signal and the answer that says what it meant, nothing begins. */
   let doubtful = false
   let stoppedHere = false
+  /** When the last halt ended, by this process's clock; null while nothing is known of one. */
+  let resumedAt: number | null = null
   let looking = false
   /** Calls are numbered as they begin: an answer that a later call has overtaken must not undo what that one said. */
   let calls = 0
@@ -140,12 +142,17 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     wanted = true
   }
 
+  /** Counted from when the question left: too old, if anything, and a file is obeyed rather too long. */
+  function hearOfResume(agoMs: number | null, asked: number): void {
+    resumedAt = agoMs === null ? null : asked - agoMs
+  }
+
   /** Looked at ten times a second: a file in this host's cache. In doubt it stands still. */
   async function lookHere(): Promise<void> {
     if (options.stoppedHere === undefined || looking) return
     looking = true
     const was = stoppedHere
-    stoppedHere = await options.stoppedHere(control?.epoch ?? null).catch(() => true)
+    stoppedHere = await options.stoppedHere(resumedAt === null ? null : now() - resumedAt).catch(() => true)
     looking = false
     if (stoppedHere === was) return
     log.warn(stoppedHere ? 'stopped: the button was pressed on this host' : 'the stop of this host is over')
@@ -191,6 +198,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   async function hello(): Promise<void> {
     const call = ++calls
+    const asked = now()
     const said = granted(
       await driver.call('worker_hello', {
         request_id: randomUUID(),
@@ -203,6 +211,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     )
     worker = said.worker
     slots = said.slots
+    hearOfResume(said.resumed_ms_ago, asked)
     obey(said.control, call)
   }
 
@@ -217,6 +226,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     const mine = worker
     await attempt('beat', async () => {
       const call = ++calls
+      const asked = now()
       const said = granted(
         await driver.call('worker_beat', {
           worker: mine,
@@ -225,6 +235,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         }),
       )
       slots = said.slots
+      hearOfResume(said.resumed_ms_ago, asked)
       const news = said.control.halted && control?.halted !== true
       obey(said.control, call)
       // The halt waits 300 ms for this.

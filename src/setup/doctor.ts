@@ -6,6 +6,7 @@ import { TmsError } from '../errors.ts'
 import type { Catalogue } from '../flags/catalogue.ts'
 import { keysFinding, listKeys } from '../keys/keys.ts'
 import { openSigner, signerPlace, type SignerSources } from '../keys/open.ts'
+import { readStopFile } from '../incident/stop-file.ts'
 import { exposed, signingKeyPath } from '../keys/private.ts'
 
 export type Check = {
@@ -27,6 +28,8 @@ export type Patient = {
   readonly configFile: string | null
   readonly warnings: readonly string[]
   readonly now: () => Date
+  /** What may stop the workers of this host. */
+  readonly stopFile: string
 }
 
 /** Looks at everything that tms needs, one check each. What can't be looked at is unknown, never ok. */
@@ -45,6 +48,7 @@ export async function diagnose(patient: Patient): Promise<Diagnosis> {
       await checked('database', () => reachCheck(driver)),
       await checked('schema', () => schemaCheck(driver, patient.files)),
       await checked('clock', () => clockCheck(driver, patient.now)),
+      await checked('stop file', () => stopCheck(driver, patient.stopFile)),
       await checked('signing', () => signingTermCheck(driver, key.state === 'ok' ? patient.signing : null)),
       await checked('flag catalogue', () => catalogueCheck(driver, patient.catalogue)),
       ...(await insideChecks(driver, patient.files)),
@@ -134,6 +138,23 @@ async function schemaCheck(driver: Driver, files: SqlFiles): Promise<Check> {
     .filter(({ state }) => state !== 'applied')
     .map(({ name, state }) => `${name} (${state})`)
   return { check: 'schema', state: 'problem', what: differing.join(', '), next: ['tms db status', 'tms db push'] }
+}
+
+/** A stop of this host that nobody ended: its workers stand still whatever the database says. */
+async function stopCheck(driver: Driver, file: string): Promise<Check> {
+  const check = 'stop file'
+  const none = 'none: the button was not pressed here while the database was down'
+  if ((await readStopFile(file, null)) === null) return ok(check, none)
+  const { resumed_ms_ago } = granted(await driver.call('fence_state', {}))
+  const found = await readStopFile(file, resumed_ms_ago)
+  if (found === null) return ok(check, none)
+  if (found.over) return ok(check, `${file} is over: a resume came after it`)
+  return {
+    check,
+    state: 'problem',
+    what: `${file} stops the workers of this host`,
+    next: ['tms incident big-red-button', 'tms incident resume <id>'],
+  }
 }
 
 /** Leases, nonces and signatures compare clocks; a signed request is good for five minutes. */

@@ -259,9 +259,9 @@ export abstract class TmsCommand extends Command {
     return askChoice(question, this.signal)
   }
 
-  /** While `work` runs, Ctrl-C changes nothing: for what can't be taken back once it is sent. */
-  protected uncancellable<T>(work: () => Promise<T>): Promise<T> {
-    return this.interruption.hold(work)
+  /** While `work` runs, Ctrl-C changes nothing and says so: for what can't be taken back once it is sent. */
+  protected uncancellable<T>(work: () => Promise<T>, said?: string): Promise<T> {
+    return this.interruption.hold(work, said)
   }
 
   // ---- life cycle

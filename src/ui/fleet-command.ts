@@ -48,13 +48,12 @@ export abstract class FleetCommand extends TmsCommand {
     pollMs: number,
     log: Logger,
   ): Promise<RunningFleet> {
-    const [{ openFleet }, { placeOf, stopFolder }, { stopFilePath }, settings] = await Promise.all([
+    const [{ openFleet }, { stopFileOf }, settings] = await Promise.all([
       import('../runtime/fleet.ts'),
       import('../config/folders.ts'),
-      import('../incident/stop-file.ts'),
       this.settings(),
     ])
-    const { connection, values } = settings
+    const { values } = settings
     return openFleet({
       driver,
       folders: [agents === undefined ? values.agents : resolve(agents)],
@@ -68,7 +67,7 @@ export abstract class FleetCommand extends TmsCommand {
       secretsFolder: values.secretsFolder,
       filesFolder: join(values.artifacts, 'outbox'),
       environment: process.env,
-      stopFile: stopFilePath(stopFolder(settings, process.env), placeOf(connection)),
+      stopFile: stopFileOf(settings, process.env),
       log,
     })
   }

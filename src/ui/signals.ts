@@ -10,7 +10,7 @@ export type Interruption = {
   /** Rejects when the grace after the first signal is over and the work still goes on. */
   readonly graceOver: Promise<never>
   /** While `work` runs, signals are noted and change nothing: what was sent can't be taken back. */
-  hold<T>(work: () => Promise<T>): Promise<T>
+  hold<T>(work: () => Promise<T>, said?: string): Promise<T>
   /** Gives the work this long after the first signal, instead of three seconds. */
   allow(ms: number): void
   stop(): void
@@ -24,7 +24,7 @@ export function watchSignals(note: (text: string) => void): Interruption {
   // Every database call listens to it; Node takes more than ten at once for a leak and says so on stderr.
   setMaxListeners(0, controller.signal)
   let exitCode: ExitCode | null = null
-  let held = 0
+  const held: string[] = []
   let graceMs = usualGraceMs
   let timer: NodeJS.Timeout | undefined
   let giveUp: (error: TmsError) => void = () => {}
@@ -33,8 +33,9 @@ export function watchSignals(note: (text: string) => void): Interruption {
   graceOver.catch(() => {})
 
   const onSignal = (name: NodeJS.Signals) => {
-    if (held > 0) {
-      note('This step was sent and can no longer be cancelled; waiting for its answer.\n')
+    const said = held.at(-1)
+    if (said !== undefined) {
+      note(`${said}\n`)
       return
     }
     // Twice means now: whatever is still open, the process ends. Its code is that of the first signal.
@@ -50,12 +51,12 @@ export function watchSignals(note: (text: string) => void): Interruption {
     signal: controller.signal,
     exitCode: () => exitCode,
     graceOver,
-    async hold(work) {
-      held++
+    async hold(work, said = 'This step was sent and can no longer be cancelled; waiting for its answer.') {
+      held.push(said)
       try {
         return await work()
       } finally {
-        held--
+        held.splice(held.lastIndexOf(said), 1)
       }
     },
     allow(ms) {

@@ -314,7 +314,7 @@ describe('in order', () => {
     expect((await tms('incident soft-degrade', '--why', 'too many errors')).out).toContain('Soft degrade is on')
     const open = (await json('incident list')).data as { incidents: { id: string; type: string }[] }
     const degraded = open.incidents.find(({ id }) => id !== incident)?.id ?? ''
-    const resumed = await tms('incident resume', degraded, '--watch', '0s', '--confirm', `incident-${degraded}`)
+    const resumed = await tms('incident resume', degraded, '--watch', '0s', '--confirm', `.tms@incident-${degraded}`)
     expect(resumed.code, resumed.err).toBe(0)
     for (const id of [incident, degraded]) {
       await tms('incident resolve', id, '--why', 'over')

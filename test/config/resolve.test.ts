@@ -59,11 +59,7 @@ describe('which database', () => {
     await expect(resolve()).rejects.toMatchObject({
       code: 'CONFIG_MISSING',
       exit: 2,
-      next: [
-        expect.stringMatching(/^cd /),
-        expect.stringContaining('DATABASE_URL'),
-        expect.stringContaining('tms init'),
-      ],
+      next: ["cd <the project's folder>", expect.any(String), expect.any(String), 'tms init'],
     })
     await expect(resolve({ flags: { driver: 'embedded' } })).rejects.toMatchObject({ code: 'CONFIG_MISSING' })
   })

@@ -1,9 +1,10 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { stopFilePath, writeStopFile } from '../../src/incident/stop-file.ts'
 import { bin, build } from '../ui/built.ts'
 import { envelopeOf, run } from '../ui/process.ts'
 
@@ -68,8 +69,10 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     expect(await tms(['flags', 'get', 'autonomy.emergencyStop'])).toMatchObject({ data: { flag: { value: true } } })
     const asked = await tms(['incident', 'resume', id])
     expect(asked).toMatchObject({ code: 4, error: { code: 'CONSENT_MISSING' } })
-    expect(JSON.stringify(asked.error)).toContain(`--confirm incident-${id}`)
-    const resumed = await tms(['incident', 'resume', id, '--confirm', `incident-${id}`, '--watch', '0s'])
+    expect(JSON.stringify(asked.error)).toContain(`--confirm .tms@incident-${id}`)
+    // The same number is an incident of every other database.
+    expect((await tms(['incident', 'resume', id, '--confirm', `incident-${id}`])).code).toBe(4)
+    const resumed = await tms(['incident', 'resume', id, '--confirm', `.tms@incident-${id}`, '--watch', '0s'])
     expect(resumed).toMatchObject({
       code: 0,
       data: {
@@ -91,7 +94,7 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     const pulled = await handle('high', 'soft_degrade')
     expect(pulled).toMatchObject({ code: 0, data: { slots_before: 150, slots_after: 15 } })
     const id = String(pulled.data['incident'])
-    const resumed = await tms(['incident', 'resume', id, '--confirm', `incident-${id}`, '--watch', '0s'])
+    const resumed = await tms(['incident', 'resume', id, '--confirm', `.tms@incident-${id}`, '--watch', '0s'])
     expect(resumed).toMatchObject({ code: 0, data: { lifted: false, kept: [], percent: 100 } })
     expect(await tms(['flags', 'get', 'budget.agents.maxConcurrent'])).toMatchObject({ data: { flag: { value: 150 } } })
   })
@@ -120,13 +123,13 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     expect(await tms(['incident', 'safe-mode', 'on', '--why', 'a test'])).toMatchObject({ code: 0, data: { on: true } })
     const off = ['incident', 'safe-mode', 'off']
     expect((await tms(off, { stdin: token })).code).toBe(4)
-    expect(await tms([...off, '--confirm', 'safe-mode'], { stdin: 'wrong' })).toMatchObject({
+    expect(await tms([...off, '--confirm', '.tms@safe-mode'], { stdin: 'wrong' })).toMatchObject({
       code: 4,
       error: { code: 'TOKEN_WRONG' },
     })
-    expect((await tms([...off, '--confirm', 'safe-mode'], { stdin: `${token}\n` })).code).toBe(0)
+    expect((await tms([...off, '--confirm', '.tms@safe-mode'], { stdin: `${token}\n` })).code).toBe(0)
     expect((await tms(['incident', 'safe-mode', 'on'])).code).toBe(0)
-    expect((await tms([...off, '--confirm', 'safe-mode'], { env: { TMS_OVERRIDE_TOKEN: token } })).code).toBe(0)
+    expect((await tms([...off, '--confirm', '.tms@safe-mode'], { env: { TMS_OVERRIDE_TOKEN: token } })).code).toBe(0)
   })
 
   test('the rehearsal walks the chain and leaves nothing open', async () => {
@@ -137,6 +140,19 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     const open = data['incidents'] as { tenant: string | null }[]
     expect(open.filter(({ tenant }) => tenant === 'tms-incident-test')).toEqual([])
     expect((await tms(['incident', 'test'])).code).toBe(0)
+  })
+
+  test('a stop file of this host shows on every screen that says whether the fleet works', async () => {
+    const directory = join(realpathSync(folder), '.tms')
+    const file = stopFilePath(directory, `embedded ${directory}`)
+    await writeStopFile(file, { at: new Date().toISOString(), by: 'me', why: 'a test', target: 'here' })
+    for (const screen of [
+      ['incident', 'list'],
+      ['agents', 'status'],
+    ])
+      expect((await plain(screen)).stdout).toContain('STOPPED')
+    expect((await plain(['doctor'])).stdout).toMatch(/stop file +problem/)
+    rmSync(file)
   })
 
   test('a life by hand, and a second press that says since when and by whom', async () => {

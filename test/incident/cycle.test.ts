@@ -8,6 +8,7 @@ import { TmsError } from '../../src/errors.ts'
 import { planRollback } from '../../src/incident/levers.ts'
 import { rehearsalTenant, rehearse } from '../../src/incident/rehearse.ts'
 import { newSigner } from '../proof/signers.ts'
+import { rolledBackView } from '../../src/incident/views.ts'
 import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 describe.each(Object.entries(subjects))('the life of an incident through the %s driver', (name, start) => {
@@ -231,6 +232,54 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     granted(await operator.call('incident_rollback', { request_id: randomUUID(), plan: plan.plan ?? '' }))
     expect(await rows()).toEqual(green)
     expect(granted(await operator.call('incident_rollback_plan', {})).changes).toEqual([])
+  })
+
+  test('rollback leaves what a soft degrade holds, and says how it is undone itself', async () => {
+    const { fleet, operator } = scene
+    const limit = async () =>
+      (await scene.sql(`select value from tms.feature_flags_v2 where key = 'budget.agents.maxConcurrent'`))[0]?.[
+        'value'
+      ]
+    await fleet.set('budget.agents.maxConcurrent', 110)
+    await fleet.set('finance.approvalLimit', '100')
+    const [{ at } = { at: '' }] = await scene.sql(
+      `select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at`,
+    )
+    const to = String(at)
+    const pulled = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
+    await fleet.set('finance.approvalLimit', '5000')
+    const plan = granted(await operator.call('incident_rollback_plan', { to }))
+    expect(plan.changes.map(({ key }) => key)).toEqual(['finance.approvalLimit'])
+    expect(plan.held).toContainEqual({ key: 'budget.agents.maxConcurrent', scope: 'global', incident: pulled.incident })
+    const done = granted(
+      await operator.call('incident_rollback', { request_id: randomUUID(), to, plan: plan.plan ?? '' }),
+    )
+    expect(await limit()).toBe(15)
+    const back = granted(await operator.call('incident_rollback_plan', { to: done.at ?? '' }))
+    expect(back.changes).toMatchObject([{ key: 'finance.approvalLimit', before: '100', after: '5000' }])
+    expect(rolledBackView({ target: 'here', ...done }).at(-1)).toMatchObject({
+      commands: expect.arrayContaining([`tms incident rollback --to ${done.at}`]),
+    })
+    await resumeNow(operator, pulled.incident)
+    expect(await limit()).toBe(110)
+  })
+
+  test('safe mode says how many workers it saw, and a second time since when and by whom', async () => {
+    const { operator } = scene
+    const first = granted(await operator.call('safe_mode_on', { why: 'a test' }))
+    expect(first).toMatchObject({ already: false, workers: expect.any(Number) })
+    expect(granted(await operator.call('safe_mode_on', { why: 'again' }))).toMatchObject({
+      already: true,
+      since: first.since,
+      by: first.by,
+    })
+    granted(
+      await operator.call('safe_mode_off', {
+        request_id: randomUUID(),
+        override_token_sha256: 'ab'.repeat(32),
+        why: 'over',
+      }),
+    )
   })
 
   test('MTTA and MTTR are means of what was opened in the span, and unknown without samples', async () => {

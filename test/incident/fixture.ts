@@ -49,6 +49,12 @@ type Show = Contract['incident_show']['result']
 export const showOf = async (driver: Driver, id: string): Promise<Show> =>
   granted(await driver.call('incident_show', { id }))
 
+export async function haltAndResume(driver: Driver): Promise<void> {
+  const halt = granted(await driver.call('fence_halt', { why: 'a test' }))
+  const pressed = await driver.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '' })
+  await resumeNow(driver, granted(pressed).incident)
+}
+
 export async function resumeNow(driver: Driver, id: string): Promise<void> {
   const step = async (args: Pick<Contract['incident_resume']['args'], 'step' | 'percent'>) =>
     granted(await driver.call('incident_resume', { request_id: randomUUID(), id, why: 'the test goes on', ...args }))

@@ -8,12 +8,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
+import { TmsError } from '../../src/errors.ts'
+import type { DirectMessage } from '../../src/notify/directly.ts'
 import { pressButton, type Press } from '../../src/incident/press.ts'
 import { startArena, type Arena } from '../attacks/fleet/arena.ts'
 import { until } from '../servers/process.ts'
 import { bin, build } from '../ui/built.ts'
 import { collect, envelopeOf, run, said, start } from '../ui/process.ts'
-import { openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
+import { haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-press-'))
 const keys = join(folder, 'keys')
@@ -42,6 +44,7 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       folder: join(folder, name),
       signer: async () => null,
       stopHere: () => Promise.reject(new Error('the database answers')),
+      stoppedHere: async () => false,
       notify: () => Promise.reject(new Error('the database answers')),
       clock: () => new Date(),
       now: () => performance.now(),
@@ -94,6 +97,39 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     await resumeNow(scene.operator, incident)
   })
 
+  test('a later press counts as told only who was heard of since: not the dead, not the frozen', async () => {
+    const { fleet, operator } = scene
+    const halt = async () => {
+      const { halt: id, epoch } = granted(await operator.call('fence_halt', { why: 'a test' }))
+      granted(await operator.call('incident_press', { request_id: randomUUID(), halt: id ?? '' }))
+      return { id: id ?? '', epoch }
+    }
+    const facts = async (id: string) => {
+      const { acknowledged, silent } = granted(await operator.call('incident_halt', { halt: id }))
+      const names = (list: readonly { readonly worker: string }[]) => list.map(({ worker }) => worker)
+      return { acknowledged: names(acknowledged), silent: names(silent) }
+    }
+    const [ids, names] = [new Map<string, string>(), ['well', 'frozen', 'gone', 'killed']]
+    for (const name of names) {
+      const hello = { request_id: randomUUID(), name, host: 'here', pid: 1, agents: [], slots: 0 }
+      ids.set(name, granted(await fleet.worker.call('worker_hello', hello)).worker)
+    }
+    const beat = async (name: string, epoch: number) =>
+      granted(await fleet.worker.call('worker_beat', { worker: ids.get(name) ?? '', acknowledges: epoch }))
+    const first = await halt()
+    for (const name of names) await beat(name, first.epoch)
+    expect(await facts(first.id)).toEqual({ acknowledged: names, silent: [] })
+    granted(await fleet.worker.call('worker_bye', { worker: ids.get('gone') ?? '' }))
+    await scene.sql(`update tms.workers set lease_until = clock_timestamp() where name = 'killed'`)
+    const second = await halt()
+    await beat('well', second.epoch)
+    expect(await facts(second.id)).toEqual({ acknowledged: ['well'], silent: ['frozen'] })
+    await beat('frozen', second.epoch)
+    expect(await facts(second.id)).toEqual({ acknowledged: ['well', 'frozen'], silent: [] })
+    const [incident] = granted(await operator.call('incident_list', {})).incidents
+    await resumeNow(operator, incident?.id ?? '')
+  })
+
   test('where it takes two, the one who approved cannot be the one who resumes', async () => {
     const { fleet, operator } = scene
     await fleet.set('incident.resume.twoPersons', true)
@@ -111,10 +147,27 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect(
       await operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'around it' }),
     ).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    // Nor does it help to switch the rule off now.
+    await fleet.set('incident.resume.twoPersons', false)
+    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
     // As if somebody else had approved.
     await scene.sql(`update tms.resume_approvals set principal_id = gen_random_uuid() where incident_id = ${id}`)
     await resumeNow(operator, id)
+    await haltAndResume(operator)
+  })
+
+  test('where it takes two, a soft degrade cannot be ended by one who switches that off first', async () => {
+    const { fleet, operator } = scene
+    await fleet.set('incident.resume.twoPersons', true)
+    const { incident: id } = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
     await fleet.set('incident.resume.twoPersons', false)
+    expect(await operator.call('incident_resume', { request_id: randomUUID(), id, step: 'prepare' })).toMatchObject({
+      refused: { code: 'CONSENT_MISSING' },
+    })
+    await scene.sql(
+      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who) select ${id}, f.epoch, gen_random_uuid(), 'another' from tms.fence f`,
+    )
+    await resumeNow(operator, id)
   })
 })
 
@@ -233,6 +286,7 @@ describe('the command where things are broken', () => {
         folder,
         signer: async () => null,
         stopHere: () => Promise.reject(new Error('not reached')),
+        stoppedHere: async () => false,
         notify: () => Promise.reject(new Error('not reached')),
         clock: () => new Date(),
         now: () => performance.now(),
@@ -269,13 +323,54 @@ describe('the command where things are broken', () => {
     expect(slack.got).toHaveLength(1)
     expect(slack.got[0]).toContain('big red button')
     expect(pagerduty.got).toHaveLength(1)
+    const [file = ''] = readdirSync(stop)
+    expect(ended.error).toMatchObject({
+      message: expect.stringContaining('NOT KNOWN'),
+      why: expect.not.stringMatching(/[.:]{2}|\.:/),
+      next: ['tms incident big-red-button', 'tms agents status', 'tms incident resume <id>'],
+    })
     expect(ended.warnings).toEqual(
       expect.arrayContaining([
-        expect.stringContaining('workers of this host stop'),
+        expect.stringContaining(`to undo it alone: rm ${join(stop, file)}`),
         'slack was told.',
         expect.stringContaining('pagerduty was NOT told'),
       ]),
     )
+  })
+
+  test('whoever was told that nothing is known is told when it is, and the alert ends', async () => {
+    const told: DirectMessage[] = []
+    let answers = false
+    const operator = scene.operator
+    const button: Press = {
+      open: () =>
+        answers
+          ? Promise.resolve(operator)
+          : Promise.reject(new TmsError({ code: 'DB_UNREACHABLE', what: 'It is gone.', why: 'It is.', next: [] })),
+      target: 'here',
+      why: 'a test',
+      who: 'me',
+      folder,
+      signer: async () => null,
+      stopHere: async () => '/the/file',
+      stoppedHere: async () => told.length > 0,
+      notify: async (message) => {
+        told.push(message)
+        return []
+      },
+      clock: () => new Date(),
+      now: () => performance.now(),
+      pause: () => Promise.resolve(),
+      warn: () => undefined,
+    }
+    await expect(pressButton(button)).rejects.toMatchObject({ code: 'DB_UNREACHABLE' })
+    answers = true
+    expect(await pressButton(button)).toMatchObject({ fenced: true })
+    expect(told.map(({ dedupKey, ends = false }) => ({ dedupKey, ends }))).toEqual([
+      { dedupKey: 'tms-halt-here', ends: false },
+      { dedupKey: 'tms-halt-here', ends: true },
+    ])
+    await over()
   })
 
   test('with a database that hangs it gives up soon, and says that nothing is known', async () => {
@@ -315,6 +410,27 @@ describe('the command where things are broken', () => {
     const { code, data, error } = await press({ DATABASE_URL: at.href })
     slow.close()
     expect({ code, error, data }).toMatchObject({ code: 0, data: { fenced: true }, error: null })
+    await over()
+  })
+
+  test('Ctrl-C before it was sent cancels nothing either', async () => {
+    // As soon as the command hears signals at all: it has not even read its settings then.
+    const early = join(folder, 'early.mjs')
+    writeFileSync(
+      early,
+      `let sent = false
+       process.on('newListener', (name) => {
+         if (name !== 'SIGINT' || sent) return
+         sent = true
+         setImmediate(() => process.kill(process.pid, 'SIGINT'))
+       })`,
+    )
+    const ended = await run([bin, 'incident', 'big-red-button', '--json'], {
+      cwd: folder,
+      env: environment({ NODE_OPTIONS: `--import ${early}` }),
+    })
+    expect(ended.stderr).toContain('can no longer be cancelled')
+    expect({ code: ended.code, error: envelopeOf(ended.stdout).error }).toEqual({ code: 0, error: null })
     await over()
   })
 

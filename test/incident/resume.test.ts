@@ -1,15 +1,25 @@
 import { randomUUID } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
+import { incidentView, resumedView } from '../../src/incident/views.ts'
 import { resumeIncident, stoppedProblem, type Health, type Way } from '../../src/incident/resume.ts'
+import { readStopFile, writeStopFile } from '../../src/incident/stop-file.ts'
 import { embeddedSubject } from '../contract/subjects.ts'
 import { openScene, showOf, type Scene } from './fixture.ts'
 
 let scene: Scene
+let folder = ''
 beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tms-resume-'))
   scene = await openScene(await embeddedSubject())
 }, 60_000)
-afterAll(() => scene.stop())
+afterAll(async () => {
+  await scene.stop()
+  await rm(folder, { recursive: true, force: true })
+})
 
 async function halted(): Promise<string> {
   const halt = granted(await scene.operator.call('fence_halt', { why: 'a test' }))
@@ -53,6 +63,53 @@ test('each step is watched to its end before the next, and the limit follows', a
   expect((await showOf(scene.operator, id)).incident.status).toBe('RESOLVED')
 })
 
+test('with safe mode on it says that not all is back', async () => {
+  const id = await halted()
+  granted(await scene.operator.call('safe_mode_on', { why: 'a test' }))
+  const view = JSON.stringify(resumedView(await resumeIncident(scene.operator, way(id, []))))
+  expect(view).toContain('SAFE MODE IS STILL ON')
+  expect(view).toContain('tms incident safe-mode off')
+  granted(
+    await scene.operator.call('safe_mode_off', {
+      request_id: randomUUID(),
+      override_token_sha256: 'ab'.repeat(32),
+      why: 'over',
+    }),
+  )
+})
+
+test('two at once: who comes later finds it done, and that is no failure', async () => {
+  const id = await halted()
+  const other = way(id, [])
+  const own = way(id, [])
+  const slow = {
+    ...own,
+    // Somebody else goes through all of it while this one watches the first stage.
+    pause: async (ms: number) => {
+      if (other.looks.length === 0) await resumeIncident(scene.operator, other)
+      await own.pause(ms)
+    },
+  }
+  const resumed = await resumeIncident(scene.operator, slow)
+  expect(resumed).toMatchObject({ percent: 100, stopped: null })
+  expect(JSON.stringify(resumed.stages)).toContain('resumed it')
+  expect(await slots()).toBe(150)
+  const both = await halted()
+  const ended = await Promise.all([1, 2].map(() => resumeIncident(scene.operator, way(both, []))))
+  expect(ended).toMatchObject([
+    { percent: 100, stopped: null },
+    { percent: 100, stopped: null },
+  ])
+  expect((await showOf(scene.operator, both)).incident.status).toBe('RESOLVED')
+})
+
+test('what is no news is said now and then, and not each second', async () => {
+  const id = await halted()
+  const lines: string[] = []
+  await resumeIncident(scene.operator, { ...way(id, []), watchMs: 30_000, report: (text) => void lines.push(text) })
+  expect(lines.filter((line) => line.startsWith('10 % of the slots: green'))).toHaveLength(4)
+})
+
 test('red stops it at once where it is, and the next resume goes on from there', async () => {
   const id = await halted()
   const resumed = await resumeIncident(scene.operator, way(id, ['green', 'green', 'green', 'green', 'red']))
@@ -62,6 +119,64 @@ test('red stops it at once where it is, and the next resume goes on from there',
   expect((await showOf(scene.operator, id)).incident.status).toBe('OPEN')
   const again = await resumeIncident(scene.operator, way(id, []))
   expect(again).toMatchObject({ percent: 100, stopped: null, lifted: false })
+  expect(await slots()).toBe(150)
+})
+
+test('in the middle of a resume nothing else ends it: the fleet would stay at a tenth', async () => {
+  const { operator } = scene
+  const id = await halted()
+  await resumeIncident(operator, way(id, ['red']))
+  const resolve = { id, action: 'resolve', text: 'it looks fine' } as const
+  expect(await operator.call('incident_work', { request_id: randomUUID(), ...resolve })).toMatchObject({
+    refused: { code: 'CONFLICT', next: [`tms incident resume ${id}`] },
+  })
+  expect(incidentView(await showOf(operator, id))).toContainEqual({
+    kind: 'next',
+    commands: [`tms incident resume ${id}`],
+  })
+  await resumeIncident(operator, way(id, []))
+  expect(await slots()).toBe(150)
+})
+
+test('what stopped this host goes with the lift, not with the end of the watch', async () => {
+  const id = await halted()
+  const stopFile = join(folder, 'stop')
+  const at = new Date(Date.now() - 60_000).toISOString()
+  await writeStopFile(stopFile, { at, by: 'me', why: 'the database was down', target: 'here' })
+  const cut = { ...way(id, []), stopFile, health: () => Promise.reject(new Error('Ctrl-C')) }
+  await expect(resumeIncident(scene.operator, cut)).rejects.toThrow('Ctrl-C')
+  expect(await readStopFile(stopFile, null)).toBeNull()
+  // Left behind by a run that was killed: the next one takes it away, though it lifts nothing.
+  await writeStopFile(stopFile, { at, by: 'me', why: 'the database was down', target: 'here' })
+  let relieved = 0
+  const relieve = async () => {
+    relieved++
+  }
+  const again = await resumeIncident(scene.operator, { ...way(id, []), stopFile, relieve })
+  expect({ lifted: again.lifted, relieved }).toEqual({ lifted: false, relieved: 1 })
+  expect(await readStopFile(stopFile, null)).toBeNull()
+})
+
+test('one that was resolved at a stage gives the slots back all the same', async () => {
+  const { operator } = scene
+  const id = await halted()
+  await resumeIncident(operator, way(id, ['red']))
+  await scene.sql(`update tms.incidents set status = 'RESOLVED', resolved_at = now() where id = ${id}`)
+  const listed = granted(await operator.call('incident_list', {}))
+  expect(listed).toMatchObject({ resuming: id, incidents: [] })
+  expect(await resumeIncident(operator, way(id, []))).toMatchObject({ percent: 100, stopped: null })
+  expect(await slots()).toBe(150)
+  expect((await showOf(operator, id)).incident.status).toBe('RESOLVED')
+})
+
+test('the resume of a soft degrade goes on from its stage too', async () => {
+  const { operator } = scene
+  const { incident: id } = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
+  await resumeIncident(operator, way(id, ['green', 'green', 'green', 'red']))
+  expect(await slots()).toBe(75)
+  const steps = way(id, [])
+  await resumeIncident(operator, steps)
+  expect(steps.looks).toEqual(['50 green', '50 green', '50 green'])
   expect(await slots()).toBe(150)
 })
 

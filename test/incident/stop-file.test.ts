@@ -1,15 +1,16 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import * as z from 'zod'
 import { defineAgent } from '../../src/agents/define.ts'
-import { removeStopFile, stopFilePath, watchStopFile, writeStopFile } from '../../src/incident/stop-file.ts'
+import { endStopFile, readStopFile, stopFilePath, watchStopFile, writeStopFile } from '../../src/incident/stop-file.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
 import { startWorker } from '../../src/runtime/worker.ts'
 import { startTracing } from '../../src/tracing/tracer.ts'
 import { embeddedSubject } from '../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
+import { haltAndResume } from './fixture.ts'
 import { until } from '../servers/process.ts'
 
 let folder = ''
@@ -18,41 +19,52 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
-const note = { at: '2026-11-20T03:00:00Z', by: 'me', why: 'a test', target: 'postgres db:5432/tms' }
+const said = { by: 'me', why: 'a test', target: 'postgres db:5432/tms' }
+const minute = 60_000
+/** As a press wrote it this long ago. */
+const written = (path: string, agoMs = minute) =>
+  writeStopFile(path, { ...said, at: new Date(Date.now() - agoMs).toISOString() })
 
 describe('the stop file', () => {
-  test('is obeyed until the epoch has passed, by those who saw it and by those who start later', async () => {
+  test('is obeyed until a resume came after it, by those who work and by those who start later', async () => {
     const path = stopFilePath(folder, 'one')
     const early = watchStopFile(path)
-    expect(await early(4)).toBe(false)
-    await writeStopFile(path, note)
-    expect(await early(4)).toBe(true)
-    expect(await early(null)).toBe(true)
     expect(await early(5)).toBe(false)
-    // Started after the resume: it learns from the note beside the file that this one is over.
-    expect(await watchStopFile(path)(5)).toBe(false)
-    expect(await watchStopFile(path)(4)).toBe(true)
+    await written(path)
+    expect(await early(null)).toBe(true)
+    expect(await early(minute * 2)).toBe(true)
+    expect(await early(minute / 2)).toBe(false)
+    expect(await watchStopFile(path)(minute * 2)).toBe(true)
+    expect(await watchStopFile(path)(minute / 2)).toBe(false)
   })
 
   test('written again it is another stop', async () => {
     const path = stopFilePath(folder, 'two')
-    const worker = watchStopFile(path)
-    await writeStopFile(path, note)
-    expect(await worker(1)).toBe(true)
-    expect(await worker(2)).toBe(false)
-    await writeStopFile(path, note)
-    expect(await worker(2)).toBe(true)
+    await written(path)
+    expect(await watchStopFile(path)(minute / 2)).toBe(false)
+    await written(path, 0)
+    expect(await watchStopFile(path)(minute / 2)).toBe(true)
   })
 
-  test('that cannot be read is obeyed, and one that is removed is over', async () => {
+  test('that cannot be read is obeyed, and one written by hand counts from then', async () => {
     const path = stopFilePath(join(folder, 'three'), 'x')
-    await writeStopFile(path, note)
+    await written(path)
     expect(await watchStopFile(join(path, '..'))(1)).toBe(true)
-    const worker = watchStopFile(path)
-    expect(await worker(1)).toBe(true)
-    expect(await removeStopFile(path)).toBe(true)
-    expect(await worker(1)).toBe(false)
-    expect(await removeStopFile(path)).toBe(false)
+    await writeFile(path, 'everybody stop')
+    expect(await watchStopFile(path)(minute)).toBe(true)
+    const then = new Date(Date.now() - minute)
+    await utimes(path, then, then)
+    expect(await watchStopFile(path)(minute / 2)).toBe(false)
+  })
+
+  test('goes with the resume that ended it, and a newer one stays', async () => {
+    const path = stopFilePath(folder, 'four')
+    expect(await endStopFile(path, 1)).toBeNull()
+    await written(path)
+    expect(await endStopFile(path, minute * 2)).toMatchObject({ over: false, by: 'me' })
+    expect(await readStopFile(path, null)).toMatchObject({ over: false })
+    expect(await endStopFile(path, minute / 2)).toMatchObject({ over: true })
+    expect(await readStopFile(path, null)).toBeNull()
   })
 })
 
@@ -110,11 +122,12 @@ describe('a worker of this host', () => {
     })
     try {
       await until('it runs', () => worker.stats().running === 1)
-      await writeStopFile(path, note)
+      await written(path)
       await until('it was aborted', () => aborted === 1 && worker.stats().running === 0)
       await fleet.enqueue('acme', [{ function: 'demo.one' }])
       expect(worker.stats()).toMatchObject({ halted: true, completed: 0 })
-      await removeStopFile(path)
+      // A worker that starts now and finds the file of before: the database shows a resume after it.
+      await haltAndResume(fleet.operator)
       await until('both are done', () => worker.stats().completed === 2)
     } finally {
       await worker.stop(0)

@@ -50,6 +50,13 @@ test('said twice it is one alert', async () => {
   expect(pagerduty.alerts).toHaveLength(1)
 })
 
+test('what ends it ends the alert', async () => {
+  const { pagerduty, channels } = await everybody()
+  await notifyDirectly(channels, message)
+  await notifyDirectly(channels, { ...message, ends: true })
+  expect(pagerduty.alerts).toMatchObject([{ dedupKey: 'emergency-stop', state: 'resolved' }])
+})
+
 test('each channel answers for itself: one that hangs, refuses or breaks off keeps no other from being told', async () => {
   const { slack, pagerduty, alert, channels } = await everybody()
   slack.misbehave = hang

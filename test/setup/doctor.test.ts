@@ -41,6 +41,7 @@ beforeAll(async () => {
     signing: { keysFolder: folder, environment: {} },
     configFile: null,
     warnings: [],
+    stopFile: '/nowhere/stop',
     now: () => new Date(),
   }
 })

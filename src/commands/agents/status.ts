@@ -7,10 +7,14 @@ export default class AgentsStatus extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(AgentsStatus)
-    const [{ fleetStatus }, { statusView }] = await Promise.all([
+    const [{ fleetStatus }, { statusView }, { stopFileOf }] = await Promise.all([
       import('../../agents/list.ts'),
       import('../../agents/views.ts'),
+      import('../../config/folders.ts'),
     ])
-    return this.show(statusView, await fleetStatus(await this.database()))
+    return this.show(
+      statusView,
+      await fleetStatus(await this.database(), stopFileOf(await this.settings(), process.env)),
+    )
   }
 }

@@ -14,6 +14,11 @@ export default class IncidentBigRedButton extends TmsCommand {
   }
 
   async run(): Promise<void> {
+    const said = 'The halt can no longer be cancelled; it says in a moment what became of it.'
+    return this.uncancellable(() => this.press(), said)
+  }
+
+  private async press(): Promise<void> {
     const { flags } = await this.parse(IncidentBigRedButton)
     const [{ pressHere }, { hurried, pressPlace }, { signerSources }, settings] = await Promise.all([
       import('../../incident/here.ts'),
@@ -27,7 +32,7 @@ export default class IncidentBigRedButton extends TmsCommand {
       open: () => this.openDatabase(hurried(settings.connection)),
       warn: (text: string) => void this.warn(text),
     }
-    const pressed = await this.uncancellable(() => pressHere(here, flags.reason))
+    const pressed = await pressHere(here, flags.reason)
     const [{ pressedView }, { notFenced }] = await Promise.all([
       import('../../incident/views.ts'),
       import('../../incident/press.ts'),

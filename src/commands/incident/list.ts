@@ -15,10 +15,12 @@ export default class IncidentList extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(IncidentList)
-    const [{ listIncidents }, { incidentsView }] = await Promise.all([
+    const [{ listIncidents }, { incidentsView }, { stopFileOf }] = await Promise.all([
       import('../../incident/incidents.ts'),
       import('../../incident/views.ts'),
+      import('../../config/folders.ts'),
     ])
-    return this.show(incidentsView, await listIncidents(await this.database(), flags))
+    const stopFile = stopFileOf(await this.settings(), process.env)
+    return this.show(incidentsView, await listIncidents(await this.database(), { ...flags, stopFile }))
   }
 }

@@ -17,26 +17,30 @@ export default class IncidentResume extends TmsCommand {
 
   async run(): Promise<void> {
     const { args, flags } = await this.parse(IncidentResume)
-    const [way, views, { numberOf }, { parseSeconds }] = await Promise.all([
+    const [way, views, { numberOf }, { parseSeconds }, { pressPlace }, { tellReached }] = await Promise.all([
       import('../../incident/resume.ts'),
       import('../../incident/views.ts'),
       import('../../incident/incidents.ts'),
       import('../../duration.ts'),
+      import('../../config/folders.ts'),
+      import('../../incident/here.ts'),
     ])
     const id = numberOf(args.id)
     const watchMs = parseSeconds(flags.watch) * 1000
     const db = await this.database()
-    const { target, ...now } = await way.standing(db, id)
-    way.mayResume({ target, ...now }, id)
+    const now = await way.standing(db, id)
+    const { target } = now
+    way.mayResume(now, id)
     if (flags.approve) {
-      await this.consent(`approve-${id}`, `agree that incident ${id} of ${target} is resumed`)
+      await this.consent(now.names.approve, `agree that incident ${id} of ${target} is resumed`)
       await way.approveResume(db, id, flags.why)
       return this.show(views.approvedView, { id, target, by: 'you' })
     }
     await this.consent(
-      `incident-${id}`,
+      now.names.resume,
       `resume incident ${id} of ${target}: the fleet ${now.halted ? 'works again' : 'works at full strength again'}`,
     )
+    const here = pressPlace(await this.settings(), process.env)
     const resumed = await way.resumeIncident(db, {
       id,
       why: flags.why,
@@ -45,21 +49,11 @@ export default class IncidentResume extends TmsCommand {
       now: () => performance.now(),
       pause: (ms) => pause(ms, undefined, { signal: this.signal }),
       report: (text) => this.note(text),
+      stopFile: here.stopFile,
+      relieve: () => tellReached(here),
     })
-    if (resumed.lifted) await this.forgetStop()
     const problem = way.stoppedProblem(resumed)
     if (problem !== null) return this.unknown(views.resumedView, resumed, problem)
     return resumed.stopped === null ? this.show(views.resumedView, resumed) : this.finding(views.resumedView, resumed)
-  }
-
-  /** The file that stopped this host's workers while the database was down has done its work. */
-  private async forgetStop(): Promise<void> {
-    const [{ placeOf, stopFolder }, { removeStopFile, stopFilePath }] = await Promise.all([
-      import('../../config/folders.ts'),
-      import('../../incident/stop-file.ts'),
-    ])
-    const settings = await this.settings()
-    const file = stopFilePath(stopFolder(settings, process.env), placeOf(settings.connection))
-    if (await removeStopFile(file)) this.note(`The stop file of this host is gone: ${file}`)
   }
 }

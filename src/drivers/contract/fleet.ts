@@ -30,6 +30,8 @@ const terminated = z.array(
     transaction_began: timestamp.nullable(),
   }),
 )
+/** Since the last halt was ended; null: none was. */
+const resumedMsAgo = z.number().nullable().default(null)
 export const halt = z.object({
   halt: id,
   kind: z.enum(['halt', 'safe_mode']),
@@ -256,7 +258,7 @@ export const fleetContract = {
     operation: 'agents.read',
     reads: 'primary',
     args: z.strictObject({}),
-    result: fence.extend({ since: timestamp.nullable(), halts: z.array(halt) }),
+    result: fence.extend({ since: timestamp.nullable(), resumed_ms_ago: resumedMsAgo, halts: z.array(halt) }),
   },
   safe_mode_on: {
     operation: 'incident.safe_mode_on',
@@ -269,6 +271,11 @@ export const fleetContract = {
       ms: z.number(),
       terminated,
       survivors: z.array(z.string()),
+      workers: z.number().optional(),
+      /** It was on before; then since when and by whom. */
+      already: z.boolean().optional(),
+      since: timestamp.optional(),
+      by: z.string().optional(),
     }),
   },
   safe_mode_off: {
@@ -304,13 +311,24 @@ export const fleetContract = {
       agents: z.array(z.string()),
       slots: z.int(),
     }),
-    result: z.object({ worker: id, slots: z.number(), lease_ms: z.number(), control }),
+    result: z.object({
+      worker: id,
+      slots: z.number(),
+      lease_ms: z.number(),
+      control,
+      resumed_ms_ago: resumedMsAgo,
+    }),
   },
   worker_beat: {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({ worker: id, slots: z.int().optional(), acknowledges: z.int().optional() }),
-    result: z.object({ slots: z.number(), control, policies: z.string().nullable() }),
+    result: z.object({
+      slots: z.number(),
+      control,
+      resumed_ms_ago: resumedMsAgo,
+      policies: z.string().nullable(),
+    }),
   },
   worker_settings: {
     operation: 'task.work',

@@ -10,6 +10,8 @@ export const incidentStates = ['OPEN', 'AUTO_HEALING', 'ESCALATED', 'RESOLVED', 
 
 const id = wideInteger
 const fence = z.object({ halted: z.boolean(), epoch: z.number(), safe_mode: z.boolean() })
+/** The incident whose resume is under way: not all slots are back. */
+const resuming = id.nullable().default(null)
 
 export type Incident = z.infer<typeof incident>
 const incident = z.object({
@@ -64,6 +66,9 @@ const rollback = z.object({
   source: z.string(),
   plan: z.string().nullable(),
   changes: z.array(z.object({ key: z.string(), scope: z.string(), before: json.nullable(), after: json.nullable() })),
+  /** Left as they are: a soft degrade that is on holds them. */
+  held: z.array(z.object({ key: z.string(), scope: z.string(), incident: id })),
+  workers: z.number(),
 })
 
 /** What a certificate says of the halt itself. */
@@ -159,7 +164,12 @@ export const incidentsContract = {
     operation: 'incident.rollback',
     reads: false,
     args: z.strictObject({ ...write, to: z.string().optional(), plan: z.string(), why: z.string().optional() }),
-    result: rollback.extend({ incident: id.nullable(), lever: id.nullable() }),
+    result: rollback.extend({
+      incident: id.nullable(),
+      lever: id.nullable(),
+      /** The state of this moment is the one before it. */
+      at: timestamp.nullable(),
+    }),
   },
   incident_resume: {
     operation: 'incident.resume',
@@ -222,7 +232,7 @@ export const incidentsContract = {
       all: z.boolean().optional(),
       limit: z.int().optional(),
     }),
-    result: z.object({ fence, slots_percent: z.number(), incidents: z.array(incident) }),
+    result: z.object({ fence, slots_percent: z.number(), resuming, incidents: z.array(incident) }),
   },
   incident_show: {
     operation: 'incident.read',
@@ -232,6 +242,7 @@ export const incidentsContract = {
       incident,
       fence,
       slots_percent: z.number(),
+      resuming,
       detail: json.nullable(),
       events: z.array(event),
       snapshot: z.record(z.string(), json).nullable(),

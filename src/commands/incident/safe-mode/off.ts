@@ -7,7 +7,7 @@ export default class IncidentSafeModeOff extends TmsCommand {
   static override description =
     'Needs consent and the override token, from standard input or TMS_OVERRIDE_TOKEN: never as an argument.'
   static override examples = [
-    '<%= config.bin %> incident safe-mode off --confirm safe-mode < token.txt',
+    '<%= config.bin %> incident safe-mode off --confirm db.example.com/tms@safe-mode < token.txt',
     'TMS_OVERRIDE_TOKEN=... <%= config.bin %> incident safe-mode off',
   ]
   static override flags = {
@@ -26,7 +26,7 @@ export default class IncidentSafeModeOff extends TmsCommand {
       import('../../../incident/views.ts'),
     ])
     const db = await this.database()
-    await this.consent('safe-mode', `leave safe mode of ${db.target.name}`)
+    await this.consent(`${db.target.consentName}@safe-mode`, `leave safe mode of ${db.target.name}`)
     const token = (process.env['TMS_OVERRIDE_TOKEN'] ?? (await this.input())).trim()
     if (token === '')
       throw this.usage('There is no override token.', 'It comes from standard input or TMS_OVERRIDE_TOKEN.')
