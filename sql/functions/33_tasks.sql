@@ -181,8 +181,9 @@ begin
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
   if tms._pass() is not null then return jsonb_build_object('control', tms._control(), 'queues', '[]'::jsonb, 'steps', '{}'::jsonb, 'tasks', null, 'more', false); end if;
-  -- A claim that a crash takes back was never made: the task waits again, and the end of one is on disk only with its claim before it.
-  perform set_config('synchronous_commit', 'off', true);
+  -- A claim that a crash of the server takes back was never made: the task waits again, and the end of one is on disk only with its
+  -- claim before it. On the embedded database the task itself may have ended the process: there its attempt must count.
+  if session_user <> 'tms_local' then perform set_config('synchronous_commit', 'off', true); end if;
   -- one claim of a worker at a time, or each would fill the whole buffer
   perform from tms.workers x where x.id = w.id for no key update;
   stamp := clock_timestamp();

@@ -37,7 +37,8 @@ export function startDuties(duties: readonly Duty[], log: Logger): Duties {
         if (failing) log.info(`${duty.name}: works again`)
         failing = false
       } catch (error) {
-        if (!failing && !stopped()) log.warn(`${duty.name}: failed, and is tried again`, { error })
+        const why = error instanceof Error ? error.message : String(error)
+        if (!failing && !stopped()) log.warn(`${duty.name}: failed, and is tried again`, { error: why })
         failing = true
       } finally {
         busy = false

@@ -1,3 +1,4 @@
+import { holdsDatabase, noDatabase } from './data-directory.ts'
 import type { Engine } from './engine.ts'
 import { createEngine } from './engine.ts'
 import type { Link, LinkOptions } from './link.ts'
@@ -16,6 +17,8 @@ const flushMs = 500
 
 /** Takes the lock and serves; nothing when another process was faster. */
 export async function becomeOwner(look: FreeLook, options: LinkOptions): Promise<Link | undefined> {
+  // Before the lock: whoever is about to make the database must not find an owner here that only says there is none.
+  if (!options.create && !holdsDatabase(options.directory)) throw noDatabase(options.directory)
   const engine = createEngine({
     ...options,
     onSignal(channel) {
