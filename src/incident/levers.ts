@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
+import { TmsError, type Problem } from '../errors.ts'
 import { words } from './words.ts'
 
 /** Soft degrade, rollback and safe mode. */
@@ -83,6 +83,17 @@ export type SafeMode = { readonly target: string; readonly on: boolean; readonly
 export async function safeModeOn(driver: Driver, why: string): Promise<SafeMode> {
   const done = granted(await driver.call('safe_mode_on', { why: words(why, 1000) }))
   return { target: driver.target.name, on: true, ...done }
+}
+
+/** Safe mode is on, and something that had begun may still commit; null: nothing may. */
+export function notSafe({ fenced, survivors }: SafeMode): Problem | null {
+  if (fenced !== false) return null
+  return {
+    code: 'DB_BUSY',
+    what: `Safe mode is on, and ${(survivors ?? []).join(', ') || 'something'} may still commit.`,
+    why: 'What had begun could not be ended: a prepared transaction, or a session of a superuser.',
+    next: ['tms incident safe-mode on', 'select gid, prepared, owner from pg_prepared_xacts'],
+  }
 }
 
 /** The token itself stays here: the database compares its hash. */

@@ -51,7 +51,7 @@ beforeEach(async () => {
 
 for (const { name, words, missing } of shells) {
   describe.skipIf(missing || tools.status !== 0)(
-    `VERIFY.sh under ${name}${missing ? ': skipped, it is not installed' : ''}`,
+    `VERIFY.sh under ${name}${missing ? ': skipped, it is not installed' : tools.status !== 0 ? ': skipped, sha256sum or openssl is not installed' : ''}`,
     () => {
       const run = (...args: string[]) => start(words, [script, ...args])
 

@@ -15,18 +15,13 @@ export default class IncidentSafeModeOn extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(IncidentSafeModeOn)
-    const [{ safeModeOn }, { safeModeView }] = await Promise.all([
+    const [{ safeModeOn, notSafe }, { safeModeView }] = await Promise.all([
       import('../../../incident/levers.ts'),
       import('../../../incident/views.ts'),
     ])
     const db = await this.database({ anyContract: true })
     const on = await this.uncancellable(() => safeModeOn(db, flags.why))
-    if (on.fenced !== false) return this.show(safeModeView, on)
-    return this.unknown(safeModeView, on, {
-      code: 'DB_BUSY',
-      what: `Safe mode is on, and ${(on.survivors ?? []).join(', ') || 'something'} may still commit.`,
-      why: 'What had begun could not be ended: a prepared transaction, or a session of a superuser.',
-      next: ['tms incident safe-mode on', 'select gid, prepared, owner from pg_prepared_xacts'],
-    })
+    const problem = notSafe(on)
+    return problem === null ? this.show(safeModeView, on) : this.unknown(safeModeView, on, problem)
   }
 }
