@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    globalSetup: 'test/servers/template.ts',
     // Tests start databases and child processes; on two cores more workers only make each of them time out.
     maxWorkers: 2,
     testTimeout: 30_000,

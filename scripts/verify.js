@@ -1,7 +1,8 @@
 // Everything that must hold before a change lands. `--full` adds the attacks at the size the promises state.
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
 import { build, install, requireNode, root } from './install.js'
 
 const full = process.argv.includes('--full')
@@ -17,6 +18,7 @@ await Promise.all([
   lane(['types'], ['format:check'], ['layers'], ['check:roles'], ['check:manifest'], ['check:docs']),
 ])
 const counts = { passed: 0, failed: 0 }
+const failures = []
 await tests('tests with coverage', ['run', '--coverage'], {})
 // One file after the other: some state how long a halt may take with 150 clients, which is all that two cores can do.
 if (full)
@@ -24,6 +26,8 @@ if (full)
     TMS_TEST_FULL: '1',
   })
 
+// Last, where whoever sees only the end of a log finds them.
+for (const failure of failures) process.stdout.write(`\n${failure}\n`)
 process.stdout.write('\n')
 for (const { name, ok, seconds } of results)
   process.stdout.write(`${ok ? 'ok      ' : 'FAILED  '}${name} (${seconds} s)\n`)
@@ -46,8 +50,17 @@ async function tests(name, args, env) {
   )
   // A run that left no report ran no tests, whatever its exit code says.
   if (!existsSync(report)) return results.push({ name: `${name}: no report`, ok: false, seconds: 0 })
-  const { numPassedTests, numFailedTests } = JSON.parse(readFileSync(report, 'utf8'))
+  const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
   rmSync(report)
+  for (const { name: file, message, assertionResults } of testResults) {
+    // A file that failed outside its tests has a message of its own.
+    if (message) failures.push(`${relative(root, file)}\n${stripVTControlCharacters(message).slice(0, 1500)}`)
+    for (const { status, fullName, failureMessages } of assertionResults)
+      if (status === 'failed')
+        failures.push(
+          `${relative(root, file)}: ${fullName}\n${stripVTControlCharacters(failureMessages.join('\n')).slice(0, 1500)}`,
+        )
+  }
   counts.passed += numPassedTests
   counts.failed += numFailedTests
 }

@@ -74,6 +74,7 @@ export const errorTable = {
   BUDGET_EXCEEDED: { exit: exit.refused, http: 429 },
   RATE_LIMITED: { exit: exit.refused, http: 429 },
   LEASE_LOST: { exit: exit.refused, http: 409 },
+  NO_SLOT: { exit: exit.refused, http: 409 },
   REPLAY_LIMIT: { exit: exit.refused, http: 429 },
   PLAN_CHANGED: { exit: exit.refused, http: 409 },
   TOKEN_WRONG: { exit: exit.refused, http: 403 },

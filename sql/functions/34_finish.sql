@@ -452,7 +452,7 @@ begin
   w := tms._worker(c, (args ->> 'worker')::bigint);
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
   if w.slots = 0 then
-    return tms._refuse(tms._name(c), 'LEASE_LOST', format('worker %s holds no slot', w.id), 'the fleet''s slots are given to others', array['tms agents status']);
+    return tms._refuse(tms._name(c), 'NO_SLOT', format('worker %s holds no slot', w.id), 'the fleet''s slots are given to others', array['tms agents status']);
   end if;
   if tms._pass() is not null then return tms._fenced(tms._name(c)); end if;
   ids := string_to_array(d ->> 'ids', ',')::bigint[];

@@ -473,6 +473,13 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         if (mine === worker) loseAll()
         return
       }
+      if (error instanceof TmsError && error.code === 'NO_SLOT') {
+        // What it holds goes to others now, and not when its lease ends; until then it would be counted beside its successor.
+        log.warn('its slots were given to others', { worker: mine })
+        if (mine === worker) loseAll()
+        await driver.call('worker_bye', { worker: mine }).catch(() => undefined)
+        return
+      }
       if (error instanceof TmsError && error.code === 'FENCED') {
         // Not a minute's work is lost: it is done again after the resume.
         if (control !== null) obey({ ...control, halted: true }, call)

@@ -75,13 +75,16 @@ describe('the button under load', () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  const signedOn = () =>
-    until('four workers are there', async () => {
-      const [row] = await arena.sql(
-        `select count(*)::int as n from tms.workers where name like 'crew/%' and stopped_at is null and lease_until > clock_timestamp()`,
+  /** One that fell is replaced at once, and its lease goes on for 15 s. */
+  const signedOn = async () => {
+    const there = () =>
+      arena.sql(
+        `select name, started_at, lease_until from tms.workers where name like 'crew/%' and stopped_at is null and lease_until > clock_timestamp()`,
       )
-      return row?.['n'] === 4
+    await until('four workers are there', async () => (await there()).length === 4, 20_000).catch(async (error: Error) => {
+      throw new Error(`${error.message}\n${JSON.stringify({ there: await there(), fell: crew.fell })}`)
     })
+  }
 
   /** A worker that holds its transaction open: what no amount of waiting ends. */
   async function stuckWorker() {

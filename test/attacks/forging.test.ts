@@ -11,13 +11,8 @@ import { push } from '../../src/db/schema.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { signToken } from '../servers/postgrest.ts'
-import {
-  postgresSubject,
-  sqlFolder,
-  supabaseSubject,
-  type Subject,
-  type SupabaseSubject,
-} from '../contract/subjects.ts'
+import { postgresSubject, supabaseSubject, type Subject, type SupabaseSubject } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 
 /** A secret that stands in every tenant's data and that no attacker may ever see. */
 const planted = `planted-${randomUUID()}`

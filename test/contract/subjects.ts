@@ -9,8 +9,10 @@ import type { Driver } from '../../src/drivers/driver.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { openSupabase } from '../../src/drivers/supabase/driver.ts'
-import { query, startPostgres, type Database, type Postgres } from '../servers/postgres.ts'
-import { createApiRoles, startPostgrest, type Postgrest } from '../servers/postgrest.ts'
+import { query, type Database, type Postgres } from '../servers/postgres.ts'
+import { startPostgrest, type Postgrest } from '../servers/postgrest.ts'
+import { sqlFolder, startSchema } from '../servers/schema.ts'
+import { copied } from '../servers/template.ts'
 
 /** A database with the schema, and a way to be anybody in it, through one of the drivers. */
 export type Subject = {
@@ -28,8 +30,6 @@ export type Subject = {
   stop(): Promise<void>
 }
 
-export const sqlFolder = join(import.meta.dirname, '../../sql')
-
 export async function embeddedSubject(): Promise<Subject> {
   const directory = join(await mkdtemp(join(tmpdir(), 'tms-contract-')), '.tms')
   const connection = { driver: 'embedded', directory, create: true, callTimeoutMs: 20_000 } as const
@@ -41,9 +41,15 @@ export async function embeddedSubject(): Promise<Subject> {
       : openEmbedded({ ...connection, account }, { localUser: 'operator' })
   }
   const operator = () => as('operator')
-  const first = await operator()
-  await push(first, await readSqlFiles(sqlFolder))
-  await first.close()
+  await copied(
+    'embedded',
+    async (folder) => {
+      const driver = await openEmbedded({ ...connection, directory: folder }, { localUser: 'operator' })
+      await push(driver, await readSqlFiles(sqlFolder))
+      await driver.close()
+    },
+    directory,
+  )
   const sql = async (text: string, parameters?: unknown[]) => {
     const driver = await operator()
     try {
@@ -63,18 +69,10 @@ export async function embeddedSubject(): Promise<Subject> {
   }
 }
 
-async function pushed(database: Database): Promise<void> {
-  const deployer = await openPostgres({ driver: 'postgres', url: database.url, ...times })
-  await push(deployer, await readSqlFiles(sqlFolder))
-  await deployer.close()
-}
-
 const times = { connectTimeoutMs: 10_000, callTimeoutMs: 20_000 }
 
 export async function postgresSubject(): Promise<Subject> {
-  const server = await startPostgres()
-  const database = await server.createDatabase()
-  await pushed(database)
+  const { server, database } = await startSchema()
   await query(database.url, `select tms._bootstrap('postgres', session_user::text, 'operator@example.com')`)
   const passwords = new Map<string, string>()
   const open = (url: string) => openPostgres({ driver: 'postgres', url, ...times })
@@ -111,10 +109,7 @@ export type SupabaseSubject = Subject & {
 }
 
 export async function supabaseSubject(): Promise<SupabaseSubject> {
-  const server = await startPostgres()
-  const database = await server.createDatabase()
-  await createApiRoles(database)
-  await pushed(database)
+  const { server, database } = await startSchema({ apiRoles: true })
   const operatorSub = randomUUID()
   await query(database.url, `select tms._bootstrap('jwt', $1, 'operator@example.com')`, [operatorSub])
   const postgrest = await startPostgrest(database)

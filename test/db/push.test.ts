@@ -10,7 +10,7 @@ import { checkContract, push, resetSchema, schemaStatus } from '../../src/db/sch
 import type { Driver } from '../../src/drivers/driver.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
-import { sqlFolder } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 import { query, startPostgres, tool, type Database, type Postgres } from '../servers/postgres.ts'
 import { createApiRoles } from '../servers/postgrest.ts'
 

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { signRequest } from '../../src/signing/request.ts'
-import { sqlFolder } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 import {
   doorOf,
   neverShutOut,

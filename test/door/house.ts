@@ -16,7 +16,8 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { loadCatalogue, readCatalogue } from '../../src/flags/catalogue.ts'
 import { createLogger, type LogEntry } from '../../src/redaction/logger.ts'
 import { signRequest } from '../../src/signing/request.ts'
-import { postgresSubject, sqlFolder } from '../contract/subjects.ts'
+import { postgresSubject } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 import { policy } from '../fleet/fleet.ts'
 
 /** A database in which a fleet may work, and connections as the accounts that a door works as. */

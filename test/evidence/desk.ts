@@ -13,7 +13,8 @@ import { registerFirstKey, usableSigner } from '../../src/keys/keys.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
 import type { Signer } from '../../src/keys/signer.ts'
 import { readSlo } from '../../src/posture/slo.ts'
-import { sqlFolder, type Subject } from '../contract/subjects.ts'
+import { type Subject } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
 
 /** A database with a fleet and a signing key, and somebody who builds packs of it. */

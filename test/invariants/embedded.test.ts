@@ -7,7 +7,7 @@ import { push } from '../../src/db/schema.ts'
 import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
 import { loadInvariants } from '../../src/invariants/load.ts'
 import { scanInvariants } from '../../src/invariants/scan.ts'
-import { sqlFolder } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 import { root } from '../ui/process.ts'
 import { policyText, readPolicies } from './shop.ts'
 

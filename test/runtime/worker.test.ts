@@ -104,6 +104,13 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await expect.poll(() => ended.get(id)?.length ?? 0, { timeout: 15_000 }).toBeGreaterThanOrEqual(times)
     return (ended.get(id) ?? []).slice(0, times)
   }
+  // On the embedded database somebody else would be a second owner.
+  const sql = async (text: string) => {
+    const { administration } = fleet.operator
+    return fleet.subject.name === 'embedded' && administration
+      ? administration.transaction((run) => run(text))
+      : fleet.subject.sql(text)
+  }
   /** Enqueues one task and waits for how it ends. */
   const outcomes = async (fn: string, payload: Record<string, string | number>, times = 1) => {
     const [id = ''] = await fleet.enqueue('acme', [{ function: fn, payload }])
@@ -190,6 +197,30 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     }
     expect(await ends(id)).toEqual(['returned'])
   }, 20_000)
+
+  test('whoever is left without a slot ends nothing, gives all back, and starts anew as one worker', async () => {
+    const running = once(happened, 'to lose its slot')
+    const [id = ''] = await fleet.enqueue('acme', [
+      { function: 'demo.two', payload: { mode: 'forever', tag: 'to lose its slot' } },
+    ])
+    const [context] = (await running) as [{ signal: AbortSignal }]
+    const aborted = once(context.signal, 'abort')
+    const held = worker.stats().worker
+    await fleet.set('budget.agents.maxConcurrent', 0)
+    await expect.poll(() => worker.stats().slots, { timeout: 10_000 }).toBe(0)
+    // The time limit ends this one, which nobody is told: who has no slot has nothing to say.
+    await aborted
+    await expect.poll(() => worker.stats().worker, { timeout: 10_000 }).not.toBe(held)
+    await expect.poll(async () => (await task(id)).task, { timeout: 10_000 }).toMatchObject({ status: 'pending' })
+    await fleet.set('budget.agents.maxConcurrent', 150)
+    await ends(id)
+    const living = () =>
+      sql(
+        `select count(*)::int as n from tms.workers where stopped_at is null and lease_until > clock_timestamp() and name = 'w'`,
+      )
+    // Shorter than a lease: the one that it was before is gone by its own word.
+    await expect.poll(living, { timeout: 10_000 }).toEqual([{ n: 1 }])
+  }, 40_000)
 
   test('stopping hands back what runs, without an attempt spent', async () => {
     const running = once(happened, 'to be stopped')

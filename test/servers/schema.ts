@@ -1,0 +1,46 @@
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { readSqlFiles } from '../../src/db/files.ts'
+import { push } from '../../src/db/schema.ts'
+import { openPostgres } from '../../src/drivers/postgres/driver.ts'
+import { query, startPostgres, type Database, type Postgres, type PostgresOptions } from './postgres.ts'
+import { createApiRoles } from './postgrest.ts'
+
+export const sqlFolder = join(import.meta.dirname, '../../sql')
+
+/** A server with the schema in a database; with `apiRoles`, the roles of a Supabase project were there before. */
+export async function startSchema({
+  apiRoles = false,
+  ...options
+}: PostgresOptions & { readonly apiRoles?: boolean } = {}): Promise<{ server: Postgres; database: Database }> {
+  const ready = async (server: Postgres): Promise<Database> => {
+    const database = await server.createDatabase()
+    if (apiRoles) await createApiRoles(database)
+    const deployer = await openPostgres({
+      driver: 'postgres',
+      url: database.url,
+      connectTimeoutMs: 10_000,
+      callTimeoutMs: 20_000,
+    })
+    await push(deployer, await readSqlFiles(sqlFolder))
+    await deployer.close()
+    return database
+  }
+  const make = async (folder: string): Promise<void> => {
+    const { cluster, createDatabase, ...server } = await startPostgres({ own: true })
+    try {
+      const database = await ready({ ...server, createDatabase })
+      await query(server.superuserUrl, `alter database ${database.name} rename to ${name}`)
+      cluster?.kill('SIGINT')
+      await cluster?.exited
+      await promisify(execFile)('cp', ['-a', cluster?.data ?? '', folder])
+    } finally {
+      await server.stop()
+    }
+  }
+  const name = apiRoles ? 'schema_api' : 'schema'
+  const server = await startPostgres({ ...options, template: { name, make } })
+  // A server that is somebody else's comes from no template.
+  return { server, database: server.cluster ? server.database(name) : await ready(server) }
+}
