@@ -55,9 +55,8 @@ export default class Init extends TmsCommand {
       import('../config/signing.ts'),
       import('../setup/policies.ts'),
     ])
-    const { driver } = settings.connection
-    const defaultEnvironment = driver === 'embedded' ? 'development' : 'production'
     const db = await this.database({ anyContract: true })
+    const defaultEnvironment = db.target.shared ? 'production' : 'development'
     const fresh = !(await schemaPresent(db))
     const environment =
       flags.environment ??

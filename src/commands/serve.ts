@@ -167,7 +167,8 @@ export default class Serve extends TmsCommand {
 
   /** The embedded database knows the local user, who may do more than a machine should: so it is told which account. */
   private async openAs(connection: Connection, account: ServiceAccount): Promise<Driver> {
-    return this.openDatabase(connection.driver === 'embedded' ? { ...connection, account } : connection)
+    const { callingAs } = await import('../drivers/connection.ts')
+    return this.openDatabase(callingAs(connection, account) ?? connection)
   }
 
   private async second(
@@ -176,7 +177,9 @@ export default class Serve extends TmsCommand {
     profile: string | undefined,
   ): Promise<Driver | undefined> {
     if (profile === undefined) {
-      return connection.driver === 'embedded' ? this.openAs(connection, account) : undefined
+      const { callingAs } = await import('../drivers/connection.ts')
+      const there = callingAs(connection, account)
+      return there && this.openDatabase(there)
     }
     const { resolveSettings } = await import('../config/resolve.ts')
     const { file } = await this.settings()

@@ -23,7 +23,8 @@ export default class Up extends FleetCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(Up)
-    const [{ hold }, { loadPolicies }, { upView }] = await Promise.all([
+    const [{ callingAs }, { hold }, { loadPolicies }, { upView }] = await Promise.all([
+      import('../drivers/connection.ts'),
       import('../setup/up.ts'),
       import('../setup/policies.ts'),
       import('../setup/views.ts'),
@@ -34,7 +35,7 @@ export default class Up extends FleetCommand {
     if (!flags.work) return held.held ? this.untilSignal() : undefined
 
     const log = await this.openLog(flags.json)
-    if (connection.driver !== 'embedded') {
+    if (!callingAs(connection, 'agents')) {
       const duties = await this.keepHouse(await this.database(), log)
       try {
         return await this.untilSignal()
@@ -44,7 +45,7 @@ export default class Up extends FleetCommand {
     }
     for (const problem of await loadPolicies(await this.database(), await this.policyFolders(), process.env))
       this.warn(problem)
-    const as = (account: ServiceAccount) => this.openDatabase({ ...connection, account })
+    const as = (account: ServiceAccount) => this.openDatabase(callingAs(connection, account) ?? connection)
     const fleet = await this.openFleet(await as('agents'), flags, 500, log)
     const keys = process.env['TMS_DOOR_KEYS'] ?? ''
     const { openLocalDoor } = await import('../door/local.ts')

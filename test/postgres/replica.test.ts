@@ -106,7 +106,7 @@ test('a replica that was cut off from the primary is not used, though it replaye
 }, 30_000)
 
 test('a replica of another cluster is not used, however fresh it is', async () => {
-  const stranger = await startPostgres({ own: true })
+  const stranger = await startPostgres({ stranger: true })
   const strangersReplica = await startReplica(stranger)
   onTestFinished(async () => {
     await strangersReplica.stop()

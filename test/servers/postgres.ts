@@ -25,6 +25,8 @@ export type PostgresOptions = {
   readonly tls?: { readonly cert: string; readonly key: string; readonly ca?: string }
   /** Never the server of TMS_TEST_DATABASE_URL, for tests that crash it or read its files. */
   readonly own?: boolean
+  /** A cluster of an identity of its own, from initdb: copies share theirs, which is what tells a replica's from a stranger's. */
+  readonly stranger?: boolean
   /** Where its files come from; by default from initdb. */
   readonly template?: { readonly name: string; make(folder: string): Promise<void> }
   /** A commit survives a power cut: `fsync` and `full_page_writes` stay on. */
@@ -66,14 +68,16 @@ type Cluster = ServerProcess & {
 
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
   const external = process.env['TMS_TEST_DATABASE_URL']
-  const wantsOwn = options.own ?? options.durable ?? Boolean(options.settings ?? options.hba ?? options.tls)
+  const wantsOwn =
+    options.own ?? options.stranger ?? options.durable ?? Boolean(options.settings ?? options.hba ?? options.tls)
   if (external !== undefined && external !== '' && !wantsOwn) return useServer(external)
 
   const { directory, bin, user } = await home()
   const data = join(directory, 'data')
   try {
-    const { name, make } = options.template ?? { name: 'cluster', make: (folder) => initialise(folder, bin, user) }
-    await copied(name, make, data)
+    if (options.stranger) await initialise(data, bin, user)
+    else if (options.template) await copied(options.template.name, options.template.make, data)
+    else await copied('cluster', (folder) => initialise(folder, bin, user), data)
     const hba = [...(options.hba ?? []), 'local all all scram-sha-256', 'host all,replication all all scram-sha-256']
     await give(join(data, 'pg_hba.conf'), hba.join('\n') + '\n', user)
     if (options.tls) {

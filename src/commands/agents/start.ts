@@ -24,14 +24,13 @@ export default class AgentsStart extends FleetCommand {
     if (process.env[childOf] === String(process.ppid)) {
       process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
     }
-    const [{ startProcesses, withoutOption }, { checkContract }] = await Promise.all([
+    const [{ startProcesses, withoutOption }, { checkContract }, { callingAs }] = await Promise.all([
       import('../../runtime/processes.ts'),
       import('../../db/schema.ts'),
+      import('../../drivers/connection.ts'),
     ])
     const { connection, values } = await this.settings()
-    const driver = await this.openDatabase(
-      connection.driver === 'embedded' ? { ...connection, account: 'agents' } : connection,
-    )
+    const driver = await this.openDatabase(callingAs(connection, 'agents') ?? connection)
     const differs = await checkContract(driver)
     if (differs !== null) this.warn(differs)
     const log = await this.openLog(flags.json)

@@ -43,9 +43,11 @@ export default class AgentsPolicyExplain extends TmsCommand {
     if (!configured) return 'not asked: no database is configured here'
     try {
       // Explaining must not be what creates a database.
-      const there = connection.driver === 'embedded' ? { ...connection, create: false } : connection
-      const { heldAgent } = await import('../../../agents/policy/explain.ts')
-      return await heldAgent(await this.openDatabase(there), agent)
+      const [{ heldAgent }, { creatingNothing }] = await Promise.all([
+        import('../../../agents/policy/explain.ts'),
+        import('../../../drivers/connection.ts'),
+      ])
+      return await heldAgent(await this.openDatabase(creatingNothing(connection)), agent)
     } catch (error) {
       if (error instanceof TmsError) return error
       throw error
