@@ -81,9 +81,12 @@ describe('the button under load', () => {
       arena.sql(
         `select name, started_at, lease_until from tms.workers where name like 'crew/%' and stopped_at is null and lease_until > clock_timestamp()`,
       )
-    await until('four workers are there', async () => (await there()).length === 4, 20_000).catch(async (error: Error) => {
-      throw new Error(`${error.message}\n${JSON.stringify({ there: await there(), fell: crew.fell })}`)
-    })
+    const deadline = Date.now() + 20_000
+    for (let seen = await there(); seen.length !== 4; seen = await there()) {
+      if (Date.now() > deadline)
+        throw new Error(`four workers were expected: ${JSON.stringify({ seen, fell: crew.fell })}`)
+      await pause(20)
+    }
   }
 
   /** A worker that holds its transaction open: what no amount of waiting ends. */

@@ -206,6 +206,33 @@ describe('traps', () => {
     await resume(arena.fleet)
   })
 
+  test('who is refused hears so a tenth of a second later, and who may hold the gate at once', async () => {
+    const refusedAfter = async (client: pg.Client, before = '') => {
+      const { rows } = (await client
+        .query(
+          `begin; ${before}; do $$ declare began timestamptz := clock_timestamp(); begin
+           begin ${insert}; raise exception 'it got through'; exception when sqlstate 'TM423' then null; end;
+           perform set_config('test.ms', (extract(epoch from clock_timestamp() - began) * 1000)::text, false);
+         end $$; commit; select current_setting('test.ms')::float8 as ms`,
+        )
+        .then((answers) => (answers as unknown as pg.QueryResult<{ ms: number }>[]).at(-1))) ?? { rows: [] }
+      return rows[0]?.ms ?? Number.NaN
+    }
+    await halt(arena.fleet)
+    try {
+      for (const client of [worker, stranger]) {
+        const holding: number[] = []
+        for (let i = 0; i < 5; i++) {
+          expect(await refusedAfter(client)).toBeGreaterThanOrEqual(100)
+          holding.push(await refusedAfter(client, `insert into app.free (who) values ('first')`))
+        }
+        expect(Math.min(...holding)).toBeLessThan(100)
+      }
+    } finally {
+      await resume(arena.fleet)
+    }
+  })
+
   test('a person writes through a halt, and their open transaction is not ended by it', async () => {
     await person.query('begin')
     await person.query(insert)

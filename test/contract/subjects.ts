@@ -41,15 +41,12 @@ export async function embeddedSubject(): Promise<Subject> {
       : openEmbedded({ ...connection, account }, { localUser: 'operator' })
   }
   const operator = () => as('operator')
-  await copied(
-    'embedded',
-    async (folder) => {
-      const driver = await openEmbedded({ ...connection, directory: folder }, { localUser: 'operator' })
-      await push(driver, await readSqlFiles(sqlFolder))
-      await driver.close()
-    },
-    directory,
-  )
+  const make = async (folder: string) => {
+    const driver = await openEmbedded({ ...connection, directory: folder }, { localUser: 'operator' })
+    await push(driver, await readSqlFiles(sqlFolder))
+    await driver.close()
+  }
+  await copied({ name: 'embedded', make }, directory)
   const sql = async (text: string, parameters?: unknown[]) => {
     const driver = await operator()
     try {
@@ -139,6 +136,14 @@ export async function supabaseSubject(): Promise<SupabaseSubject> {
     },
   }
 }
+
+/** SQL while `driver` is open: on the embedded database it owns the folder, and somebody else would have to take its place. */
+export const sqlBeside =
+  (subject: Subject, driver: Driver): Subject['sql'] =>
+  async (text, parameters) =>
+    subject.name === 'embedded'
+      ? [...((await driver.administration?.transaction((run) => run(text, parameters))) ?? [])]
+      : subject.sql(text, parameters)
 
 async function rotate(
   operator: () => Promise<Driver>,

@@ -13,7 +13,7 @@ import { registerFirstKey, usableSigner } from '../../src/keys/keys.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
 import type { Signer } from '../../src/keys/signer.ts'
 import { readSlo } from '../../src/posture/slo.ts'
-import { type Subject } from '../contract/subjects.ts'
+import { sqlBeside, type Subject } from '../contract/subjects.ts'
 import { sqlFolder } from '../servers/schema.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
 
@@ -46,11 +46,7 @@ export async function readyDesk(subject: Subject): Promise<Desk> {
   const signer = signerOf(pem)
   if (!signer) throw new Error('no key was made')
   await registerFirstKey(driver, signer)
-  // The embedded database's owner is this driver: nobody else may run SQL there while it is open.
-  const sql: Desk['sql'] = async (text, parameters) =>
-    subject.name === 'embedded'
-      ? ((await driver.administration?.transaction((run) => run(text, parameters))) ?? [])
-      : subject.sql(text, parameters)
+  const sql: Desk['sql'] = sqlBeside(subject, driver)
   await fleet.set('obs.otelEnabled', true)
   const folders: string[] = []
   const folder = () => {

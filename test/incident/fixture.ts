@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Contract } from '../../src/drivers/contract.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
-import { embeddedSubject, postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
+import { sqlBeside, embeddedSubject, postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
 
 export const subjects: Readonly<Record<Subject['name'], () => Promise<Subject>>> = {
@@ -24,15 +24,10 @@ export type Scene = {
 export async function openScene(subject: Subject): Promise<Scene> {
   const fleet = await readyFleet(subject)
   const others: Driver[] = []
-  const { administration } = fleet.operator
   return {
     fleet,
     operator: fleet.operator,
-    // On the embedded database a second operator would be a second owner.
-    sql: async (text, parameters) =>
-      subject.name === 'embedded' && administration
-        ? administration.transaction((run) => run(text, parameters))
-        : subject.sql(text, parameters),
+    sql: sqlBeside(subject, fleet.operator),
     async account(name) {
       const driver = await subject.as(await subject.account(name))
       others.push(driver)

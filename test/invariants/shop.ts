@@ -6,7 +6,7 @@ import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { invariantsToRemove, loadInvariants, loadScript, type Loaded } from '../../src/invariants/load.ts'
 import { readInvariants, type Invariants } from '../../src/invariants/read.ts'
-import type { Subject } from '../contract/subjects.ts'
+import { sqlBeside, type Subject } from '../contract/subjects.ts'
 import { root } from '../ui/process.ts'
 
 /** A database with the shop of examples/retail in it and its invariants loaded. */
@@ -37,11 +37,7 @@ export async function openShop(subject: Subject): Promise<Shop> {
     if (operator.administration === undefined) await subject.sql(loadScript(read))
     return loadInvariants(operator, read, await invariantsToRemove(operator, read))
   }
-  // The one owner of the embedded database is this driver: a second one would have to take its place.
-  const sql: Shop['sql'] = (text, parameters) =>
-    subject.name === 'embedded' && operator.administration
-      ? operator.administration.transaction(async (run) => [...(await run(text, parameters))])
-      : subject.sql(text, parameters)
+  const sql: Shop['sql'] = sqlBeside(subject, operator)
   const schema = await readFile(join(root, 'examples/retail/schema.sql'), 'utf8')
   // As whoever pushed: the owner of the tables is who may grant on them.
   if (operator.administration) await operator.administration.transaction((run) => run(schema))

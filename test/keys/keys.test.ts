@@ -16,7 +16,7 @@ import {
 import type { SignerSources } from '../../src/keys/open.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
 import { publicHalf, verifySignature, type PublicHalf } from '../../src/proof/ed25519.ts'
-import { subjects, type Subject } from '../contract/subjects.ts'
+import { sqlBeside, subjects, type Subject } from '../contract/subjects.ts'
 import { newSigner } from '../proof/signers.ts'
 import { freshSources } from './sources.ts'
 
@@ -41,13 +41,7 @@ describe.each(Object.keys(subjects) as (keyof typeof subjects)[])('keys on %s', 
     await sql('delete from tms.signing_keys')
     return () => rmSync(join(sources.keysFolder, '..'), { recursive: true, force: true })
   })
-  /** Looks behind the contract. On the embedded database that takes the owner, so nobody else may be it. */
-  const sql: Subject['sql'] = async (text, parameters) => {
-    if (name === 'embedded') await driver.close()
-    const rows = await subject.sql(text, parameters)
-    if (name === 'embedded') driver = await subject.operator()
-    return rows
-  }
+  const sql: Subject['sql'] = (text, parameters) => sqlBeside(subject, driver)(text, parameters)
   const pathOf = (file = 'signing.pem') => join(sources.keysFolder, file)
   const ledger = () =>
     sql(`select action, subject, why, body from tms.ledger_inbox where action like 'key.%' order by id desc limit 3`)

@@ -4,7 +4,7 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { registerFirstKey } from '../../src/keys/keys.ts'
 import { makePrivateKey, signerOf } from '../../src/keys/private.ts'
 import type { Signer } from '../../src/keys/signer.ts'
-import type { Subject } from '../contract/subjects.ts'
+import { sqlBeside, type Subject } from '../contract/subjects.ts'
 
 /** A database whose ledger can be filled, and somebody who signs. */
 export type Book = {
@@ -29,11 +29,7 @@ export async function openBook(subject: Subject, signer: Signer = newSigner()): 
     }),
   )
   await registerFirstKey(operator, signer)
-  // the embedded database has one owner, and that is the operator's driver
-  const sql: Book['sql'] = async (text) =>
-    subject.name === 'embedded'
-      ? ((await operator.administration?.transaction((run) => run(text))) ?? [])
-      : subject.sql(text)
+  const sql: Book['sql'] = sqlBeside(subject, operator)
   return {
     subject,
     operator,

@@ -7,10 +7,9 @@ import { notifyStatus, testProblem, testTarget, unknownStatus, watchNotification
 import { startDelivery, type Deliverer } from '../../src/outbox/deliver.ts'
 import { retryDeliveries, showDelivery } from '../../src/outbox/outbox.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
 import { answer, hang, resetRequest } from '../outbox/targets/receivers.ts'
-import { sqlOf } from '../privacy/started.ts'
 import { until as eventually } from '../servers/process.ts'
 import { routingKey, startPagerduty } from './pagerduty-server.ts'
 import { startSlack } from './slack-server.ts'
@@ -41,7 +40,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
   })
   afterAll(() => fleet.stop())
 
-  const sql = (text: string) => sqlOf(fleet)(text)
+  const sql = (text: string) => sqlBeside(fleet.subject, fleet.operator)(text)
   const secrets = async (source: { env: string } | { file: string }) =>
     'env' in source ? (places[source.env] ?? '') : ''
   const context = {

@@ -7,9 +7,8 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import { startDelivery, type Deliverer } from '../../src/outbox/deliver.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
-import { sqlOf } from '../privacy/started.ts'
 import { until } from '../servers/process.ts'
 import { answer, checkSigned, hang, receiver, signingSecret, type Receiver } from './targets/receivers.ts'
 
@@ -40,7 +39,7 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await fleet.stop()
   })
 
-  const sql = (text: string) => sqlOf(fleet)(text)
+  const sql = (text: string) => sqlBeside(fleet.subject, fleet.operator)(text)
 
   /** Delivers until the test is over, or until it is stopped. */
   async function deliver(driver = worker): Promise<Deliverer> {

@@ -7,7 +7,7 @@ import type { Consequence } from '../../src/posture/judge.ts'
 import { posture, postureUnknown, recordPosture, type Posture } from '../../src/posture/posture.ts'
 import type { Slo } from '../../src/posture/slo.ts'
 import { readSqlFiles } from '../../src/db/files.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { sqlFolder } from '../servers/schema.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
 import { shipped } from './facts.ts'
@@ -44,11 +44,7 @@ describe.each(Object.entries(subjects))('posture through %s', (name, make) => {
     await ops.close()
     await fleet.stop()
   })
-  /** Behind the contract. The embedded database has one owner, and that is the operator here. */
-  const sql = async (text: string, parameters?: unknown[]): Promise<readonly Record<string, unknown>[]> =>
-    name === 'embedded'
-      ? ((await fleet.operator.administration?.transaction((run) => run(text, parameters))) ?? [])
-      : fleet.subject.sql(text, parameters)
+  const sql = (text: string, parameters?: unknown[]) => sqlBeside(fleet.subject, fleet.operator)(text, parameters)
   beforeEach(async () => {
     await sql(`delete from tms.probes; delete from tms.posture_checks; delete from tms.posture_states; delete from tms.posture_actions; delete from tms.workers;
       delete from tms.outbox_events where topic like 'posture.%'; delete from tms.outbox_keys where topic like 'posture.%'; select 1`)

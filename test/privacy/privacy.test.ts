@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import type * as redactionModule from '../../src/redaction/redact.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
 import { until } from '../servers/process.ts'
 import { startReceiver } from '../tracing/receiver.ts'
 import { carelessAgent, hidden, wayNames, type Hidden } from './planted.ts'
 import { find, placesInFiles, placesInTables, texts, type Place } from './search.ts'
-import { sqlOf, started } from './started.ts'
+import { started } from './started.ts'
 
 /**
  * Agents are careless: what they say and what they fail with holds secrets of every class. Whatever tms writes about
@@ -67,7 +67,11 @@ async function run(fleet: Fleet, all: readonly Hidden[]): Promise<Place[]> {
   await until('all tasks have ended', ends, 60_000)
   await until('their dead letters are delivered', async () => working.stats().delivered > 0, 10_000)
   const files = placesInFiles(working.folder)
-  const places = [...(await files), ...(await placesInTables(sqlOf(fleet))), ...(await answers(fleet))]
+  const places = [
+    ...(await files),
+    ...(await placesInTables(sqlBeside(fleet.subject, fleet.operator))),
+    ...(await answers(fleet)),
+  ]
   await working.stop(0)
   expect(receiver.refusals).toEqual([])
   return [

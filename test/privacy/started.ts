@@ -5,7 +5,6 @@ import type { Agent } from '../../src/agents/define.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import type { Secrets } from '../../src/outbox/targets/target.ts'
 import { createLogger, type LogEntry } from '../../src/redaction/logger.ts'
-import type { Fleet } from '../fleet/fleet.ts'
 import { startFleet, type RunningFleet } from '../../src/runtime/fleet.ts'
 
 /** What a process of the fleet runs, in this process, with everything it says at hand. */
@@ -53,10 +52,4 @@ export async function started(
       await rm(folder, { recursive: true, force: true })
     },
   }
-}
-
-/** As somebody who sees every row: on the embedded database only its owner can run SQL, and that is the operator. */
-export function sqlOf({ subject, operator }: Fleet): (text: string) => Promise<readonly Record<string, unknown>[]> {
-  if (subject.name !== 'embedded') return (text) => subject.sql(text)
-  return async (text) => (await operator.administration?.transaction((run) => run(text))) ?? []
 }

@@ -5,17 +5,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { rotateAccount } from '../../src/accounts/accounts.ts'
-import { readSqlFiles } from '../../src/db/files.ts'
-import { push } from '../../src/db/schema.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { createSigningClient } from '../../src/signing/client.ts'
 import { embeddedSubject, type Subject } from '../contract/subjects.ts'
-import { sqlFolder } from '../servers/schema.ts'
+import { startSchema } from '../servers/schema.ts'
 import { policy, readyFleet } from '../fleet/fleet.ts'
 import { checkSigned, receiver, signingSecret } from '../outbox/targets/receivers.ts'
-import { query, startPostgres } from '../servers/postgres.ts'
+import { query } from '../servers/postgres.ts'
 import { until } from '../servers/process.ts'
 import { startWire, type Wire } from '../servers/wire.ts'
 import { bin, build } from '../ui/built.ts'
@@ -112,11 +110,9 @@ async function embedded(): Promise<World> {
 }
 
 async function postgres(): Promise<World> {
-  const server = await startPostgres()
-  const database = await server.createDatabase()
+  const { server, database } = await startSchema()
   const times = { connectTimeoutMs: 10_000, callTimeoutMs: 20_000 }
   const operator = () => openPostgres({ driver: 'postgres', url: database.url, ...times })
-  await opened(operator, async (driver) => push(driver, await readSqlFiles(sqlFolder)))
   await query(database.url, `select tms._bootstrap('postgres', session_user::text, 'operator@example.com')`)
   const password = randomBytes(12).toString('hex')
   const subject: Subject = {

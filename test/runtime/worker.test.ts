@@ -7,7 +7,7 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
 import { startWorker, type Worker } from '../../src/runtime/worker.ts'
 import { startTracing } from '../../src/tracing/tracer.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
 
 const happened = new EventEmitter()
@@ -104,13 +104,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await expect.poll(() => ended.get(id)?.length ?? 0, { timeout: 15_000 }).toBeGreaterThanOrEqual(times)
     return (ended.get(id) ?? []).slice(0, times)
   }
-  // On the embedded database somebody else would be a second owner.
-  const sql = async (text: string) => {
-    const { administration } = fleet.operator
-    return fleet.subject.name === 'embedded' && administration
-      ? administration.transaction((run) => run(text))
-      : fleet.subject.sql(text)
-  }
+  const sql = (text: string) => sqlBeside(fleet.subject, fleet.operator)(text)
   /** Enqueues one task and waits for how it ends. */
   const outcomes = async (fn: string, payload: Record<string, string | number>, times = 1) => {
     const [id = ''] = await fleet.enqueue('acme', [{ function: fn, payload }])

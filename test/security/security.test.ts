@@ -3,9 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { listBlocks, listEvents, reportBrokenLedger, unblock } from '../../src/security/security.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
-import { sqlOf } from '../privacy/started.ts'
 
 /** What is counted, who is shut out for it and who isn't, on each database. */
 
@@ -40,7 +39,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
       await sql(`delete from tms.${table}`)
   })
 
-  const sql = (text: string) => sqlOf(fleet)(text)
+  const sql = (text: string) => sqlBeside(fleet.subject, fleet.operator)(text)
   const clock = (offset: string) =>
     sql(
       `create or replace function tms.now() returns timestamptz language sql stable as $$ select pg_catalog.now() + interval '${offset}' $$`,

@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import pg from 'pg'
 import { freePort, startProcess, until } from './process.ts'
 import type { ServerProcess, User } from './process.ts'
-import { copied, password } from './template.ts'
+import { copied, password, type Template } from './template.ts'
 
 /**
  * A real Postgres for tests: `TMS_TEST_DATABASE_URL` (a superuser on a server that holds nothing else), else installed
@@ -28,7 +28,7 @@ export type PostgresOptions = {
   /** A cluster of an identity of its own, from initdb: copies share theirs, which is what tells a replica's from a stranger's. */
   readonly stranger?: boolean
   /** Where its files come from; by default from initdb. */
-  readonly template?: { readonly name: string; make(folder: string): Promise<void> }
+  readonly template?: Template
   /** A commit survives a power cut: `fsync` and `full_page_writes` stay on. */
   readonly durable?: boolean
 }
@@ -76,8 +76,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const data = join(directory, 'data')
   try {
     if (options.stranger) await initialise(data, bin, user)
-    else if (options.template) await copied(options.template.name, options.template.make, data)
-    else await copied('cluster', (folder) => initialise(folder, bin, user), data)
+    else await copied(options.template ?? { name: 'cluster', make: (folder) => initialise(folder, bin, user) }, data)
     const hba = [...(options.hba ?? []), 'local all all scram-sha-256', 'host all,replication all all scram-sha-256']
     await give(join(data, 'pg_hba.conf'), hba.join('\n') + '\n', user)
     if (options.tls) {

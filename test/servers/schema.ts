@@ -6,6 +6,7 @@ import { push } from '../../src/db/schema.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import { query, startPostgres, type Database, type Postgres, type PostgresOptions } from './postgres.ts'
 import { createApiRoles } from './postgrest.ts'
+import { until } from './process.ts'
 
 export const sqlFolder = join(import.meta.dirname, '../../sql')
 
@@ -28,13 +29,13 @@ export async function startSchema({
     return database
   }
   const make = async (folder: string): Promise<void> => {
-    const { cluster, createDatabase, ...server } = await startPostgres({ own: true })
+    const server = await startPostgres({ own: true })
     try {
-      const database = await ready({ ...server, createDatabase })
+      const database = await ready(server)
       await query(server.superuserUrl, `alter database ${database.name} rename to ${name}`)
-      cluster?.kill('SIGINT')
-      await cluster?.exited
-      await promisify(execFile)('cp', ['-a', cluster?.data ?? '', folder])
+      server.cluster?.kill('SIGINT')
+      await until('it has shut down', () => server.cluster?.running() !== true)
+      await promisify(execFile)('cp', ['-a', server.cluster?.data ?? '', folder])
     } finally {
       await server.stop()
     }

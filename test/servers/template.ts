@@ -26,8 +26,10 @@ export async function setup(): Promise<() => Promise<void>> {
   return () => rm(folder, { recursive: true, force: true })
 }
 
+export type Template = { readonly name: string; readonly make: (folder: string) => Promise<void> }
+
 /** Puts a copy of what `make` makes at `to`, which isn't there yet. Outside of vitest it is made there. */
-export async function copied(name: string, make: (folder: string) => Promise<void>, to: string): Promise<void> {
+export async function copied({ name, make }: Template, to: string): Promise<void> {
   const templates = process.env[variable]
   if (templates === undefined) return make(to)
   const template = join(templates, name)
