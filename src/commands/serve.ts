@@ -167,7 +167,7 @@ export default class Serve extends TmsCommand {
 
   /** The embedded database knows the local user, who may do more than a machine should: so it is told which account. */
   private async openAs(connection: Connection, account: ServiceAccount): Promise<Driver> {
-    const { callingAs } = await import('../drivers/connection.ts')
+    const { callingAs } = await import('../config/connections.ts')
     return this.openDatabase(callingAs(connection, account) ?? connection)
   }
 
@@ -177,7 +177,7 @@ export default class Serve extends TmsCommand {
     profile: string | undefined,
   ): Promise<Driver | undefined> {
     if (profile === undefined) {
-      const { callingAs } = await import('../drivers/connection.ts')
+      const { callingAs } = await import('../config/connections.ts')
       const there = callingAs(connection, account)
       return there && this.openDatabase(there)
     }

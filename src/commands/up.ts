@@ -24,7 +24,7 @@ export default class Up extends FleetCommand {
   async run(): Promise<void> {
     const { flags } = await this.parse(Up)
     const [{ callingAs }, { hold }, { loadPolicies }, { upView }] = await Promise.all([
-      import('../drivers/connection.ts'),
+      import('../config/connections.ts'),
       import('../setup/up.ts'),
       import('../setup/policies.ts'),
       import('../setup/views.ts'),

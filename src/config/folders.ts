@@ -40,13 +40,6 @@ export function pressPlace(settings: Settings, environment: NodeJS.ProcessEnv) {
   }
 }
 
-/** For the button: whoever presses it wants to know soon that there is nothing to connect to. */
-export function hurried(connection: Connection): Connection {
-  return connection.driver === 'postgres'
-    ? { ...connection, connectTimeoutMs: Math.min(connection.connectTimeoutMs, 5000) }
-    : connection
-}
-
 /** Works without HOME. */
 function userConfigFolder(environment: NodeJS.ProcessEnv): string {
   const base = environment.XDG_CONFIG_HOME

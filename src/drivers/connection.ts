@@ -33,13 +33,3 @@ export type SupabaseConnection = {
   readonly callTimeoutMs: number
   readonly pollMs: number
 }
-
-/** The same database as this service account; undefined where the credential alone says who calls. */
-export function callingAs(connection: Connection, account: ServiceAccount): Connection | undefined {
-  return connection.driver === 'embedded' ? { ...connection, account } : undefined
-}
-
-/** For whoever only looks: makes no database where there is none. */
-export function creatingNothing(connection: Connection): Connection {
-  return connection.driver === 'embedded' ? { ...connection, create: false } : connection
-}

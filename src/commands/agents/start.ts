@@ -27,7 +27,7 @@ export default class AgentsStart extends FleetCommand {
     const [{ startProcesses, withoutOption }, { checkContract }, { callingAs }] = await Promise.all([
       import('../../runtime/processes.ts'),
       import('../../db/schema.ts'),
-      import('../../drivers/connection.ts'),
+      import('../../config/connections.ts'),
     ])
     const { connection, values } = await this.settings()
     const driver = await this.openDatabase(callingAs(connection, 'agents') ?? connection)

@@ -20,8 +20,9 @@ export default class IncidentBigRedButton extends TmsCommand {
 
   private async press(): Promise<void> {
     const { flags } = await this.parse(IncidentBigRedButton)
-    const [{ pressHere }, { hurried, pressPlace }, { signerSources }, settings] = await Promise.all([
+    const [{ pressHere }, { hurried }, { pressPlace }, { signerSources }, settings] = await Promise.all([
       import('../../incident/here.ts'),
+      import('../../config/connections.ts'),
       import('../../config/folders.ts'),
       import('../../config/signing.ts'),
       this.settings(),

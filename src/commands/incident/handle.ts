@@ -38,9 +38,10 @@ export default class IncidentHandle extends TmsCommand {
   }
 
   private async press(why: string): Promise<void> {
-    const [{ pressHere }, { hurried, pressPlace }, { signerSources }, { notFenced }, { pressedView }, settings] =
+    const [{ pressHere }, { hurried }, { pressPlace }, { signerSources }, { notFenced }, { pressedView }, settings] =
       await Promise.all([
         import('../../incident/here.ts'),
+        import('../../config/connections.ts'),
         import('../../config/folders.ts'),
         import('../../config/signing.ts'),
         import('../../incident/press.ts'),

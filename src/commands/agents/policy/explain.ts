@@ -45,7 +45,7 @@ export default class AgentsPolicyExplain extends TmsCommand {
       // Explaining must not be what creates a database.
       const [{ heldAgent }, { creatingNothing }] = await Promise.all([
         import('../../../agents/policy/explain.ts'),
-        import('../../../drivers/connection.ts'),
+        import('../../../config/connections.ts'),
       ])
       return await heldAgent(await this.openDatabase(creatingNothing(connection)), agent)
     } catch (error) {
