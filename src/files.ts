@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { lstat, open, rename, rm } from 'node:fs/promises'
+import { link, lstat, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { TmsError } from './errors.ts'
 
@@ -7,13 +7,28 @@ import { TmsError } from './errors.ts'
  * Writes a file whole or not at all: under a temporary name in the same folder, synced, then renamed. A killed run leaves
  * a temporary file at worst, never half of the real one.
  */
-export async function writeFileAtomically(
-  path: string,
-  /** In parts where it is too large to be held at once. */
-  content: string | Uint8Array | AsyncIterable<string>,
-  mode = 0o644,
-): Promise<void> {
+export async function writeFileAtomically(path: string, content: Content, mode = 0o644): Promise<void> {
   await refuseOddTarget(path)
+  await written(path, content, mode, (temporary) => rename(temporary, path))
+}
+
+/** The same, and never over what is there: EEXIST is for whoever knows what that means. */
+export async function writeNewFile(path: string, content: Content): Promise<void> {
+  await written(path, content, 0o644, async (temporary) => {
+    await link(temporary, path)
+    await rm(temporary)
+  })
+}
+
+/** In parts where it is too large to be held at once. */
+type Content = string | Uint8Array | AsyncIterable<string>
+
+async function written(
+  path: string,
+  content: Content,
+  mode: number,
+  put: (temporary: string) => Promise<void>,
+): Promise<void> {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
     const file = await open(temporary, 'wx', mode)
@@ -24,10 +39,11 @@ export async function writeFileAtomically(
     } finally {
       await file.close()
     }
-    await rename(temporary, path)
+    await put(temporary)
     await syncFolder(dirname(path))
   } catch (error) {
     await rm(temporary, { force: true })
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') throw error
     throw fileProblem(path, error)
   }
 }

@@ -157,6 +157,14 @@ begin
 end
 $$;
 
+-- Callers who share connections with others: through a gateway, or with the owner of an embedded database.
+create or replace function tms._through_gateway() returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return exists (select from tms.gateways g where g.login = session_user);
+end
+$$;
+
 create or replace function tms.is_company_member(company_id uuid) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   -- while a task's own SQL runs, whoever lets it: that task's tenant and no other. What an approver may see is not the agent's to use.
@@ -292,7 +300,7 @@ $$;
 -- What tms_owner's functions and policies call; _attach_local, _bootstrap and _gateway are not among them.
 grant execute on function
   tms.now(), tms._utc(timestamptz), tms._sha256(text), tms._credential(), tms._principal(), tms._live_memberships(uuid),
-  tms._fleet(), tms._works(text), tms._human(), tms._grants(text), tms._allowed(text), tms._my_companies(), tms._sees_all(),
+  tms._fleet(), tms._works(text), tms._human(), tms._through_gateway(), tms._grants(text), tms._allowed(text), tms._my_companies(), tms._sees_all(),
   tms.is_company_member(uuid), tms._matches(text, text[]), tms._company(text), tms._tenant_key(uuid), tms._principal_name(uuid), tms._super_admin_remains(),
   tms._companies_by(uuid[]), tms._roles_json(uuid), tms._credential_json(tms.logins)
   to tms_owner;

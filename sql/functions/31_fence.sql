@@ -25,11 +25,15 @@ $$;
 
 -- Who is refused hears so a moment later: a crowd that asks again at once keeps the processors from those who still hold the gate,
 -- whom the halt waits for (150 clients on two cores: 224 ms until fenced without this, 60 with it). Not who has written in its
--- transaction, for it may be one of those; and not on the embedded database, where everybody waits for everybody.
+-- transaction, for it may be one of those; and nobody through a gateway, whose few connections the operator needs as well. Once it is
+-- fenced there is nobody to wait for, and nobody waits here.
 create or replace function tms._turned_away() returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  if session_user <> 'tms_local' and pg_current_xact_id_if_assigned() is null then perform pg_sleep(0.1 + random() * 0.1); end if;
+  if pg_current_xact_id_if_assigned() is null and not tms._through_gateway()
+     and not exists (select from tms.halts h, tms.fence_mark m where h.kind = 'halt' and h.epoch = m.last_value / 2 and h.fenced) then
+    perform pg_sleep(0.1 + random() * 0.1);
+  end if;
   return 'FENCED';
 end
 $$;
@@ -313,13 +317,17 @@ begin
 end
 $$;
 
--- Null: enough people agree. Where it takes two, one who isn't the caller has approved this end of this halt.
+-- Null: enough people agree. Where it takes two, one who isn't the caller has approved this end of this halt: since the last press, and
+-- of its incident.
 create or replace function tms._second_person(c tms.call, incident bigint) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   if not tms._takes_two(incident) then return null; end if;
   if exists (select from tms.resume_approvals a where a.epoch = (tms._fence_json() ->> 'epoch')::bigint and a.principal_id <> c.principal_id
-               and (_second_person.incident is null or a.incident_id = _second_person.incident)) then return null; end if;
+               and (_second_person.incident is null or a.incident_id = _second_person.incident)
+               and not exists (select from tms.halts h where h.kind = 'halt' and h.resumed_at is null
+                                  and (h.at > a.at or (_second_person.incident is null and not exists (
+                                         select from tms.incident_halts x where x.halt_id = h.id and x.incident_id = a.incident_id))))) then return null; end if;
   return tms._refuse(c, 'CONSENT_MISSING', 'a second person must agree', 'incident.resume.twoPersons is on, or was when it began', array[format('tms incident resume %s --approve (by another super_admin)', coalesce(_second_person.incident, (select max(x.incident_id) from tms.incident_halts x)))]);
 end
 $$;
@@ -351,10 +359,10 @@ begin
     return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1, 'lifted', false));
   end if;
   if (select f.epoch from tms.fence f) <> mark / 2 + 1 then
-    return tms._refuse(c, 'CONFLICT', 'this halt has no record of its end yet', 'prepare comes before lift', array['tms incident resume <id>']);
+    return tms._refuse(c, 'CONFLICT', 'this halt has no record of its end yet', 'prepare comes before lift', array['tms incident list', 'tms incident resume <id>']);
   end if;
   if (select f.xmin = pg_current_xact_id()::xid from tms.fence f) then
-    return tms._refuse(c, 'CONFLICT', 'the record of this halt''s end has not committed yet', 'prepare and lift are two transactions', array['tms incident resume <id>']);
+    return tms._refuse(c, 'CONFLICT', 'the record of this halt''s end has not committed yet', 'prepare and lift are two transactions', array['tms incident list', 'tms incident resume <id>']);
   end if;
   perform set_config('synchronous_commit', 'on', true);
   -- the halt's time is nobody's: what was held through it gets a while to go on or to be handed back

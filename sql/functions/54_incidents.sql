@@ -503,16 +503,24 @@ end
 $$;
 grant execute on function tms.incident_rehearse(jsonb) to tms_caller;
 
+-- In the tenant of `tms incident test`: nobody was late, and nobody was in time.
+create or replace function tms._for_practice(company uuid) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return company is not null and tms._tenant_key(company) is not distinct from 'tms-incident-test';
+end
+$$;
+
 -- Mean time until somebody or something acted (MTTA) and until it was over (MTTR), of incidents opened in the span. No samples: null.
 create or replace function tms._incident_mtta(low timestamptz, high timestamptz, companies uuid[] default null) returns interval
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select avg(i.acted_at - i.opened_at) from tms.incidents i
-   where i.opened_at >= low and i.opened_at < high and i.acted_at is not null and (companies is null or i.company_id = any (companies))
+   where i.opened_at >= low and i.opened_at < high and i.acted_at is not null and not tms._for_practice(i.company_id) and (companies is null or i.company_id = any (companies))
 $$;
 create or replace function tms._incident_mttr(low timestamptz, high timestamptz, companies uuid[] default null) returns interval
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select avg(i.resolved_at - i.opened_at) from tms.incidents i
-   where i.opened_at >= low and i.opened_at < high and i.resolved_at is not null and (companies is null or i.company_id = any (companies))
+   where i.opened_at >= low and i.opened_at < high and i.resolved_at is not null and not tms._for_practice(i.company_id) and (companies is null or i.company_id = any (companies))
 $$;
 
 create or replace function tms.incident_times(args jsonb) returns jsonb
@@ -527,7 +535,7 @@ begin
   if args ? 'tenant' then visible := array[c.company_id]; end if;
   return (select jsonb_build_object('from', tms._utc(low), 'to', tms._utc(high), 'opened', count(*)::text, 'acted', count(i.acted_at)::text, 'resolved', count(i.resolved_at)::text, 'late', count(i.late_at)::text,
       'mtta_seconds', round(extract(epoch from tms._incident_mtta(low, high, visible)), 3)::text, 'mttr_seconds', round(extract(epoch from tms._incident_mttr(low, high, visible)), 3)::text)
-    from tms.incidents i where i.opened_at >= low and i.opened_at < high and (visible is null or i.company_id = any (visible)));
+    from tms.incidents i where i.opened_at >= low and i.opened_at < high and not tms._for_practice(i.company_id) and (visible is null or i.company_id = any (visible)));
 end
 $$;
 grant execute on function tms.incident_times(jsonb) to tms_caller;
@@ -1056,11 +1064,11 @@ begin
       case when i.type not in ('emergency_stop', 'soft_degrade') then format('it is about %s', i.type) else format('it is %s', i.status) end, array['tms incident list']);
   end if;
   if step = 'approve' then
-    insert into tms.resume_approvals (incident_id, epoch, principal_id, who) values (i.id, (tms._fence_json() ->> 'epoch')::bigint, c.principal_id, c.who) on conflict do nothing;
-    if found then
-      perform tms._incident_event(i.id, i.company_id, c.who, 'approved', 'agrees that it is resumed');
-      perform tms._record(c, 'incident.approve', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'epoch', tms._fence_json() -> 'epoch'));
-    end if;
+    insert into tms.resume_approvals (incident_id, epoch, principal_id, who) values (i.id, (tms._fence_json() ->> 'epoch')::bigint, c.principal_id, c.who)
+      -- again after another press, which the first one does not cover
+      on conflict (incident_id, epoch, principal_id) do update set at = excluded.at;
+    perform tms._incident_event(i.id, i.company_id, c.who, 'approved', 'agrees that it is resumed');
+    perform tms._record(c, 'incident.approve', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'epoch', tms._fence_json() -> 'epoch'));
     return tms._finish(c, jsonb_build_object('step', step, 'halted', halted, 'percent', tms._slots_percent(), 'undone', '[]'::jsonb, 'kept', '[]'::jsonb, 'epoch', tms._fence_json() -> 'epoch', 'workers', tms._live_workers()));
   end if;
 
@@ -1126,8 +1134,8 @@ begin
 end
 $$;
 
--- How the fleet does since a stage began. What nothing was measured of is no health: waiting work without results is unknown, an
--- empty queue is idle.
+-- How the fleet does since a stage began. What nothing was measured of is no health: work that waits or runs and has no result is
+-- unknown; where there is none it is idle.
 create or replace function tms.incident_health(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -1136,19 +1144,22 @@ declare
   good bigint;
   bad bigint;
   waiting bigint;
+  running bigint;
   graver text;
 begin
   if c.answer is not null then return c.answer; end if;
   select count(*) filter (where x.outcome in ('completed', 'awaiting_approval')), count(*) filter (where x.outcome in ('failed', 'retried', 'lost')) into good, bad
     from (select r.outcome from tms.agent_runs r where r.finished_at >= since limit 20000) x;
   select coalesce(sum(tms._waiting(p.agent, null)), 0) into waiting from tms.agent_policies p;
+  select count(*) into running from tms.agent_tasks t join tms.workers w on w.id = t.worker_id
+   where t.status = 'running' and w.stopped_at is null and w.lease_until > clock_timestamp();
   select 'incident ' || i.id || ' is open: ' || i.type into graver from tms.incidents i
    where i.priority = 'P1' and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and i.id <> (args ->> 'id')::bigint and i.opened_at >= since order by i.id limit 1;
   return jsonb_build_object('since', tms._utc(since), 'percent', tms._slots_percent(), 'halted', tms._halted(), 'good', good::text, 'bad', bad::text, 'waiting', waiting::text, 'workers', tms._live_workers(),
-    'state', case when tms._halted() or graver is not null then 'red' when good + bad > 0 then case when bad * 100 > (good + bad) * 3 then 'red' else 'green' end when waiting = 0 then 'idle' else 'unknown' end,
+    'state', case when tms._halted() or graver is not null then 'red' when good + bad > 0 then case when bad * 100 > (good + bad) * 3 then 'red' else 'green' end when waiting + running = 0 then 'idle' else 'unknown' end,
     'why', case when tms._halted() then 'the fleet was halted again' when graver is not null then graver
                 when good + bad > 0 then format('%s of %s runs failed', bad, good + bad)
-                when waiting = 0 then 'there is no work' when tms._live_workers() = 0 then 'work waits and no worker is there' else 'no run has ended yet' end);
+                when waiting + running = 0 then 'there is no work' when waiting = 0 then 'work runs and none of it has ended yet' when tms._live_workers() = 0 then 'work waits and no worker is there' else 'no run has ended yet' end);
 end
 $$;
 grant execute on function tms.incident_health(jsonb) to tms_caller;

@@ -7,20 +7,28 @@ export default class Doctor extends TmsCommand {
 
   async run(): Promise<void> {
     await this.parse(Doctor)
-    const [{ diagnose, verdict }, { doctorView }, { readCatalogue }, { signerSources }, { stopFileOf }] =
-      await Promise.all([
-        import('../setup/doctor.ts'),
-        import('../setup/views.ts'),
-        import('../flags/catalogue.ts'),
-        import('../config/signing.ts'),
-        import('../config/folders.ts'),
-      ])
+    const [
+      { diagnose, verdict },
+      { doctorView },
+      { readCatalogue },
+      { readAlarmTypes },
+      { signerSources },
+      { stopFileOf },
+    ] = await Promise.all([
+      import('../setup/doctor.ts'),
+      import('../setup/views.ts'),
+      import('../flags/catalogue.ts'),
+      import('../incident/alarm-types.ts'),
+      import('../config/signing.ts'),
+      import('../config/folders.ts'),
+    ])
     const settings = await this.settings()
     const diagnosis = await diagnose({
       nodeVersion: process.version,
       open: () => this.database({ anyContract: true }),
       files: await this.sqlFiles(),
       catalogue: async () => readCatalogue(await this.policyFolders()),
+      alarms: async () => readAlarmTypes(await this.policyFolders()),
       signing: signerSources(settings, process.env),
       configFile: settings.file,
       warnings: settings.warnings,

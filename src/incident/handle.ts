@@ -18,17 +18,31 @@ export type Alarm = {
 const priorities = { critical: 'P1', high: 'P2', medium: 'P3', low: 'P4' } as const satisfies Record<Level, Priority>
 const longest = 1000
 
+/** Whoever sends it is in trouble already: what can be understood is taken, whatever its case, its blanks and its length. */
 const alarm = z.object({
-  level: z.enum(levels),
-  type: z.string().regex(typeRule, 'a word in lower case'),
-  description: z.string().min(1).max(longest),
+  level: z
+    .string()
+    .transform((level) => level.trim().toLowerCase())
+    .pipe(z.enum(levels)),
+  type: z
+    .string()
+    .transform((type) => asWord(type))
+    .pipe(z.string().regex(typeRule, 'a word')),
 })
+
+function asWord(type: string): string {
+  const word = type
+    .trim()
+    .toLowerCase()
+    .replace(/[^a-z0-9_.-]+/g, '_')
+  return (/^[^a-z]/.test(word) ? `alarm_${word}` : word).slice(0, 80)
+}
 
 /** `policy` is looked at only for types that are no levers by themselves: no file can keep those from being pulled. */
 export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>): Promise<Alarm> {
   let value: unknown
   try {
-    value = JSON.parse(text)
+    value = JSON.parse(text.replace(/^\uFEFF/, ''))
   } catch {
     throw wrong('it is no JSON')
   }
@@ -59,7 +73,7 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   return {
     priority: priorities[parsed.data.level],
     type: parsed.data.type,
-    description: words(parsed.data.description, longest),
+    description: descriptionOf(value) || parsed.data.type,
     lever: null,
     problem: alarmTypesProblem(mapped),
   }

@@ -1,10 +1,10 @@
-import { open, mkdir } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
-import { fileProblem } from '../files.ts'
+import { fileProblem, writeNewFile } from '../files.ts'
 import { redactText } from '../redaction/redact.ts'
 import { showIncident, type Shown } from './incidents.ts'
 
@@ -20,13 +20,7 @@ export async function writeReport(driver: Driver, id: string, file: string): Pro
   try {
     await mkdir(dirname(file), { recursive: true })
     // People write into the draft: it is never written over.
-    const handle = await open(file, 'wx')
-    try {
-      await handle.writeFile(markdown)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    await writeNewFile(file, markdown)
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') {
       throw new TmsError({

@@ -6,6 +6,7 @@ import { TmsError } from '../errors.ts'
 import type { Catalogue } from '../flags/catalogue.ts'
 import { keysFinding, listKeys } from '../keys/keys.ts'
 import { openSigner, signerPlace, type SignerSources } from '../keys/open.ts'
+import { alarmTypesProblem, type AlarmTypes } from '../incident/alarm-types.ts'
 import { readStopFile } from '../incident/stop-file.ts'
 import { exposed, signingKeyPath } from '../keys/private.ts'
 
@@ -24,6 +25,8 @@ export type Patient = {
   readonly open: () => Promise<Driver>
   readonly files: SqlFiles
   readonly catalogue: () => Promise<Catalogue>
+  /** What an alarm would do: found out now, and not when the first one comes. */
+  readonly alarms: () => Promise<AlarmTypes>
   readonly signing: SignerSources
   readonly configFile: string | null
   readonly warnings: readonly string[]
@@ -35,7 +38,8 @@ export type Patient = {
 /** Looks at everything that tms needs, one check each. What can't be looked at is unknown, never ok. */
 export async function diagnose(patient: Patient): Promise<Diagnosis> {
   const key = await signingKeyCheck(patient.signing)
-  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), key]
+  const alarms = await checked('alarms', () => alarmsCheck(patient))
+  const local = [nodeCheck(patient.nodeVersion), configCheck(patient), alarms, key]
   let driver: Driver
   try {
     driver = await patient.open()
@@ -95,6 +99,13 @@ function configCheck({ configFile, warnings }: Patient): Check {
     return { check: 'configuration', state: 'problem', what: warnings.join('; '), next: ['tms config show'] }
   }
   return ok('configuration', configFile ?? 'no file; flags, variables and defaults apply')
+}
+
+async function alarmsCheck({ alarms }: Patient): Promise<Check> {
+  const read = await alarms()
+  const problem = alarmTypesProblem(read)
+  if (problem) return { check: 'alarms', state: 'problem', what: problem.why, next: problem.next }
+  return ok('alarms', `${read.types.size} type${read.types.size === 1 ? '' : 's'} of the policy, and the levers' own`)
 }
 
 async function signingKeyCheck(signing: SignerSources): Promise<Check> {

@@ -206,7 +206,7 @@ describe('traps', () => {
     await resume(arena.fleet)
   })
 
-  test('who is refused hears so a tenth of a second later, and who may hold the gate at once', async () => {
+  test('while a halt waits, who is refused hears so a tenth of a second later, and who may hold the gate at once', async () => {
     const refusedAfter = async (client: pg.Client, before = '') => {
       const { rows } = (await client
         .query(
@@ -219,6 +219,8 @@ describe('traps', () => {
       return rows[0]?.ms ?? Number.NaN
     }
     await halt(arena.fleet)
+    expect(Math.min(await refusedAfter(worker), await refusedAfter(stranger)), 'once it is fenced').toBeLessThan(100)
+    await arena.sql('update tms.halts set fenced = false')
     try {
       for (const client of [worker, stranger]) {
         const holding: number[] = []

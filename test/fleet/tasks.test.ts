@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EndedTask } from '../../src/drivers/contract/fleet.ts'
 import { granted } from '../../src/drivers/refusal.ts'
-import { subjects } from '../contract/subjects.ts'
+import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { doneAll, policy, readyFleet, type Fleet } from './fleet.ts'
 
-describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
+describe.each(Object.entries(subjects))('tasks through %s', (name, make) => {
   let fleet: Fleet
   beforeAll(async () => {
     fleet = await readyFleet(await make(), [policy('demo')])
@@ -307,6 +307,29 @@ describe.each(Object.entries(subjects))('tasks through %s', (_, make) => {
     )
     expect(said.slots).toBe(50)
     for (const worker of [one, said.worker]) await fleet.worker.call('worker_bye', { worker })
+  })
+
+  test('who is refused by a halt hears so a moment later, and at once where the operator shares the connections', async () => {
+    const worker = await fleet.hello(['demo'])
+    granted(await fleet.operator.call('fence_halt', { why: 'a test' }))
+    const least = async () => {
+      const took: number[] = []
+      for (let i = 0; i < 5; i++) {
+        const began = performance.now()
+        expect(await fleet.worker.call('tasks_finish', { worker })).toHaveProperty('refused.code', 'FENCED')
+        took.push(performance.now() - began)
+      }
+      return Math.min(...took)
+    }
+    expect(await least(), 'once it is fenced').toBeLessThan(100)
+    // As long as the halt still waits for others.
+    await sqlBeside(fleet.subject, fleet.operator)('update tms.halts set fenced = false')
+    const waiting = await least()
+    for (const step of ['prepare', 'lift'] as const)
+      granted(await fleet.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
+    if (name === 'postgres') expect(waiting).toBeGreaterThanOrEqual(100)
+    else expect(waiting).toBeLessThan(100)
+    await fleet.worker.call('worker_bye', { worker })
   })
 
   test('upkeep folds runs into metrics once', async () => {

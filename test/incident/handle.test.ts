@@ -34,6 +34,33 @@ describe('an alarm that pulls a lever', () => {
   })
 })
 
+describe('an alarm that opens an incident', () => {
+  test.each([
+    ['capital letters', { level: ' Critical', type: 'SystemFailure', description: 'x' }, 'systemfailure', 'x'],
+    ['blanks', { level: 'critical', type: 'Database Failure', description: 'x' }, 'database_failure', 'x'],
+    ['a number in front', { level: 'CRITICAL', type: '3rd party', description: 'x' }, 'alarm_3rd_party', 'x'],
+    ['no description', { level: 'critical', type: 'slow' }, 'slow', 'slow'],
+    ['a description that is no text', { level: 'critical', type: 'slow', description: 7 }, 'slow', 'slow'],
+  ])('is taken with %s', async (_what, value, type, description) => {
+    expect(await alarm(value, unmapped)).toMatchObject({ priority: 'P1', lever: null, type, description })
+  })
+
+  test('is taken with a stack trace, and with the mark that some editors put in front', async () => {
+    const text = JSON.stringify({ level: 'high', type: 'x'.repeat(200), description: 'at line\n'.repeat(1000) })
+    const read = await readAlarm(`\uFEFF${text}`, unmapped)
+    expect([read.type.length, read.priority]).toEqual([80, 'P2'])
+    expect(read.description.length).toBeLessThanOrEqual(1000)
+  })
+
+  test.each([
+    ['no type', { level: 'high', description: 'x' }],
+    ['an empty type', { level: 'high', type: ' ', description: 'x' }],
+    ['a level of another list', { level: 'urgent', type: 'slow', description: 'x' }],
+  ])('is turned away with %s', async (_what, value) => {
+    await expect(alarm(value, unmapped)).rejects.toMatchObject({ exit: 2 })
+  })
+})
+
 test('what is said is kept without its secrets, also where it is cut', async () => {
   const text = 'password=hunter2 sk_live_51H8xYzKq0aBcDeFgHiJkLmN rates are wrong'
   expect(words(text)).toContain('rates are wrong')

@@ -6,7 +6,7 @@ import { connect, createServer as createTcp } from 'node:net'
 import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import type { DirectMessage } from '../../src/notify/directly.ts'
@@ -147,6 +147,18 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect(
       await operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'around it' }),
     ).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    // Nor does an approval from before the press, or of another incident.
+    const others = (incident: string, at: string) =>
+      scene.sql(
+        `insert into tms.resume_approvals (incident_id, epoch, principal_id, who, at)
+           values (${incident}, ${halt.epoch}, gen_random_uuid(), 'somebody', ${at})`,
+      )
+    await others(id, `(select max(at) - interval '1 second' from tms.halts)`)
+    await others('0', 'clock_timestamp()')
+    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    expect(
+      await operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'around it' }),
+    ).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
     // Nor does it help to switch the rule off now.
     await fleet.set('incident.resume.twoPersons', false)
     expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
@@ -262,6 +274,47 @@ describe('the command where things are broken', () => {
     expect(code).toBe(0)
     expect(data).toMatchObject({ fenced: true, files: [] })
     expect(warnings).toEqual([expect.stringContaining('could not be written')])
+    await over()
+  })
+
+  test('on a full disk it halts and says what is missing; what needs the disk says so, and works when there is room', async (context) => {
+    if (process.getuid?.() !== 0) return context.skip('a small file system takes root to mount')
+    const disk = join(folder, 'disk')
+    mkdirSync(disk)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', disk])
+    onTestFinished(() => void execFileSync('umount', ['-l', disk]))
+    const ballast = join(disk, 'ballast')
+    expect(() => writeFileSync(ballast, Buffer.alloc(128 * 1024))).toThrow('ENOSPC')
+    const there = { TMS_ARTIFACTS: join(disk, 'artifacts'), TMS_STOP_FOLDER: join(disk, 'stop') }
+    const incident = async (...args: string[]) => {
+      const ended = await run([bin, 'incident', ...args, '--json'], { cwd: folder, env: environment(there) })
+      return { code: ended.code, error: envelopeOf(ended.stdout).error }
+    }
+    const files = () =>
+      readdirSync(disk, { recursive: true, withFileTypes: true }).flatMap((entry) =>
+        entry.isFile() ? [entry.name] : [],
+      )
+
+    const { code, data, warnings } = await press(there)
+    expect(code).toBe(0)
+    expect(data).toMatchObject({ fenced: true, files: [] })
+    expect(warnings).toEqual([expect.stringContaining('could not be written')])
+    const id = String(data['incidentId'])
+    for (const args of [
+      ['certify', id],
+      ['report', id],
+    ])
+      expect(await incident(...args)).toMatchObject({ code: 3, error: { code: 'DISK_FULL' } })
+    expect((await incident('soft-degrade')).code).toBe(0)
+    expect(files()).toEqual(['ballast'])
+
+    rmSync(ballast)
+    for (const args of [
+      ['certify', id],
+      ['report', id],
+    ])
+      expect(await incident(...args)).toEqual({ code: 0, error: null })
+    expect(files()).toEqual(expect.arrayContaining(['certificate.json', 'certificate.json.sig', 'postmortem.md']))
     await over()
   })
 

@@ -207,6 +207,15 @@ test('work that waits without a result is unknown health, and no work is idle', 
   expect(await health()).toMatchObject({ state: 'idle' })
   await scene.fleet.enqueue('acme', [{ function: 'demo.one' }])
   expect(await health()).toMatchObject({ state: 'unknown', waiting: '1' })
+  // Nor is it idle when the last one of them was taken and runs.
+  const worker = await scene.fleet.hello(['demo'])
+  granted(await scene.fleet.worker.call('tasks_claim', { worker, limit: 10 }))
+  expect(await health()).toMatchObject({
+    state: 'unknown',
+    waiting: '0',
+    why: 'work runs and none of it has ended yet',
+  })
+  await scene.fleet.worker.call('worker_bye', { worker })
 })
 
 test('ending a halt undoes soft degrade too', async () => {

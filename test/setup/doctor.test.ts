@@ -1,4 +1,4 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -7,6 +7,7 @@ import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
+import { readAlarmTypes } from '../../src/incident/alarm-types.ts'
 import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
 import { initialise } from '../../src/setup/init.ts'
 import { makePrivateKey } from '../../src/keys/private.ts'
@@ -39,6 +40,7 @@ beforeAll(async () => {
     open: () => subject.operator(),
     files,
     catalogue: async () => catalogue,
+    alarms: async () => ({ types: new Map(), problems: [] }),
     signing: { keysFolder: folder, environment: {} },
     configFile: null,
     warnings: [],
@@ -67,6 +69,13 @@ async function problems(changed: Partial<Patient> = {}): Promise<string[]> {
   for (const check of checks) if (check.state !== 'ok') expect(check.next.length, check.check).toBeGreaterThan(0)
   return checks.filter(({ state }) => state !== 'ok').map(({ check, state }) => `${check}: ${state}`)
 }
+
+test('what alarms do is looked at before one comes', async () => {
+  const broken = join(folder, 'policies')
+  mkdirSync(broken, { recursive: true })
+  writeFileSync(join(broken, 'incidents.yaml'), 'types:\n  emergency_stop: { level: low }\n')
+  expect(await problems({ alarms: () => readAlarmTypes([broken]) })).toEqual(['alarms: problem'])
+})
 
 test('a sound system has no problem', async () => {
   expect(await problems()).toEqual([])
