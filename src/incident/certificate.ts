@@ -1,5 +1,6 @@
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import * as z from 'zod'
 import type { HaltFacts } from '../drivers/contract/incidents.ts'
 import { fileProblem, writeFileAtomically } from '../files.ts'
 import type { Signer } from '../keys/signer.ts'
@@ -86,10 +87,40 @@ export type CertificateFiles = {
   readonly signed: (CertifiedBy & { readonly publicKeyPem: string }) | null
 }
 
+const nameOf = (first: boolean, halt: string) => (first ? 'certificate.json' : `certificate-${halt}.json`)
+
+/** The bytes that a press left here although the database did not get them: signed again, never made anew. */
+export async function certificateLeft(
+  folder: string,
+  first: boolean,
+  facts: { readonly incident: string; readonly halt: string; readonly epoch: number; readonly at: string },
+): Promise<string | null> {
+  const file = join(folder, nameOf(first, facts.halt))
+  let text: string
+  try {
+    text = await readFile(file, 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return null
+    throw fileProblem(file, error)
+  }
+  try {
+    const left: unknown = JSON.parse(text)
+    const fits = z.object({
+      incident: z.literal(facts.incident),
+      halt: z.literal(facts.halt),
+      epoch: z.literal(facts.epoch),
+      at: z.literal(facts.at),
+    })
+    return fits.safeParse(left).success ? text : null
+  } catch {
+    return null
+  }
+}
+
 /** Writes certificate, signature and how to check it. The same press writes the same files again. */
 export async function writeCertificate(files: CertificateFiles): Promise<readonly string[]> {
   const { folder, first, halt, text, signed } = files
-  const name = first ? 'certificate.json' : `certificate-${halt}.json`
+  const name = nameOf(first, halt)
   try {
     await mkdir(folder, { recursive: true })
   } catch (error) {

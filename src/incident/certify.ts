@@ -4,7 +4,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
-import { certificateOf, certificateText, signText, writeCertificate } from './certificate.ts'
+import { certificateLeft, certificateOf, certificateText, signText, writeCertificate } from './certificate.ts'
 
 export type CertifiedLater = {
   readonly incidentId: string
@@ -19,7 +19,10 @@ export type CertifiedLater = {
   }[]
 }
 
-/** Signs what the button couldn't: the bytes that are kept, or, where none are, what the database knows of the halt. */
+/**
+ * Signs what the button couldn't: the bytes that are kept, or, where the database has none, those that the press left in the
+ * folder; else what the database knows of the halt now.
+ */
 export async function certifyLater(
   driver: Driver,
   id: string,
@@ -46,6 +49,7 @@ export async function certifyLater(
   for (const [at, { facts, certificate, signed_by }] of halts.entries()) {
     const text =
       certificate ??
+      (await certificateLeft(join(folder, incident), at === 0, { incident, ...facts })) ??
       certificateText(
         certificateOf(facts, { incident, target: driver.target.name, database: database_id, environment }),
       )

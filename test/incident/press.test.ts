@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { generateKeyPairSync, randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { connect, createServer as createTcp } from 'node:net'
 import { once } from 'node:events'
@@ -264,6 +264,30 @@ describe('the command where things are broken', () => {
         { cwd: at, encoding: 'utf8' },
       ),
     ).toContain('Verified Successfully')
+    await over()
+  })
+
+  test('a certificate that the database did not get is signed again as it was, and not as it would be now', async () => {
+    const { fleet } = scene
+    const worker = await fleet.hello(['demo'])
+    const { data } = await press()
+    const id = String(data['incidentId'])
+    const file = join(folder, 'artifacts/incidents', id, 'certificate.json')
+    const before = readFileSync(file, 'utf8')
+    expect(before).toMatch(/"silent":\[\{/)
+    // As if the call that stores it had failed; and the silent one is heard of since.
+    for (const table of ['halt_signatures', 'halt_certificates'])
+      await scene.sql(
+        `alter table tms.${table} disable trigger append_only; delete from tms.${table}; alter table tms.${table} enable always trigger append_only`,
+      )
+    const { epoch } = granted(await scene.operator.call('fence_state', {}))
+    granted(await fleet.worker.call('worker_beat', { worker, acknowledges: epoch }))
+    const later = await run([bin, 'incident', 'certify', id, '--json'], { cwd: folder, env: environment() })
+    expect({ code: later.code, error: envelopeOf(later.stdout).error }).toEqual({ code: 0, error: null })
+    expect(readFileSync(file, 'utf8')).toBe(before)
+    const kept = await scene.sql(`select body from tms.halt_certificates where incident_id = ${id}`)
+    expect(kept).toEqual([{ body: before }])
+    await fleet.worker.call('worker_bye', { worker })
     await over()
   })
 
