@@ -27,6 +27,8 @@ function sameVersions(marker, lock) {
     Object.entries(JSON.parse(readFileSync(file, 'utf8')).packages)
       .filter(([path, entry]) => path !== '' && !entry.optional)
       .map(([path, entry]) => `${path} ${entry.version}`)
+      // The two files don't list them in one order.
+      .sort()
       .join('\n')
   return versions(marker) === versions(lock)
 }
