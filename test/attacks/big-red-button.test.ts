@@ -75,19 +75,13 @@ describe('the button under load', () => {
     rmSync(folder, { recursive: true, force: true })
   })
 
-  /** One that fell is replaced at once, and its lease goes on for 15 s. */
-  const signedOn = async () => {
-    const there = () =>
-      arena.sql(
-        `select name, started_at, lease_until from tms.workers where name like 'crew/%' and stopped_at is null and lease_until > clock_timestamp()`,
+  const signedOn = () =>
+    until('four workers are there', async () => {
+      const [row] = await arena.sql(
+        `select count(*)::int as n from tms.workers where name like 'crew/%' and stopped_at is null and lease_until > clock_timestamp()`,
       )
-    const deadline = Date.now() + 20_000
-    for (let seen = await there(); seen.length !== 4; seen = await there()) {
-      if (Date.now() > deadline)
-        throw new Error(`four workers were expected: ${JSON.stringify({ seen, fell: crew.fell })}`)
-      await pause(20)
-    }
-  }
+      return row?.['n'] === 4
+    })
 
   /** A worker that holds its transaction open: what no amount of waiting ends. */
   async function stuckWorker() {
