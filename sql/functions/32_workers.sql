@@ -5,9 +5,9 @@
 
 set local role tms_owner;
 
--- A lease, and what a claim may hold beyond what runs: twenty times the slots keep a worker of short tasks busy through a round trip.
+-- A lease, and what a claim may hold beyond what runs: forty times the slots keep a worker of short tasks busy through a round trip of each kind.
 create or replace function tms._lease() returns interval language sql immutable as $$ select interval '15 seconds' $$;
-create or replace function tms._buffer_factor() returns integer language sql immutable as $$ select 20 $$;
+create or replace function tms._buffer_factor() returns integer language sql immutable as $$ select 40 $$;
 
 -- The hot path's start: checks arguments and caller like tms._begin, and stores nothing. A repeat of these calls is safe by
 -- what they name: a claim counts up, and only the newest may finish.

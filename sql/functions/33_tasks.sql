@@ -13,9 +13,9 @@ language sql security definer set search_path = pg_catalog, pg_temp set jit = of
     on conflict on constraint queues_pkey do update set touched_on = current_date where q.touched_on <> current_date
 $$;
 
--- At most 1,000 tasks of one tenant. `function` may be given once for all.
+-- At most 1,000 tasks of one tenant.
 create or replace function tms.tasks_enqueue(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
   c tms.call := tms._begin('tasks_enqueue', args, '{request_id,tenant,tasks}', 'task.enqueue');
   n integer;
@@ -50,16 +50,22 @@ begin
   ), queues as (
     select tms._touch_queues(c.company_id, array_agg(r.agent), array_agg(r.priority)) from rows r
   ), made as (
+    -- `on conflict` costs a lock and a second log record a row: only for those that can meet one
+    insert into tms.agent_tasks (id, company_id, agent, fn_name, payload, priority, max_attempts, next_run_at, traceparent, created_by)
+      overriding system value
+      select r.id, c.company_id, r.agent, r.function, coalesce(r.payload, '{}'), r.priority, r.max_attempts, coalesce(r.due, clock_timestamp()), left(r.traceparent, 80), c.principal_id
+        from rows r where r.key is null order by r.ord
+  ), keyed as (
     insert into tms.agent_tasks (id, company_id, agent, fn_name, payload, priority, max_attempts, next_run_at, idempotency_key, traceparent, created_by)
       overriding system value
       select r.id, c.company_id, r.agent, r.function, coalesce(r.payload, '{}'), r.priority, r.max_attempts, coalesce(r.due, clock_timestamp()), r.key, left(r.traceparent, 80), c.principal_id
-        from rows r order by r.ord
+        from rows r where r.key is not null order by r.ord
       on conflict (company_id, fn_name, idempotency_key) where idempotency_key is not null do nothing
   )
   select array_agg(r.id order by r.ord), case when bool_or(r.key is not null) then array_agg(r.key order by r.ord) end into drawn, keys
     from rows r cross join queues q;
   if keys is null then
-    ids := (select jsonb_agg(d::text order by o) from unnest(drawn) with ordinality u (d, o));
+    ids := to_jsonb(drawn::text[]);
   else
     -- a key that was there already answers with the task it made; keys in the call's own list may repeat
     select jsonb_agg(coalesce(t.id, u.drawn)::text order by x.ord) into ids
@@ -151,9 +157,10 @@ begin
 end
 $$;
 
--- enable_seqscan: for some hundred ids of a table of some ten thousand rows the planner reads all of them.
+-- enable_seqscan: for some hundred ids of a table of some ten thousand rows the planner reads all of them. plan_cache_mode: planned anew
+-- at each call, a claim of one task cost 2.8 ms of processor instead of 1.3.
 create or replace function tms.tasks_claim(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
   c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit}', 'task.work');
   w tms.workers;
@@ -203,7 +210,7 @@ begin
          select x.id, x.next_run_at, row_number() over () as place from (
            select t.id, t.next_run_at from tms.agent_tasks t
             where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status = 'pending'
-              and t.next_run_at <= stamp and (round = 1 or t.id <> all (ids))
+              and t.next_run_at <= stamp and (round = 1 or t.id not in (select unnest(ids)))
             order by t.next_run_at, t.id limit least(case when round = 1 then share else want - cardinality(ids) end, q.room)
             for update skip locked) x) h
        -- a second look never at agents with a limit, which the first filled exactly

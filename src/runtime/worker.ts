@@ -56,11 +56,15 @@ export type Worker = {
 
 const beatMs = 3000
 /** The database gives at most this many times the slots. */
-const mostAhead = 20
+const mostAhead = 40
 /** What waits here for so long could have been done elsewhere. */
 const lyingMs = 100
 /** Between two small claims, and before a small batch is ended: what comes meanwhile goes along. */
 const breathMs = 2
+/** The same for a batch that isn't full, where the one before it had much: a call costs the database what 100 tasks do. */
+const busyBreathMs = 10
+/** So many at once are much. */
+const much = 100
 /** One call's worth: stays below the largest request of every driver. */
 const batchBytes = 700_000
 const batchItems = 1000
@@ -106,6 +110,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let oldest = 0
   let later: NodeJS.Timeout | null = null
   let lastEnd = 0
+  let endedLast = 0
   let endLater: NodeJS.Timeout | null = null
   const count = { completed: 0, failed: 0, returned: 0 }
   const unlisten: Unlisten[] = []
@@ -274,10 +279,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     const room = ahead - waiting() - running.size - ended.length - endingTasks
     const low = waiting() <= ahead / 2
     if (!wanted || !low || room <= 0) return
-    const much = brought >= 100
     // The database takes the claims of one worker one after the other.
     if (claiming >= 1) return
-    const wait = much ? 0 : breathMs - (now() - lastClaim)
+    const wait = brought >= much ? 0 : breathMs - (now() - lastClaim)
     if (wait > 0) {
       later ??= setTimeout(() => {
         later = null
@@ -420,14 +424,14 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   // ---- ending
 
-  /** Two batches under way at most: the next one collects what ends meanwhile. */
+  /** Two batches under way at most, the second a full one: the next one collects what ends meanwhile. */
   function flush(): void {
     if (ended.length === 0 || ending >= 2 || worker === null || !reachable) return maybeDrained()
     // While halted nothing may end; it is kept and handed back after.
     if (control?.halted === true || stoppedHere) return maybeDrained()
-    if (ending === 1 && ended.length < batchItems / 2) return
-    if (ended.length < 100 && !stopping) {
-      const wait = breathMs - (now() - lastEnd)
+    if (ending === 1 && ended.length < batchItems) return
+    if (ended.length < batchItems && !stopping) {
+      const wait = (endedLast >= much ? busyBreathMs : breathMs) - (now() - lastEnd)
       if (wait > 0) {
         endLater ??= setTimeout(() => {
           endLater = null
@@ -436,13 +440,14 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         return
       }
     }
-    lastEnd = now()
     const batch = cut()
+    endedLast = batch.length
     ending++
     endingTasks += batch.length
     void finish(batch).finally(() => {
       ending--
       endingTasks -= batch.length
+      lastEnd = now()
       pump()
     })
   }

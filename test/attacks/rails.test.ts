@@ -154,12 +154,12 @@ describe('slots', () => {
     await many(100)
     const worker = await hello(1)
     await raw.query('begin')
-    await ask(raw, 'tasks_claim', { worker, limit: 20 })
-    const second = ask(other, 'tasks_claim', { worker, limit: 20 })
+    await ask(raw, 'tasks_claim', { worker, limit: 40 })
+    const second = ask(other, 'tasks_claim', { worker, limit: 40 })
     await answeredOrWaiting(second)
     await raw.query('commit')
     await second
-    expect(await number(`select count(*) from tms.agent_tasks where status = 'running'`)).toBe(20)
+    expect(await number(`select count(*) from tms.agent_tasks where status = 'running'`)).toBe(40)
   })
 })
 
