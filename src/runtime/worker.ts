@@ -429,8 +429,10 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     if (ended.length === 0 || ending >= 2 || worker === null || !reachable) return maybeDrained()
     // While halted nothing may end; it is kept and handed back after.
     if (control?.halted === true || stoppedHere) return maybeDrained()
-    if (ending === 1 && ended.length < batchItems) return
-    if (ended.length < batchItems && !stopping) {
+    // What has effects costs the database four times as much: half as many are worth a call.
+    const full = ended[0]?.rest === null ? batchItems : batchItems / 2
+    if (ending === 1 && ended.length < full) return
+    if (ended.length < full && !stopping) {
       const wait = (endedLast >= much ? busyBreathMs : breathMs) - (now() - lastEnd)
       if (wait > 0) {
         endLater ??= setTimeout(() => {
