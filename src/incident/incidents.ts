@@ -69,7 +69,7 @@ export async function openIncident(
     await driver.call('incident_open', {
       request_id: randomUUID(),
       priority,
-      title: words(title, 300),
+      title: words(title),
       ...(type === undefined ? {} : { type }),
       ...(key === undefined ? {} : { key }),
       ...(tenant === undefined ? {} : { tenant }),

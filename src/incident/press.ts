@@ -39,6 +39,8 @@ export type Press = {
   readonly now: () => number
   readonly pause: (ms: number) => Promise<void>
   readonly warn: (text: string) => void
+  /** Aborted when what follows the halt has no time left. The halt itself does not listen to it. */
+  readonly late: AbortSignal
 }
 
 export type Pressed = {
@@ -78,7 +80,7 @@ export async function pressButton(given: Press): Promise<Pressed> {
   const missed = (what: string) => (why: string) => press.warn(`${what}: ${why}`)
 
   const opened = await within(
-    stepMs,
+    { limitMs: stepMs, late: press.late },
     async () =>
       granted(
         await driver.call('incident_press', {
@@ -89,13 +91,16 @@ export async function pressButton(given: Press): Promise<Pressed> {
       ),
     missed('The incident could not be opened, and nobody was told by it'),
   )
+  // By hand then: whoever presses believes that others are called now.
+  if (opened !== null && opened.untold !== null)
+    press.warn(`Nobody hears of this halt: ${opened.untold}. Tell them yourself; tms notify status says more.`)
   const relieved = relieve(press, doubted)
   if (halt.halt === null) press.warn('The database could not write down the halt, so there is no certificate.')
   const looking =
     opened === null || opened.joined
       ? Promise.resolve(null)
       : within(
-          stepMs,
+          { limitMs: stepMs, late: press.late },
           () => driver.call('incident_snapshot', { request_id: randomUUID(), id: opened.incident }),
           missed('The snapshot of the moment was not taken'),
         )
@@ -163,12 +168,14 @@ async function acknowledged(
 ): Promise<HaltFacts | null> {
   if (halt === null) return null
   const look = async () => granted(await driver.call('incident_halt', { halt }))
-  const read = await within(stepMs, look, (why) => press.warn(`What the workers say could not be read: ${why}`))
+  const read = await within({ limitMs: stepMs, late: press.late }, look, (why) =>
+    press.warn(`What the workers say could not be read: ${why}`),
+  )
   if (read === null) return null
   let latest: HaltFacts = read
-  while (latest.silent.length > 0 && press.now() - since < acknowledgeMs) {
+  while (latest.silent.length > 0 && press.now() - since < acknowledgeMs && !press.late.aborted) {
     await press.pause(25)
-    latest = (await within(stepMs, look, () => undefined)) ?? latest
+    latest = (await within({ limitMs: stepMs, late: press.late }, look, () => undefined)) ?? latest
   }
   return latest
 }
@@ -191,7 +198,7 @@ async function certify(
   const later = `tms incident certify ${of.incident}`
   const noted = new Set<string>()
   const signed = await within(
-    stepMs,
+    { limitMs: stepMs, late: press.late },
     async () => {
       const signer = await press.signer()
       if (signer === null) return null
@@ -207,7 +214,7 @@ async function certify(
   const signature = signed === null ? null : { fingerprint: signed.fingerprint, signature: signed.signature }
   const [files] = await Promise.all([
     within(
-      stepMs,
+      { limitMs: stepMs, late: press.late },
       () =>
         writeCertificate({
           folder: join(press.folder, of.incident),
@@ -219,7 +226,7 @@ async function certify(
       (why) => press.warn(`The certificate could not be written to ${press.folder}: ${why}. Later: ${later}`),
     ),
     within(
-      stepMs,
+      { limitMs: stepMs, late: press.late },
       async () => {
         const keep = async (by: CertifiedBy | null) =>
           granted(
@@ -293,7 +300,7 @@ function alertOf(target: string): string {
 /** Who was told that nothing is known is told when it is. */
 async function relieve(press: Press, doubted: boolean): Promise<void> {
   await within(
-    stepMs,
+    { limitMs: stepMs, late: press.late },
     async () => {
       if (doubted || (await press.stoppedHere())) await press.notify(reached(press.target, press.who))
     },

@@ -128,7 +128,7 @@ function value(v: Change['before']): string {
 }
 
 export function rollbackPlanView(plan: RollbackPlan): readonly Block[] {
-  return [
+  const blocks = [
     {
       kind: 'facts',
       rows: [
@@ -139,6 +139,21 @@ export function rollbackPlanView(plan: RollbackPlan): readonly Block[] {
     },
     changesTable(plan.changes),
     heldList(plan.held),
+  ] satisfies Block[]
+  if (plan.changes.length > 0) return blocks
+  return [...blocks, { kind: 'next', commands: ['tms flags history', 'tms incident rollback --to <time>'] }]
+}
+
+/** An alarm asked for it: nothing was changed, and the alarm is on record. */
+export function notRolledBackView(
+  plan: RollbackPlan & { readonly incident: string; readonly joined: boolean },
+): readonly Block[] {
+  const { incident, joined } = plan
+  const why = plan.moment === null ? 'there is no state to go back to' : 'the flags are what they were then'
+  const where = joined ? `It joined incident ${incident}.` : `Incident ${incident} is open.`
+  return [
+    { kind: 'text', text: { text: `Nothing was rolled back: ${why}. ${where}`, tone: 'warn' } },
+    ...rollbackPlanView(plan),
   ]
 }
 
@@ -168,6 +183,7 @@ export function rolledBackView(done: RolledBack): readonly Block[] {
         ['database', `${done.target}, ${count(done.workers, 'worker')}`],
         ['incident', done.incident ?? 'none'],
         ['state of', done.moment === null ? 'nothing' : `${moment(done.moment)} UTC`],
+        ['because', done.source],
       ],
     },
     changesTable(done.changes),
