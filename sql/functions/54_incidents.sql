@@ -630,7 +630,7 @@ begin
   perform tms._incident_announce('fleet.halted', i, 'halted ' || (tms._fence_json() ->> 'epoch'), jsonb_build_object('by', c.who, 'why', left(reason, 300), 'fenced', h.fenced));
   return tms._finish(c, jsonb_build_object('incident', i.id::text, 'joined', not joined.opened, 'priority', i.priority, 'since', tms._utc(coalesce(first.at, i.opened_at)), 'by', coalesce(first.by_name, i.opened_by),
     'why', coalesce(first.why, ''), 'epoch', tms._fence_json() -> 'epoch', 'pressed_by', c.who, 'environment', (select e.name from tms.environment e), 'database_id', (select e.database_id::text from tms.environment e),
-    'untold', tms._untold()));
+    'untold', tms._untold(), 'facts', case when h.id is not null then tms._halt_json(h, true) end));
 end
 $$;
 grant execute on function tms.incident_press(jsonb) to tms_caller;

@@ -20,17 +20,17 @@ export default class IncidentBigRedButton extends TmsCommand {
 
   private async press(late: AbortSignal): Promise<void> {
     const { flags } = await this.parse(IncidentBigRedButton)
-    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, { pressedView }, settings] = await Promise.all([
+    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, settings] = await Promise.all([
       import('../../incident/here.ts'),
       import('../../incident/press.ts'),
       import('../../config/connections.ts'),
       import('../../config/button.ts'),
-      import('../../incident/views.ts'),
       this.settings(),
     ])
     const open = () => this.openDatabase(hurried(settings.connection))
     const warn = (text: string) => void this.warn(text)
     const pressed = await pressHere(buttonHere(settings, process.env, { open, warn, late }), flags.reason)
+    const { pressedView } = await import('../../incident/views.ts')
     const problem = notFenced(pressed)
     return problem === null ? this.show(pressedView, pressed) : this.unknown(pressedView, pressed, problem)
   }

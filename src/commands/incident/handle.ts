@@ -38,17 +38,17 @@ export default class IncidentHandle extends TmsCommand {
     const policy = async () => readAlarmTypes(await this.policyFolders())
     const alarm = await readAlarm(piped ?? args.alarm, policy)
     if (alarm.lever !== 'emergency_stop') return alarm
-    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, { pressedView }, settings] = await Promise.all([
+    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, settings] = await Promise.all([
       import('../../incident/here.ts'),
       import('../../incident/press.ts'),
       import('../../config/connections.ts'),
       import('../../config/button.ts'),
-      import('../../incident/views.ts'),
       this.settings(),
     ])
     const open = () => this.openDatabase(hurried(settings.connection))
     const warn = (text: string) => void this.warn(text)
     const done = await pressHere(buttonHere(settings, process.env, { open, warn, late }), alarm.description)
+    const { pressedView } = await import('../../incident/views.ts')
     const problem = notFenced(done)
     await (problem === null ? this.show(pressedView, done) : this.unknown(pressedView, done, problem))
     return null

@@ -96,6 +96,8 @@ export const incidentsContract = {
       database_id: z.string().nullable(),
       /** Why nobody hears of it now; null: somebody should. */
       untold: z.string().nullable().default(null),
+      /** Of the halt, as incident_halt tells them. */
+      facts: halt.nullable().default(null),
     }),
   },
   incident_snapshot: {

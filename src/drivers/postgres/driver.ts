@@ -10,7 +10,7 @@ import { bounded, limitsFor, persistently } from '../patience.ts'
 import { poll } from '../poll.ts'
 import { parseAddress } from './address.ts'
 import type { Endpoint } from './endpoint.ts'
-import { openEndpoint } from './endpoint.ts'
+import { endpointOf, openEndpoint, timesOf } from './endpoint.ts'
 import { callError, isLost, isPassing } from './errors.ts'
 import type { Listener } from './listen.ts'
 import { openListener } from './listen.ts'
@@ -23,12 +23,14 @@ const pollMs = 1_000
 /** A migration may rewrite a table; a statement that takes longer than this hangs. */
 const administrationMs = 15 * 60_000
 
-/** Connects when it is first used, so that a command that fails earlier never opens a connection. */
-export async function openPostgres(connection: PostgresConnection): Promise<Driver> {
+/** Connects when it is first used, unless whoever opens it has begun to. */
+export async function openPostgres(
+  connection: PostgresConnection,
+  primary: Endpoint = endpointOf(connection),
+): Promise<Driver> {
   const { callTimeoutMs } = connection
-  const times = { connectMs: Math.min(connection.connectTimeoutMs, callTimeoutMs), callMs: callTimeoutMs }
-  const address = parseAddress(connection.url)
-  const primary = openEndpoint(address, times)
+  const times = timesOf(connection)
+  const { address } = primary
   const replica =
     connection.replicaUrl === undefined
       ? undefined
