@@ -48,8 +48,9 @@ async function stopOf(driver: Driver, file: string): Promise<StopFile | null> {
 
 export type Shown = Contract['incident_show']['result']
 
-export async function showIncident(driver: Driver, id: string): Promise<Shown> {
-  return granted(await driver.call('incident_show', { id: numberOf(id) }))
+/** With so many of the newest rows of its timeline. */
+export async function showIncident(driver: Driver, id: string, limit = 200): Promise<Shown> {
+  return granted(await driver.call('incident_show', { id: numberOf(id), limit }))
 }
 
 export type Opened = { readonly target: string; readonly joined: boolean; readonly incident: Incident }

@@ -357,7 +357,7 @@ export function incidentView(shown: Shown): readonly Block[] {
         ['whose', i.tenant ?? 'the whole fleet'],
         ['status', i.status],
         ['opened', `${moment(i.opened_at)} UTC by ${i.opened_by}`],
-        ['seen', `${i.occurrences} times, last ${moment(i.last_seen_at)}`],
+        ['seen', `${count(i.occurrences, 'time')}, last ${moment(i.last_seen_at)}`],
         ['respond until', `${moment(i.response_due)}${i.late_at === null ? '' : ', LATE'}`],
         ['acknowledged', i.acked_at === null ? 'no' : `${moment(i.acked_at)} by ${i.acked_by ?? 'somebody'}`],
         ...(i.resolved_at === null
@@ -430,7 +430,7 @@ export function openedView({ target, joined, incident: i }: Opened): readonly Bl
         ['priority', i.priority],
         ['title', i.title],
         ['respond until', moment(i.response_due)],
-        ['seen', `${i.occurrences} times`],
+        ['seen', count(i.occurrences, 'time')],
       ],
     },
     { kind: 'next', commands: [`tms incident show ${i.id}`, `tms incident ack ${i.id}`] },

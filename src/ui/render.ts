@@ -15,9 +15,10 @@ export async function render(given: readonly Block[], surface: Surface): Promise
     .join('')
 }
 
-/** Views may end in "type next" with nothing to type; that leaves no trace. */
+/** Views may have a list of nothing, or end in "type next" with nothing to type; that leaves no trace. */
 function saysSomething(block: Block): boolean {
   if (block.kind === 'next') return block.commands.length > 0
+  if (block.kind === 'list') return block.items.length > 0
   return block.kind !== 'table' || block.rows.length > 0 || block.empty !== ''
 }
 

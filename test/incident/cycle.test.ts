@@ -274,6 +274,7 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
       return as_of
     }
     const limit = (value: string) => fleet.set('finance.approvalLimit', value)
+    await fleet.set('obs.otelEnabled', true)
     const plan = async () => granted(await operator.call('incident_rollback_plan', {}))
     expect(await plan()).toMatchObject({ basis: 'flags', source: expect.stringContaining('no posture is on record') })
     await limit('1')

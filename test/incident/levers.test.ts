@@ -217,6 +217,11 @@ const told = ({ code, stdout }: Ended) => {
   return { code, error: problem?.code ?? null, next: problem?.next ?? [], data, warnings }
 }
 
+const tooEarly = async (ended: Promise<Ended>): Promise<never> => {
+  const { stdout } = await ended
+  throw new Error(`it ended before: ${stdout}`)
+}
+
 /** All levers back, so that the next test finds what it needs. */
 async function back(): Promise<void> {
   await wire.resume()
@@ -327,7 +332,7 @@ describe.each(Object.entries(levers))('%s', { timeout: 60_000 }, (_name, lever) 
       heard.catch(() => undefined)
       const ended = collect(child)
       child.stdin.end(lever.stdin ?? '')
-      await Promise.race([sent, ended.then(({ stdout }) => Promise.reject(new Error(`it ended before: ${stdout}`)))])
+      await Promise.race([sent, tooEarly(ended)])
       child.kill('SIGINT')
       if (lever.interruptible) {
         expect(told(await ended)).toMatchObject({ code: 130, error: 'INTERRUPTED' })
@@ -351,7 +356,7 @@ test('after a Ctrl-C what follows the halt has three seconds, and the halt stand
   )
   const ended = collect(child)
   child.stdin.end()
-  await sent
+  await Promise.race([sent, tooEarly(ended)])
   wire.stall()
   child.kill('SIGINT')
   const { code, data, warnings } = told(await ended)
