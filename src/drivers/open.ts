@@ -12,12 +12,8 @@ export async function openDriver(connection: Connection): Promise<Driver> {
       return openEmbedded(connection)
     }
     case 'postgres': {
-      // Whoever opens it calls it: while the contract is loaded and built, 60 ms of processor, the server answers the greeting.
-      const { endpointOf } = await import('./postgres/endpoint.ts')
-      const primary = endpointOf(connection)
-      primary.greet()
       const { openPostgres } = await import('./postgres/driver.ts')
-      return openPostgres(connection, primary)
+      return openPostgres(connection)
     }
     case 'supabase': {
       const { openSupabase } = await import('./supabase/driver.ts')
