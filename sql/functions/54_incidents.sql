@@ -50,7 +50,7 @@ end
 $$;
 
 -- Opens an incident, or joins the one of this key that is open; answers its number. A graver symptom raises it. Joining writes
--- no event: a symptom that comes each second would bury the others.
+-- no event: a symptom that comes each second would bury the others. What somebody said is kept by _incident_said.
 create or replace function tms._incident_join(priority text, type text, dedupe_key text, company_id uuid, title text, detail jsonb, by text, out id bigint, out opened boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -63,7 +63,8 @@ begin
               coalesce(_incident_join.detail, '{}'), tms.now(), by, tms.now(), tms.now() + tms._response_time(_incident_join.priority))
       on conflict do nothing returning * into i;
     if i.id is not null then
-      perform tms._incident_event(i.id, i.company_id, by, 'opened', i.title, i.detail);
+      -- whole, where the title is cut
+      perform tms._incident_event(i.id, i.company_id, by, 'opened', _incident_join.title, i.detail);
       perform tms._incident_announce('incident.opened', i, 'opened');
       id := i.id;
       opened := true;
@@ -85,6 +86,27 @@ begin
   end if;
   id := i.id;
   opened := false;
+end
+$$;
+
+-- What a person or an alarm said that joined: each text once, so many of them, then that there were more. The incident's count
+-- has all of them. Its row is locked by the join, so two that come at once are one after the other here.
+create or replace function tms._incident_said(incident bigint, by text, words text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  most constant integer := 50;
+  said text := left(btrim(words), 2000);
+  i tms.incidents;
+  kept bigint;
+  known boolean;
+begin
+  select * into i from tms.incidents x where x.id = incident;
+  select count(*) filter (where e.kind = 'joined'),
+         -- 'from P3 to P2: ' stands before the words of one that raised it
+         coalesce(bool_or(case when e.kind = 'raised' then substr(e.text, 16) else e.text end = said), false)
+    into kept, known from tms.incident_events e where e.incident_id = i.id and e.kind in ('opened', 'raised', 'joined');
+  if said = '' or known or kept > most then return; end if;
+  perform tms._incident_event(i.id, i.company_id, by, 'joined', case when kept = most then 'more joined with other words; from here on they are counted only' else said end);
 end
 $$;
 
@@ -274,10 +296,12 @@ begin
   -- keys of people are their tenant's: one tenant's words never join another's
   select * into joined from tms._incident_join(args ->> 'priority', kind,
     format('said:%s:%s', coalesce(c.company_id::text, 'fleet'), case when args ? 'key' then 'key ' || tms._text(args, 'key', 100) else 'once ' || c.request_id end),
-    c.company_id, tms._text(args, 'title', 300), '{}', c.who);
+    c.company_id, tms._text(args, 'title', 2000), '{}', c.who);
   if joined.opened then
     perform tms._incident_snapshot(joined.id);
     perform tms._record(c, 'incident.open', 'done', 'incident ' || joined.id, args ->> 'title', jsonb_build_object('incident', joined.id::text, 'priority', args ->> 'priority', 'type', kind));
+  else
+    perform tms._incident_said(joined.id, c.who, args ->> 'title');
   end if;
   select * into i from tms.incidents x where x.id = joined.id;
   return tms._finish(c, jsonb_build_object('joined', not joined.opened, 'incident', tms._incident_json(c, i)));
@@ -605,7 +629,8 @@ begin
   perform tms._record(c, 'incident.press', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'halt', h.id::text, 'epoch', tms._fence_json() -> 'epoch', 'joined', not joined.opened));
   perform tms._incident_announce('fleet.halted', i, 'halted ' || (tms._fence_json() ->> 'epoch'), jsonb_build_object('by', c.who, 'why', left(reason, 300), 'fenced', h.fenced));
   return tms._finish(c, jsonb_build_object('incident', i.id::text, 'joined', not joined.opened, 'priority', i.priority, 'since', tms._utc(coalesce(first.at, i.opened_at)), 'by', coalesce(first.by_name, i.opened_by),
-    'why', coalesce(first.why, ''), 'epoch', tms._fence_json() -> 'epoch', 'pressed_by', c.who, 'environment', (select e.name from tms.environment e), 'database_id', (select e.database_id::text from tms.environment e)));
+    'why', coalesce(first.why, ''), 'epoch', tms._fence_json() -> 'epoch', 'pressed_by', c.who, 'environment', (select e.name from tms.environment e), 'database_id', (select e.database_id::text from tms.environment e),
+    'untold', tms._untold(), 'facts', case when h.id is not null then tms._halt_json(h, true) end));
 end
 $$;
 grant execute on function tms.incident_press(jsonb) to tms_caller;
@@ -798,8 +823,8 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'soft degrade');
-  select * into joined from tms._incident_join('P2', 'soft_degrade', 'soft_degrade:' || coalesce(c.company_id::text, 'fleet'), c.company_id, left('Soft degrade: ' || reason, 300), '{}', c.who);
-  if joined.opened then perform tms._incident_snapshot(joined.id); end if;
+  select * into joined from tms._incident_join('P2', 'soft_degrade', 'soft_degrade:' || coalesce(c.company_id::text, 'fleet'), c.company_id, 'Soft degrade: ' || reason, '{}', c.who);
+  if joined.opened then perform tms._incident_snapshot(joined.id); else perform tms._incident_said(joined.id, c.who, 'Soft degrade: ' || reason); end if;
   update tms.incidents x set acted_at = coalesce(x.acted_at, tms.now()) where x.id = joined.id returning * into i;
   if c.company_id is null then
     select * into e from tms.flag_catalogue x where x.key = 'budget.agents.maxConcurrent' for update;
@@ -935,26 +960,51 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
    order by l.id limit 1
 $$;
 
--- What a rollback would change: which rows differ from what they were at the moment.
-create or replace function tms._rollback_plan(wanted timestamptz, out moment timestamptz, out source text, out changes jsonb, out plan text) returns record
+-- Where a rollback goes: the time that was asked for, else the last look at a posture that was green. A database whose posture was
+-- never green (nobody judged it, or not long enough) has only its required flags to tell by, and the answer says so.
+create or replace function tms._rollback_target(wanted timestamptz, out moment timestamptz, out basis text, out source text) returns record
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   t timestamptz;
+  unjudged text;
 begin
-  changes := '[]';
   if wanted > clock_timestamp() then
     raise exception 'nothing stood at % yet', tms._utc(wanted) using errcode = 'TM400', detail = 'that is in the future', hint = 'tms flags history';
   end if;
   if wanted is not null then
     moment := wanted;
+    basis := 'asked';
     source := 'the time that was asked for';
-  else
-    for t in select distinct h.at from tms.feature_flags_history h order by h.at desc limit 200 loop
-      if tms._flags_green_at(t) then moment := t; exit; end if;
-    end loop;
-    source := case when moment is null then 'no state of the last 200 changes was green' else 'the newest state in which every required flag had its value' end;
-    if moment is null then return; end if;
+    return;
   end if;
+  -- whoever recorded it may be wrong, or lie: the flags are asked as well
+  for t in select s.as_of from tms.posture_states s where s.verdict = 'green' order by s.id desc limit 200 loop
+    if tms._flags_green_at(t) then moment := t; exit; end if;
+  end loop;
+  if moment is not null then
+    basis := 'posture';
+    source := 'the posture was green then, for the last time';
+    return;
+  end if;
+  unjudged := case when exists (select from tms.posture_states) then 'no posture on record was green' else 'no posture is on record' end;
+  for t in select distinct h.at from tms.feature_flags_history h order by h.at desc limit 200 loop
+    if tms._flags_green_at(t) then moment := t; exit; end if;
+  end loop;
+  if moment is null then
+    source := unjudged || ', and in no state of the last 200 changes did every required flag have its value';
+    return;
+  end if;
+  basis := 'flags';
+  source := unjudged || '; it is the newest state in which every required flag had its value';
+end
+$$;
+
+-- What going back would change: which rows differ from what they were at the moment.
+create or replace function tms._rollback_changes(moment timestamptz, out changes jsonb, out plan text) returns record
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  changes := '[]';
+  if moment is null then return; end if;
   select coalesce(jsonb_agg(jsonb_build_object('key', a.key, 'level', a.level, 'environment', a.environment, 'company_id', a.company_id, 'before', to_jsonb(f), 'state', a.state) order by a.key collate "C", a.level, a.company_id), '[]')
     into changes
     from tms._flags_at(moment) a join tms.flag_catalogue e on e.key = a.key and not e.guarded
@@ -987,49 +1037,79 @@ create or replace function tms.incident_rollback_plan(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('incident_rollback_plan', args, '{to}', 'incident.rollback');
+  g record;
   p record;
 begin
   if c.answer is not null then return c.answer; end if;
-  select * into p from tms._rollback_plan((args ->> 'to')::timestamptz);
-  return tms._rollback_json(c, p.moment, p.source, p.changes, p.plan);
+  select * into g from tms._rollback_target((args ->> 'to')::timestamptz);
+  select * into p from tms._rollback_changes(g.moment);
+  return tms._rollback_json(c, g.moment, g.source, p.changes, p.plan) || jsonb_build_object('basis', g.basis);
 end
 $$;
 grant execute on function tms.incident_rollback_plan(jsonb) to tms_caller;
+
+-- An alarm that wants a rollback: the incident is there before anybody consents, and also when there is nothing to go back to.
+create or replace function tms.incident_rollback_wanted(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('incident_rollback_wanted', args, '{request_id,priority,why}', 'incident.rollback');
+  title text := 'Rollback: ' || coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'an alarm asks for it');
+  joined record;
+  i tms.incidents;
+begin
+  if c.answer is not null then return c.answer; end if;
+  if coalesce(args ->> 'priority', '') not in ('P1', 'P2', 'P3', 'P4') then raise exception '"priority" is P1, P2, P3 or P4' using errcode = 'TM400'; end if;
+  select * into joined from tms._incident_join(args ->> 'priority', 'rollback', 'rollback', null, title, '{}', c.who);
+  if joined.opened then
+    perform tms._incident_snapshot(joined.id);
+    perform tms._record(c, 'incident.open', 'done', 'incident ' || joined.id, title, jsonb_build_object('incident', joined.id::text, 'priority', args ->> 'priority', 'type', 'rollback'));
+  else
+    perform tms._incident_said(joined.id, c.who, title);
+  end if;
+  select * into i from tms.incidents x where x.id = joined.id;
+  return tms._finish(c, jsonb_build_object('joined', not joined.opened, 'incident', tms._incident_json(c, i)));
+end
+$$;
+grant execute on function tms.incident_rollback_wanted(jsonb) to tms_caller;
 
 create or replace function tms.incident_rollback(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('incident_rollback', args, '{request_id,to,plan,why}', 'incident.rollback');
+  g record;
   p record;
   x jsonb;
   reason text;
   joined record;
   done jsonb := '[]';
   l tms.incident_levers;
+  answer jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
   reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'rollback');
   lock table tms.flag_catalogue in share row exclusive mode;
-  select * into p from tms._rollback_plan((args ->> 'to')::timestamptz);
-  if p.moment is null then
-    return tms._refuse(c, 'CONFLICT', 'there is no state to go back to', p.source, array['tms flags history', 'tms incident rollback --to <time>']);
+  select * into g from tms._rollback_target((args ->> 'to')::timestamptz);
+  select * into p from tms._rollback_changes(g.moment);
+  if g.moment is null then
+    return tms._refuse(c, 'CONFLICT', 'there is no state to go back to', g.source, array['tms flags history', 'tms incident rollback --to <time>']);
   end if;
   if p.plan is distinct from tms._text(args, 'plan', 64) then
     return tms._refuse(c, 'PLAN_CHANGED', 'the flags are not what they were when this was planned', 'somebody changed one meanwhile', array['tms incident rollback']);
   end if;
-  if p.changes = '[]' then return tms._finish(c, jsonb_build_object('incident', null, 'lever', null, 'at', null) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan)); end if;
-  select * into joined from tms._incident_join('P2', 'rollback', 'rollback', null, left('Rollback: ' || reason, 300), '{}', c.who);
-  if joined.opened then perform tms._incident_snapshot(joined.id); end if;
+  answer := tms._rollback_json(c, g.moment, g.source, p.changes, p.plan) || jsonb_build_object('basis', g.basis);
+  if p.changes = '[]' then return tms._finish(c, answer || jsonb_build_object('incident', null, 'lever', null, 'at', null)); end if;
+  select * into joined from tms._incident_join('P2', 'rollback', 'rollback', null, 'Rollback: ' || reason, '{}', c.who);
+  if joined.opened then perform tms._incident_snapshot(joined.id); else perform tms._incident_said(joined.id, c.who, 'Rollback: ' || reason); end if;
   update tms.incidents y set acted_at = coalesce(y.acted_at, tms.now()) where y.id = joined.id;
   for x in select value from jsonb_array_elements(p.changes) loop
     done := done || tms._lever_change(c, 'flag.rollback', x ->> 'key', x ->> 'level', x ->> 'environment', (x ->> 'company_id')::uuid, tms._row_of_state(x -> 'state'), reason);
   end loop;
   insert into tms.incident_levers (incident_id, kind, at, by_name, changes) values (joined.id, 'rollback', tms.now(), c.who, done) returning * into l;
-  perform tms._incident_event(joined.id, null, c.who, 'lever', format('rollback to %s: %s', tms._utc(p.moment), (select string_agg(y ->> 'key', ', ') from jsonb_array_elements(done) y)), jsonb_build_object('lever', l.id::text));
-  perform tms._record(c, 'incident.rollback', 'done', 'incident ' || joined.id, reason, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'moment', tms._utc(p.moment), 'plan', p.plan,
+  perform tms._incident_event(joined.id, null, c.who, 'lever', format('rollback to %s: %s', tms._utc(g.moment), (select string_agg(y ->> 'key', ', ') from jsonb_array_elements(done) y)), jsonb_build_object('lever', l.id::text));
+  perform tms._record(c, 'incident.rollback', 'done', 'incident ' || joined.id, reason, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'moment', tms._utc(g.moment), 'basis', g.basis, 'plan', p.plan,
     'keys', (select jsonb_agg(y -> 'key') from jsonb_array_elements(done) y)));
   perform tms._signal('control');
-  return tms._finish(c, jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'at', tms._utc(l.at)) || tms._rollback_json(c, p.moment, p.source, p.changes, p.plan));
+  return tms._finish(c, answer || jsonb_build_object('incident', joined.id::text, 'lever', l.id::text, 'at', tms._utc(l.at)));
 end
 $$;
 grant execute on function tms.incident_rollback(jsonb) to tms_caller;

@@ -44,6 +44,20 @@ begin
 end
 $$;
 
+-- Why nobody would hear of an incident of the fleet now; null: somebody should. The button asks it: three small tables and the
+-- newest hundred deliveries. Workers deliver; whoever else does (n8n) shows by what it delivered.
+create or replace function tms._untold() returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if not exists (select from tms.outbox_targets t where t.company_id is null and tms._matches('incident.opened', t.topics)) then return 'no target takes incidents'; end if;
+  if not exists (select from tms.outbox_targets t where t.company_id is null and tms._matches('incident.opened', t.topics) and not t.paused) then return 'every target that takes incidents is paused'; end if;
+  if tms._live_workers() > 0 or exists (
+       select from (select y.delivered_at, y.holder from tms.outbox_deliveries y order by y.id desc limit 100) x
+        where x.delivered_at > clock_timestamp() - interval '1 minute' and not exists (select from tms.workers w where w.principal_id = x.holder)) then return null; end if;
+  return 'no worker is there to deliver it';
+end
+$$;
+
 -- For postures and for the watch: who should tell and doesn't. A row without a target: nobody is told at all.
 create or replace function tms._notify_failing() returns table (target text, why text, since timestamptz)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -62,7 +76,7 @@ declare
   visible uuid[] := tms._allowed('outbox.read');
 begin
   if c.answer is not null then return c.answer; end if;
-  return jsonb_build_object('targets', (select coalesce(jsonb_agg(jsonb_build_object('name', s.target, 'kind', s.kind, 'tells', s.tells, 'paused', s.paused, 'waiting', s.waiting, 'lost', s.lost,
+  return jsonb_build_object('untold', tms._untold(), 'targets', (select coalesce(jsonb_agg(jsonb_build_object('name', s.target, 'kind', s.kind, 'tells', s.tells, 'paused', s.paused, 'waiting', s.waiting, 'lost', s.lost,
       'oldest_seconds', floor(extract(epoch from clock_timestamp() - s.oldest))::integer, 'delivered_at', tms._utc(s.delivered_at),
       'error', case when tms._clear(c, null) then s.last_error end, 'failing', s.failing) order by s.target collate "C"), '[]') from tms._notify_state(visible) s));
 end

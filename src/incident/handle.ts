@@ -49,7 +49,7 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   // First of all: whoever stops the fleet is not sent back for the form of the rest.
   const lever = leverOf(value)
   const pull = (by: Lever): Alarm => ({
-    priority: 'P1',
+    priority: by === 'emergency_stop' ? 'P1' : (levelOf(value) ?? 'P2'),
     type: by,
     description: descriptionOf(value),
     lever: by,
@@ -87,6 +87,12 @@ function leverOf(value: unknown): Lever | null {
     .toLowerCase()
     .replace(/[\s-]+/g, '_')
   return levers.find((lever) => lever === word) ?? null
+}
+
+/** Of a lever's alarm, where it has one that is understood. */
+function levelOf(value: unknown): Priority | null {
+  const said = alarm.shape.level.safeParse(field(value, 'level'))
+  return said.success ? priorities[said.data] : null
 }
 
 function descriptionOf(value: unknown): string {

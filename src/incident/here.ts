@@ -17,6 +17,8 @@ export type PressedHere = {
   readonly stopFile: string
   readonly environment: NodeJS.ProcessEnv
   readonly warn: (text: string) => void
+  /** Aborted when the time after a Ctrl-C is over: what follows the halt is left then, and said. */
+  readonly late: AbortSignal
 }
 
 async function tellDirectly(environment: NodeJS.ProcessEnv, message: DirectMessage): Promise<readonly DirectResult[]> {
@@ -55,5 +57,6 @@ export async function pressHere(here: PressedHere, why: string): Promise<Pressed
     now: () => performance.now(),
     pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     warn: here.warn,
+    late: here.late,
   })
 }

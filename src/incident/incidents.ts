@@ -48,8 +48,9 @@ async function stopOf(driver: Driver, file: string): Promise<StopFile | null> {
 
 export type Shown = Contract['incident_show']['result']
 
-export async function showIncident(driver: Driver, id: string): Promise<Shown> {
-  return granted(await driver.call('incident_show', { id: numberOf(id) }))
+/** With so many of the newest rows of its timeline. */
+export async function showIncident(driver: Driver, id: string, limit = 200): Promise<Shown> {
+  return granted(await driver.call('incident_show', { id: numberOf(id), limit }))
 }
 
 export type Opened = { readonly target: string; readonly joined: boolean; readonly incident: Incident }
@@ -69,7 +70,7 @@ export async function openIncident(
     await driver.call('incident_open', {
       request_id: randomUUID(),
       priority,
-      title: words(title, 300),
+      title: words(title),
       ...(type === undefined ? {} : { type }),
       ...(key === undefined ? {} : { key }),
       ...(tenant === undefined ? {} : { tenant }),

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Contract } from '../drivers/contract.ts'
+import type { Priority } from '../drivers/contract/incidents.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError, type Problem } from '../errors.ts'
@@ -40,6 +41,19 @@ export async function planRollback(driver: Driver, to: string | undefined): Prom
     name: `${driver.target.consentName}@${plan.plan ?? 'nothing'}`,
     unattended: granted(who).kind === 'service',
   }
+}
+
+export type Wanted = { readonly target: string } & Contract['incident_rollback_wanted']['result']
+
+/** What an alarm asks for is on record before anything is planned: a person may have to consent, or nothing is there to go back to. */
+export async function wantRollback(
+  driver: Driver,
+  { priority, why }: { readonly priority: Priority; readonly why: string },
+): Promise<Wanted> {
+  const opened = granted(
+    await driver.call('incident_rollback_wanted', { request_id: randomUUID(), priority, why: words(why, 1000) }),
+  )
+  return { target: driver.target.name, ...opened }
 }
 
 export type RolledBack = { readonly target: string } & Contract['incident_rollback']['result']

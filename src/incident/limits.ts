@@ -1,22 +1,30 @@
 import { TmsError } from '../errors.ts'
 
-/** The outcome, or null when it takes longer or fails; then `missed` hears why. The work itself is not stopped by it. */
+/**
+ * The outcome, or null when it takes longer or fails, or when all time is over; then `missed` hears why. The work itself is not
+ * stopped by it.
+ */
 export async function within<T>(
-  limitMs: number,
+  { limitMs, late }: { readonly limitMs: number; readonly late: AbortSignal },
   work: () => Promise<T>,
   missed: (why: string) => void,
 ): Promise<T | null> {
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
+  let giveUp: () => void = () => undefined
+  const over = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no answer within ${limitMs} ms`)), limitMs)
+    giveUp = () => reject(new Error('it was interrupted'))
+    late.addEventListener('abort', giveUp)
   })
   try {
-    return await Promise.race([work(), late])
+    late.throwIfAborted()
+    return await Promise.race([work(), over])
   } catch (error) {
-    missed(reason(error))
+    missed(late.aborted ? 'it was interrupted' : reason(error))
     return null
   } finally {
     clearTimeout(timer)
+    late.removeEventListener('abort', giveUp)
   }
 }
 

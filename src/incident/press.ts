@@ -39,6 +39,8 @@ export type Press = {
   readonly now: () => number
   readonly pause: (ms: number) => Promise<void>
   readonly warn: (text: string) => void
+  /** Aborted when what follows the halt has no time left. The halt itself does not listen to it. */
+  readonly late: AbortSignal
 }
 
 export type Pressed = {
@@ -73,12 +75,14 @@ const stepMs = 2000
 export async function pressButton(given: Press): Promise<Pressed> {
   const press = { ...given, why: words(given.why, 1000) }
   const began = press.now()
-  const { driver, halt, doubted } = await haltFleet(press)
+  const { driver, halt, doubted, signer } = await haltFleet(press)
   const fencedAt = press.now()
   const missed = (what: string) => (why: string) => press.warn(`${what}: ${why}`)
+  const step = { limitMs: stepMs, late: press.late }
 
+  // One after the other on one connection: under load another one costs more than it saves.
   const opened = await within(
-    stepMs,
+    step,
     async () =>
       granted(
         await driver.call('incident_press', {
@@ -89,17 +93,19 @@ export async function pressButton(given: Press): Promise<Pressed> {
       ),
     missed('The incident could not be opened, and nobody was told by it'),
   )
+  // By hand then: whoever presses believes that others are called now.
+  if (opened !== null && opened.untold !== null)
+    press.warn(`Nobody hears of this halt: ${opened.untold}. Tell them yourself; tms notify status says more.`)
   const relieved = relieve(press, doubted)
   if (halt.halt === null) press.warn('The database could not write down the halt, so there is no certificate.')
-  const looking =
-    opened === null || opened.joined
-      ? Promise.resolve(null)
-      : within(
-          stepMs,
-          () => driver.call('incident_snapshot', { request_id: randomUUID(), id: opened.incident }),
-          missed('The snapshot of the moment was not taken'),
-        )
-  const facts = await acknowledged(press, driver, halt.halt, fencedAt)
+  if (opened !== null && !opened.joined) {
+    await within(
+      step,
+      () => driver.call('incident_snapshot', { request_id: randomUUID(), id: opened.incident }),
+      missed('The snapshot of the moment was not taken'),
+    )
+  }
+  const facts = await acknowledged(press, driver, halt.halt, { since: fencedAt, told: opened?.facts ?? null })
   const certified =
     opened === null || facts === null
       ? null
@@ -108,8 +114,9 @@ export async function pressButton(given: Press): Promise<Pressed> {
           first: !opened.joined,
           database: opened.database_id,
           environment: opened.environment,
+          signer,
         })
-  await Promise.all([looking, relieved])
+  await relieved
   return {
     incidentId: opened?.incident ?? null,
     fenced: halt.fenced,
@@ -131,10 +138,13 @@ export async function pressButton(given: Press): Promise<Pressed> {
 
 type Halted = Contract['fence_halt']['result']
 
-/** `doubted`: while it was being tried, people were told that nothing is known. */
-async function haltFleet(
-  press: Press,
-): Promise<{ readonly driver: Driver; readonly halt: Halted; readonly doubted: boolean }> {
+/** `doubted`: while it was being tried, people were told that nothing is known. `signer`: looked for while the database was at work. */
+async function haltFleet(press: Press): Promise<{
+  readonly driver: Driver
+  readonly halt: Halted
+  readonly doubted: boolean
+  readonly signer: Promise<Signer | null>
+}> {
   const elsewhere: Promise<Problem>[] = []
   // A database that is slow and one that is gone look the same for a while: nobody waits for the difference.
   const patience = setTimeout(() => {
@@ -142,8 +152,12 @@ async function haltFleet(
   }, patienceMs)
   try {
     const driver = await press.open()
-    const halt = granted(await driver.call('fence_halt', { why: press.why }))
-    return { driver, halt, doubted: elsewhere.length > 0 }
+    const halting = driver.call('fence_halt', { why: press.why })
+    const signer = press.signer()
+    // What is wrong with it is the certificate's to say.
+    signer.catch(() => undefined)
+    const halt = granted(await halting)
+    return { driver, halt, doubted: elsewhere.length > 0, signer }
   } catch (error) {
     if (error instanceof TmsError && error.exit !== 3) throw error
     const [said] = await Promise.all(elsewhere)
@@ -159,16 +173,19 @@ async function acknowledged(
   press: Press,
   driver: Driver,
   halt: string | null,
-  since: number,
+  { since, told }: { readonly since: number; readonly told: HaltFacts | null },
 ): Promise<HaltFacts | null> {
   if (halt === null) return null
+  const step = { limitMs: stepMs, late: press.late }
   const look = async () => granted(await driver.call('incident_halt', { halt }))
-  const read = await within(stepMs, look, (why) => press.warn(`What the workers say could not be read: ${why}`))
+  const read = told ?? (await within(step, look, (why) => press.warn(`What the workers say could not be read: ${why}`)))
   if (read === null) return null
   let latest: HaltFacts = read
-  while (latest.silent.length > 0 && press.now() - since < acknowledgeMs) {
-    await press.pause(25)
-    latest = (await within(stepMs, look, () => undefined)) ?? latest
+  // At least once: the snapshot may have taken all of the time.
+  for (let over = false; latest.silent.length > 0 && !over;) {
+    over = press.now() - since >= acknowledgeMs || press.late.aborted
+    if (!over) await press.pause(25)
+    latest = (await within(step, look, () => undefined)) ?? latest
   }
   return latest
 }
@@ -184,6 +201,7 @@ async function certify(
     readonly first: boolean
     readonly database: string | null
     readonly environment: string | null
+    readonly signer: Promise<Signer | null>
   },
 ): Promise<Certified> {
   const certificate = certificateOf(facts, { ...of, target: driver.target.name })
@@ -191,9 +209,9 @@ async function certify(
   const later = `tms incident certify ${of.incident}`
   const noted = new Set<string>()
   const signed = await within(
-    stepMs,
+    { limitMs: stepMs, late: press.late },
     async () => {
-      const signer = await press.signer()
+      const signer = await of.signer
       if (signer === null) return null
       return { ...(await signText(text, signer)), publicKeyPem: signer.publicKeyPem }
     },
@@ -207,7 +225,7 @@ async function certify(
   const signature = signed === null ? null : { fingerprint: signed.fingerprint, signature: signed.signature }
   const [files] = await Promise.all([
     within(
-      stepMs,
+      { limitMs: stepMs, late: press.late },
       () =>
         writeCertificate({
           folder: join(press.folder, of.incident),
@@ -219,7 +237,7 @@ async function certify(
       (why) => press.warn(`The certificate could not be written to ${press.folder}: ${why}. Later: ${later}`),
     ),
     within(
-      stepMs,
+      { limitMs: stepMs, late: press.late },
       async () => {
         const keep = async (by: CertifiedBy | null) =>
           granted(
@@ -293,7 +311,7 @@ function alertOf(target: string): string {
 /** Who was told that nothing is known is told when it is. */
 async function relieve(press: Press, doubted: boolean): Promise<void> {
   await within(
-    stepMs,
+    { limitMs: stepMs, late: press.late },
     async () => {
       if (doubted || (await press.stoppedHere())) await press.notify(reached(press.target, press.who))
     },

@@ -14,7 +14,7 @@ export type Impact = Contract['incident_impact']['result']
 export type Report = { readonly incidentId: string; readonly file: string; readonly markdown: string }
 
 export async function writeReport(driver: Driver, id: string, file: string): Promise<Report> {
-  const shown = await showIncident(driver, id)
+  const shown = await showIncident(driver, id, mostRows)
   const impact = granted(await driver.call('incident_impact', { id }))
   const markdown = postmortem(shown, impact, driver.target.name)
   try {
@@ -34,6 +34,9 @@ export async function writeReport(driver: Driver, id: string, file: string): Pro
   }
   return { incidentId: id, file, markdown }
 }
+
+/** A timeline of which more is missing than that is no timeline; one without end is no file. */
+const mostRows = 5000
 
 const tried: ReadonlySet<string> = new Set([
   'attempt',
@@ -70,6 +73,7 @@ export function postmortem({ incident: i, events, levers, halts }: Shown, impact
     '| When | What | Who | Words |',
     '| --- | --- | --- | --- |',
     ...events.map(line),
+    ...(events.length < mostRows ? [] : ['', `_The newest ${mostRows} rows; what came before is not in this draft._`]),
     '',
     '## Impact',
     '',

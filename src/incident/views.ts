@@ -128,7 +128,7 @@ function value(v: Change['before']): string {
 }
 
 export function rollbackPlanView(plan: RollbackPlan): readonly Block[] {
-  return [
+  const blocks = [
     {
       kind: 'facts',
       rows: [
@@ -139,6 +139,21 @@ export function rollbackPlanView(plan: RollbackPlan): readonly Block[] {
     },
     changesTable(plan.changes),
     heldList(plan.held),
+  ] satisfies Block[]
+  if (plan.changes.length > 0) return blocks
+  return [...blocks, { kind: 'next', commands: ['tms flags history', 'tms incident rollback --to <time>'] }]
+}
+
+/** An alarm asked for it: nothing was changed, and the alarm is on record. */
+export function notRolledBackView(
+  plan: RollbackPlan & { readonly incident: string; readonly joined: boolean },
+): readonly Block[] {
+  const { incident, joined } = plan
+  const why = plan.moment === null ? 'there is no state to go back to' : 'the flags are what they were then'
+  const where = joined ? `It joined incident ${incident}.` : `Incident ${incident} is open.`
+  return [
+    { kind: 'text', text: { text: `Nothing was rolled back: ${why}. ${where}`, tone: 'warn' } },
+    ...rollbackPlanView(plan),
   ]
 }
 
@@ -168,6 +183,7 @@ export function rolledBackView(done: RolledBack): readonly Block[] {
         ['database', `${done.target}, ${count(done.workers, 'worker')}`],
         ['incident', done.incident ?? 'none'],
         ['state of', done.moment === null ? 'nothing' : `${moment(done.moment)} UTC`],
+        ['because', done.source],
       ],
     },
     changesTable(done.changes),
@@ -341,7 +357,7 @@ export function incidentView(shown: Shown): readonly Block[] {
         ['whose', i.tenant ?? 'the whole fleet'],
         ['status', i.status],
         ['opened', `${moment(i.opened_at)} UTC by ${i.opened_by}`],
-        ['seen', `${i.occurrences} times, last ${moment(i.last_seen_at)}`],
+        ['seen', `${count(i.occurrences, 'time')}, last ${moment(i.last_seen_at)}`],
         ['respond until', `${moment(i.response_due)}${i.late_at === null ? '' : ', LATE'}`],
         ['acknowledged', i.acked_at === null ? 'no' : `${moment(i.acked_at)} by ${i.acked_by ?? 'somebody'}`],
         ...(i.resolved_at === null
@@ -414,7 +430,7 @@ export function openedView({ target, joined, incident: i }: Opened): readonly Bl
         ['priority', i.priority],
         ['title', i.title],
         ['respond until', moment(i.response_due)],
-        ['seen', `${i.occurrences} times`],
+        ['seen', count(i.occurrences, 'time')],
       ],
     },
     { kind: 'next', commands: [`tms incident show ${i.id}`, `tms incident ack ${i.id}`] },

@@ -12,12 +12,14 @@ type Target = Contract['notify_status']['result']['targets'][number]
 
 export type NotifyStatus = {
   readonly targets: readonly Target[]
-  /** Nobody: no target takes incidents. Unknown: nothing has arrived yet at one of them. */
+  /** Nobody: no target takes incidents, or no worker delivers. Unknown: nothing has arrived yet at one of them. */
   readonly verdict: 'ok' | 'failing' | 'nobody' | 'unknown'
+  /** Why nobody would hear of an incident now; null: somebody should. */
+  readonly untold: string | null
 }
 
 export async function notifyStatus(driver: Driver): Promise<NotifyStatus> {
-  const { targets } = granted(await driver.call('notify_status', {}))
+  const { targets, untold } = granted(await driver.call('notify_status', {}))
   const telling = targets.filter(({ tells }) => tells)
   const verdict =
     telling.length === 0
@@ -26,8 +28,10 @@ export async function notifyStatus(driver: Driver): Promise<NotifyStatus> {
         ? 'failing'
         : telling.some(untried)
           ? 'unknown'
-          : 'ok'
-  return { targets, verdict }
+          : untold !== null
+            ? 'nobody'
+            : 'ok'
+  return { targets, verdict, untold }
 }
 
 function untried({ tells, delivered_at }: Target): boolean {
@@ -35,13 +39,13 @@ function untried({ tells, delivered_at }: Target): boolean {
 }
 
 /** Null when it is known. */
-export function unknownStatus({ targets, verdict }: NotifyStatus): Problem | null {
+export function unknownStatus({ targets, verdict, untold }: NotifyStatus): Problem | null {
   if (verdict !== 'unknown') return null
   const names = targets.filter(untried).map(({ name }) => name)
   return {
     code: 'NO_DATA',
     what: `Whether ${names.join(', ')} would be told is unknown.`,
-    why: 'Nothing arrived there in the last 30 days.',
+    why: `Nothing arrived there in the last 30 days${untold === null ? '' : `, and ${untold}`}.`,
     next: ['tms incident open "Does this arrive?" --priority P4', ...names.map((name) => `tms notify test ${name}`)],
   }
 }

@@ -4,7 +4,7 @@ import type { NotifyStatus, Tested } from './notify.ts'
 
 const right = (title: string) => ({ title, align: 'right' }) as const
 
-export function statusView({ targets, verdict }: NotifyStatus): readonly Block[] {
+export function statusView({ targets, verdict, untold }: NotifyStatus): readonly Block[] {
   return [
     {
       kind: 'text',
@@ -15,7 +15,7 @@ export function statusView({ targets, verdict }: NotifyStatus): readonly Block[]
             ? { text: 'UNKNOWN: nothing has arrived yet at a target that takes incidents.', tone: 'warn' }
             : verdict === 'failing'
               ? { text: 'FAILING: not everybody is told of incidents.', tone: 'bad' }
-              : { text: 'NOBODY is told of incidents: no target takes them.', tone: 'bad' },
+              : { text: `NOBODY is told of incidents: ${untold ?? 'no target takes them'}.`, tone: 'bad' },
     },
     {
       kind: 'table',
@@ -38,7 +38,11 @@ export function statusView({ targets, verdict }: NotifyStatus): readonly Block[]
       commands: [
         ...targets.filter(({ failing }) => failing !== null).map(({ name }) => `tms notify test ${name}`),
         ...(targets.some(({ lost }) => lost > 0) ? ['tms outbox list --status dead'] : []),
-        ...(verdict === 'nobody' ? ['tms outbox targets --load'] : []),
+        ...(verdict !== 'nobody'
+          ? []
+          : targets.some(({ tells, paused }) => tells && !paused)
+            ? ['tms agents start', 'tms up']
+            : ['tms outbox targets --load']),
       ],
     },
   ]

@@ -20,6 +20,7 @@ import { interrupted, watchSignals, type Interruption } from './signals.ts'
 import { lookAtTerminal, type Terminal } from './terminal.ts'
 import { usageError } from './usage.ts'
 import { flagVariable } from './variables.ts'
+import { wrapLines } from './wrap.ts'
 
 /** For commands that do what only a person may decide. It has no variable: consent is given once, for one thing. */
 export const consentFlags = {
@@ -130,13 +131,13 @@ export abstract class TmsCommand extends Command {
   override warn(input: Error | string): Error | string {
     const text = input instanceof Error ? input.message : input
     this.warnings.push(text)
-    if (!this.json) this.output.note(`Warning: ${this.safe(text)}\n`)
+    if (!this.json) this.output.note(`${wrapLines(`Warning: ${this.safe(text)}`, this.terminal.stderr.width)}\n`)
     return input
   }
 
   /** A word on stderr about what goes on; nothing a program should read. */
   protected note(text: string): void {
-    if (!this.json) this.output.note(`${this.safe(text)}\n`)
+    if (!this.json) this.output.note(`${wrapLines(this.safe(text), this.terminal.stderr.width)}\n`)
   }
 
   /** A spinner on a terminal, a plain line elsewhere, nothing with --json. */
@@ -259,8 +260,11 @@ export abstract class TmsCommand extends Command {
     return askChoice(question, this.signal)
   }
 
-  /** While `work` runs, Ctrl-C changes nothing and says so: for what can't be taken back once it is sent. */
-  protected uncancellable<T>(work: () => Promise<T>, said?: string): Promise<T> {
+  /**
+   * While `work` runs, Ctrl-C cancels nothing and says so: for what can't be taken back once it is sent. What `work` does
+   * beside that ends when `late` is aborted, three seconds after the first Ctrl-C.
+   */
+  protected uncancellable<T>(work: (late: AbortSignal) => Promise<T>, said?: string): Promise<T> {
     return this.interruption.hold(work, said)
   }
 

@@ -1,6 +1,7 @@
 import type { Block, Cell, Column, Tone, Value } from './blocks.ts'
 import { printable } from './escape.ts'
 import type { Surface } from './terminal.ts'
+import { displayWidth, wrap } from './wrap.ts'
 
 /** The blocks as text. chalk and cli-table3 are loaded here, so only commands that print for people pay for them. */
 export async function render(given: readonly Block[], surface: Surface): Promise<string> {
@@ -14,9 +15,10 @@ export async function render(given: readonly Block[], surface: Surface): Promise
     .join('')
 }
 
-/** Views may end in "type next" with nothing to type; that leaves no trace. */
+/** Views may have a list of nothing, or end in "type next" with nothing to type; that leaves no trace. */
 function saysSomething(block: Block): boolean {
   if (block.kind === 'next') return block.commands.length > 0
+  if (block.kind === 'list') return block.items.length > 0
   return block.kind !== 'table' || block.rows.length > 0 || block.empty !== ''
 }
 
@@ -171,40 +173,6 @@ function hang(head: string, cell: Cell, surface: Surface, paint: Paint): string 
 /** The cell as lines of at most `width` columns, each safe to print. */
 function linesOf(cell: Cell, width: number, paint: Paint): string[] {
   return wrap(textOf(cell), width).map((line) => paint(line, isToned(cell) ? cell.tone : undefined))
-}
-
-/** Breaks at spaces, and inside a word only when it is longer than a line. */
-function wrap(text: string, width: number): string[] {
-  if (displayWidth(text) <= width) return [text]
-  const lines: string[] = []
-  let line = ''
-  for (const word of text.split(' ')) {
-    if (line !== '' && displayWidth(line) + 1 + displayWidth(word) <= width) {
-      line = `${line} ${word}`
-      continue
-    }
-    if (line !== '') lines.push(line)
-    line = ''
-    for (const character of word) {
-      if (displayWidth(line + character) > width && line !== '') {
-        lines.push(line)
-        line = ''
-      }
-      line += character
-    }
-  }
-  return [...lines, line]
-}
-
-const wide =
-  /\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|\p{Script=Hangul}|\p{Emoji_Presentation}|[\uff01-\uff60]/u
-const narrow = /\p{Mark}|\u200b|\u200d/u
-
-/** Columns the text takes on a terminal. */
-function displayWidth(text: string): number {
-  let width = 0
-  for (const character of text) width += narrow.test(character) ? 0 : wide.test(character) ? 2 : 1
-  return width
 }
 
 function isToned(cell: Cell): cell is Exclude<Cell, Value> {

@@ -9,8 +9,11 @@ export type Interruption = {
   exitCode(): ExitCode | null
   /** Rejects when the grace after the first signal is over and the work still goes on. */
   readonly graceOver: Promise<never>
-  /** While `work` runs, signals are noted and change nothing: what was sent can't be taken back. */
-  hold<T>(work: () => Promise<T>, said?: string): Promise<T>
+  /**
+   * While `work` runs, signals are noted and cancel nothing: what was sent can't be taken back. `late` is aborted when the
+   * grace after the first of them is over, for what comes after the part that can't.
+   */
+  hold<T>(work: (late: AbortSignal) => Promise<T>, said?: string): Promise<T>
   /** Gives the work this long after the first signal, instead of three seconds. */
   allow(ms: number): void
   stop(): void
@@ -24,7 +27,7 @@ export function watchSignals(note: (text: string) => void): Interruption {
   // Every database call listens to it; Node takes more than ten at once for a leak and says so on stderr.
   setMaxListeners(0, controller.signal)
   let exitCode: ExitCode | null = null
-  const held: string[] = []
+  const held: { readonly said: string; readonly hurry: () => void }[] = []
   let graceMs = usualGraceMs
   let timer: NodeJS.Timeout | undefined
   let giveUp: (error: TmsError) => void = () => {}
@@ -33,9 +36,10 @@ export function watchSignals(note: (text: string) => void): Interruption {
   graceOver.catch(() => {})
 
   const onSignal = (name: NodeJS.Signals) => {
-    const said = held.at(-1)
-    if (said !== undefined) {
-      note(`${said}\n`)
+    const holding = held.at(-1)
+    if (holding !== undefined) {
+      note(`${holding.said}\n`)
+      holding.hurry()
       return
     }
     // Twice means now: whatever is still open, the process ends. Its code is that of the first signal.
@@ -52,11 +56,16 @@ export function watchSignals(note: (text: string) => void): Interruption {
     exitCode: () => exitCode,
     graceOver,
     async hold(work, said = 'This step was sent and can no longer be cancelled; waiting for its answer.') {
-      held.push(said)
+      const late = new AbortController()
+      setMaxListeners(0, late.signal)
+      let ending: NodeJS.Timeout | undefined
+      const holding = { said, hurry: () => (ending ??= setTimeout(() => late.abort(), graceMs)) }
+      held.push(holding)
       try {
-        return await work()
+        return await work(late.signal)
       } finally {
-        held.splice(held.lastIndexOf(said), 1)
+        clearTimeout(ending)
+        held.splice(held.lastIndexOf(holding), 1)
       }
     },
     allow(ms) {

@@ -234,6 +234,91 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     expect(granted(await operator.call('incident_rollback_plan', {})).changes).toEqual([])
   })
 
+  test('what a symptom says that joins is kept, each text once and not without end', async () => {
+    const said = (id: string) =>
+      showOf(scene.operator, id).then(({ events }) => events.filter(({ kind }) => kind === 'joined'))
+    const { incident } = await open({ key: 'words', title: 'rates are wrong' })
+    for (const title of ['rates are wrong', 'rates are missing', 'rates are missing', 'x'.repeat(1500)])
+      await open({ key: 'words', title })
+    await open({ key: 'words', title: 'all of it is wrong', priority: 'P1' })
+    await open({ key: 'words', title: 'all of it is wrong' })
+    expect((await said(incident.id)).map(({ text }) => text)).toEqual(['rates are missing', 'x'.repeat(1500)])
+    const flood = Array.from({ length: 60 }, (_, n) => open({ key: 'words', title: `rates took ${n} s` }))
+    await Promise.all(flood)
+    const kept = await said(incident.id)
+    expect(kept).toHaveLength(51)
+    expect(kept.at(-1)?.text).toContain('counted only')
+    const { incident: after } = await showOf(scene.operator, incident.id)
+    expect(after.occurrences).toBe('67')
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  test('a description that is longer than a title is kept whole', async () => {
+    const title = `${'x'.repeat(900)} the end`
+    const { incident } = await open({ title })
+    expect(incident.title).toHaveLength(300)
+    expect((await showOf(scene.operator, incident.id)).events[0]?.text).toBe(title)
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
+  test('rollback goes to the last time that the posture was green: not to unknown, not to what only claims to be', async () => {
+    const { fleet, operator } = scene
+    const judged = async (verdict: 'green' | 'red' | 'unknown') => {
+      const [{ at } = { at: '' }] = await scene.sql(
+        `select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at`,
+      )
+      const checks = [{ name: 'a_check', state: verdict, observed: null, comparison: 'at most', limit: '0' }]
+      const score = { low: '0', high: '100', grade: 'F' as const }
+      const as_of = String(at)
+      granted(await operator.call('posture_record', { request_id: randomUUID(), as_of, verdict, score, checks }))
+      return as_of
+    }
+    const limit = (value: string) => fleet.set('finance.approvalLimit', value)
+    await fleet.set('obs.otelEnabled', true)
+    const plan = async () => granted(await operator.call('incident_rollback_plan', {}))
+    expect(await plan()).toMatchObject({ basis: 'flags', source: expect.stringContaining('no posture is on record') })
+    await limit('1')
+    await judged('unknown')
+    expect(await plan()).toMatchObject({ basis: 'flags', source: expect.stringContaining('no posture on record was') })
+    await limit('2')
+    await judged('green')
+    await limit('3')
+    // Another look while nothing changed: that one is the last.
+    const green = await judged('green')
+    await limit('4')
+    await judged('red')
+    expect(await plan()).toMatchObject({
+      moment: green,
+      basis: 'posture',
+      changes: [{ key: 'finance.approvalLimit', before: '4', after: '3' }],
+    })
+    // Whoever records a posture says so; the required flags of that moment say something else.
+    await fleet.set('autonomy.mode', 'ASSIST')
+    await judged('green')
+    expect((await plan()).moment).toBe(green)
+    const { plan: name } = await plan()
+    const done = granted(await operator.call('incident_rollback', { request_id: randomUUID(), plan: name ?? '' }))
+    expect(done).toMatchObject({ basis: 'posture', moment: green })
+    expect((await plan()).changes).toEqual([])
+    granted(await work(done.incident ?? '', 'resolve', 'done'))
+  })
+
+  test('an alarm that asks for a rollback is an incident of its level, whatever becomes of it', async () => {
+    const { operator } = scene
+    const wanted = async (priority: 'P1' | 'P4', why: string) =>
+      granted(await operator.call('incident_rollback_wanted', { request_id: randomUUID(), priority, why }))
+    const first = await wanted('P4', 'too many errors')
+    expect(first).toMatchObject({ joined: false, incident: { type: 'rollback', priority: 'P4', status: 'OPEN' } })
+    expect(await wanted('P1', 'far too many')).toMatchObject({ joined: true, incident: { priority: 'P1' } })
+    await wanted('P4', 'still')
+    expect((await showOf(operator, first.incident.id)).events.map(({ text }) => text)).toEqual([
+      'Rollback: too many errors',
+      'from P4 to P1: Rollback: far too many',
+      'Rollback: still',
+    ])
+    granted(await work(first.incident.id, 'resolve', 'done'))
+  })
+
   test('rollback leaves what a soft degrade holds, and says how it is undone itself', async () => {
     const { fleet, operator } = scene
     const limit = async () =>

@@ -18,6 +18,7 @@ import { collect, envelopeOf, run, said, start } from '../ui/process.ts'
 import { haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-press-'))
+const never = new AbortController().signal
 const keys = join(folder, 'keys')
 beforeAll(() => {
   mkdirSync(keys, { mode: 0o700 })
@@ -50,10 +51,14 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       now: () => performance.now(),
       pause: () => Promise.resolve(),
       warn: (text) => void warnings.push(text),
+      late: never,
     }
     const pressed = await pressButton(press)
     expect(pressed).toMatchObject({ fenced: true, already: false, certificate: { by: 'system', signature: null } })
-    expect(warnings).toEqual([expect.stringContaining('not signed')])
+    expect(warnings).toEqual([
+      expect.stringContaining('Nobody hears of this halt: no target takes incidents'),
+      expect.stringContaining('not signed'),
+    ])
     const id = pressed.incidentId ?? ''
     const request_id = () => randomUUID()
     const refused = await Promise.all([
@@ -212,7 +217,10 @@ describe('the command where things are broken', () => {
   })
   const press = async (more: Record<string, string> = {}) => {
     const ended = await run([bin, 'incident', 'big-red-button', '--json'], { cwd: folder, env: environment(more) })
-    return { code: ended.code, ...envelopeOf(ended.stdout) }
+    const envelope = envelopeOf(ended.stdout)
+    // There is no target here, which is what another test is about.
+    const warnings = envelope.warnings.filter((text) => !text.startsWith('Nobody hears of this halt'))
+    return { code: ended.code, ...envelope, warnings }
   }
   const halted = async () => granted(await scene.operator.call('incident_list', {})).fence.halted
   const over = async () => {
@@ -288,6 +296,27 @@ describe('the command where things are broken', () => {
     const kept = await scene.sql(`select body from tms.halt_certificates where incident_id = ${id}`)
     expect(kept).toEqual([{ body: before }])
     await fleet.worker.call('worker_bye', { worker })
+    await over()
+  })
+
+  test('nobody to hear of it is said, and is no reason not to halt', async () => {
+    const { fleet, operator } = scene
+    const targets = async (
+      list: { name: string; kind: 'webhook'; topics: string[]; config: Record<string, never> }[],
+    ) => granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets: list }))
+    const warned = async () => {
+      const ended = await run([bin, 'incident', 'big-red-button', '--json'], { cwd: folder, env: environment() })
+      const { data, warnings } = envelopeOf(ended.stdout)
+      expect({ code: ended.code, data }).toMatchObject({ code: 0, data: { fenced: true } })
+      return warnings
+    }
+    expect(await warned()).toEqual([expect.stringContaining('no target takes incidents. Tell them yourself')])
+    await targets([{ name: 'pager', kind: 'webhook', topics: ['incident.*'], config: {} }])
+    expect(await warned()).toEqual([expect.stringContaining('no worker is there to deliver it')])
+    const worker = await fleet.hello(['demo'])
+    expect(await warned()).toEqual([])
+    granted(await fleet.worker.call('worker_bye', { worker }))
+    await targets([])
     await over()
   })
 
@@ -369,6 +398,7 @@ describe('the command where things are broken', () => {
         now: () => performance.now(),
         pause: () => Promise.resolve(),
         warn: () => undefined,
+        late: never,
       }),
     ).rejects.toMatchObject({ code: 'ROLE_DENIED' })
     await driver.close()
@@ -439,6 +469,7 @@ describe('the command where things are broken', () => {
       now: () => performance.now(),
       pause: () => Promise.resolve(),
       warn: () => undefined,
+      late: never,
     }
     await expect(pressButton(button)).rejects.toMatchObject({ code: 'DB_UNREACHABLE' })
     answers = true

@@ -251,9 +251,32 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     expect(unknownStatus(await notifyStatus(operator))).toBeNull()
   })
 
+  test('where all arrived before and nobody delivers any more, nobody is told', async () => {
+    await people()
+    await deliver()
+    await open('P2', 'stock')
+    await until(async () => (await notifyStatus(operator)).verdict === 'ok')
+    const before = await notifyStatus(operator)
+    expect(before).toMatchObject({ verdict: 'ok', untold: null })
+    await sql(`update tms.outbox_deliveries set delivered_at = delivered_at - interval '2 minutes'`)
+    expect(await notifyStatus(operator)).toMatchObject({
+      verdict: 'nobody',
+      untold: 'no worker is there to deliver it',
+    })
+    const worker = await fleet.hello(['demo'])
+    expect(await notifyStatus(operator)).toMatchObject({ verdict: 'ok', untold: null })
+    granted(await fleet.worker.call('worker_bye', { worker }))
+    await sql(`update tms.outbox_targets set paused = true`)
+    expect(await notifyStatus(operator)).toMatchObject({ untold: 'every target that takes incidents is paused' })
+  })
+
   test('nobody to tell is said, and is no success', async () => {
     granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets: [] }))
-    expect(await notifyStatus(operator)).toEqual({ targets: [], verdict: 'nobody' })
+    expect(await notifyStatus(operator)).toEqual({
+      targets: [],
+      verdict: 'nobody',
+      untold: 'no target takes incidents',
+    })
   })
 
   // There all who attach while an owner lives are that owner.

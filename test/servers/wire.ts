@@ -19,6 +19,10 @@ export type Wire = {
    * server answers, so that the client can't know what happened.
    */
   loseAnswerTo(bytes: string): void
+  /** The answer to the next request whose bytes match waits until `resume`. Resolves when the request has gone by. */
+  holdAnswerTo(bytes: string): Promise<void>
+  /** From now on all bytes take so long, in each direction. */
+  slow(milliseconds: number): void
   stop(): Promise<void>
 }
 
@@ -27,6 +31,13 @@ export async function startWire(targetPort: number): Promise<Wire> {
   let accepted = 0
   let stalled = false
   let loseAnswerTo: string | undefined
+  let holdAnswerTo: { readonly bytes: string; readonly gone: () => void } | undefined
+  let delayMs = 0
+  const held: (() => void)[] = []
+  const later = (send: () => void): void => {
+    if (delayMs === 0) send()
+    else setTimeout(send, delayMs)
+  }
   const server = createServer({ allowHalfOpen: true }, (client) => {
     accepted++
     const target = connect({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true })
@@ -38,18 +49,26 @@ export async function startWire(targetPort: number): Promise<Wire> {
       target.destroy()
     }
     let cutOnAnswer = false
+    let holding = false
     client.on('data', (chunk: Buffer) => {
       if (stalled) return
       if (loseAnswerTo !== undefined && chunk.includes(loseAnswerTo)) {
         loseAnswerTo = undefined
         cutOnAnswer = true
       }
-      target.write(chunk)
+      if (holdAnswerTo !== undefined && chunk.includes(holdAnswerTo.bytes)) {
+        holding = true
+        held.push(() => (holding = false))
+        holdAnswerTo.gone()
+        holdAnswerTo = undefined
+      }
+      later(() => target.write(chunk))
     })
     target.on('data', (chunk: Buffer) => {
       if (stalled) return
       if (cutOnAnswer) end()
-      else client.write(chunk)
+      else if (holding) held.push(() => client.write(chunk))
+      else later(() => client.write(chunk))
     })
     for (const socket of pair) socket.on('error', end).on('close', end)
     // A goodbye doesn't get through a dead wire either.
@@ -82,9 +101,12 @@ export async function startWire(targetPort: number): Promise<Wire> {
     refuse,
     resume: async () => {
       stalled = false
+      for (const go of held.splice(0)) go()
       if (!server.listening) await listen(port)
     },
     loseAnswerTo: (bytes) => void (loseAnswerTo = bytes),
+    holdAnswerTo: (bytes) => new Promise((gone) => (holdAnswerTo = { bytes, gone })),
+    slow: (milliseconds) => void (delayMs = milliseconds),
     stop: async () => {
       if (server.listening) await refuse()
     },

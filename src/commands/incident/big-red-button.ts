@@ -15,29 +15,22 @@ export default class IncidentBigRedButton extends TmsCommand {
 
   async run(): Promise<void> {
     const said = 'The halt can no longer be cancelled; it says in a moment what became of it.'
-    return this.uncancellable(() => this.press(), said)
+    return this.uncancellable((late) => this.press(late), said)
   }
 
-  private async press(): Promise<void> {
+  private async press(late: AbortSignal): Promise<void> {
     const { flags } = await this.parse(IncidentBigRedButton)
-    const [{ pressHere }, { hurried }, { pressPlace }, { signerSources }, settings] = await Promise.all([
+    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, settings] = await Promise.all([
       import('../../incident/here.ts'),
+      import('../../incident/press.ts'),
       import('../../config/connections.ts'),
-      import('../../config/folders.ts'),
-      import('../../config/signing.ts'),
+      import('../../config/button.ts'),
       this.settings(),
     ])
-    const here = {
-      ...pressPlace(settings, process.env),
-      signing: () => signerSources(settings, process.env),
-      open: () => this.openDatabase(hurried(settings.connection)),
-      warn: (text: string) => void this.warn(text),
-    }
-    const pressed = await pressHere(here, flags.reason)
-    const [{ pressedView }, { notFenced }] = await Promise.all([
-      import('../../incident/views.ts'),
-      import('../../incident/press.ts'),
-    ])
+    const open = () => this.openDatabase(hurried(settings.connection))
+    const warn = (text: string) => void this.warn(text)
+    const pressed = await pressHere(buttonHere(settings, process.env, { open, warn, late }), flags.reason)
+    const { pressedView } = await import('../../incident/views.ts')
     const problem = notFenced(pressed)
     return problem === null ? this.show(pressedView, pressed) : this.unknown(pressedView, pressed, problem)
   }

@@ -5,7 +5,7 @@ import { consentFlags, TmsCommand } from '../../ui/command.ts'
 export default class IncidentHandle extends TmsCommand {
   static override summary = 'take an alarm as JSON: pull the lever it names, or open an incident of its level'
   static override description =
-    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback puts the flags back, with consent; nothing else in such an alarm is looked at but its description. policies/incidents.yaml may map more types to a lever or a level. Anything else opens an incident of that level; alarms of one type join. Exit 2 with an incident: that file is broken.'
+    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback opens an incident of that level and puts the flags back, with consent; nothing else in such an alarm must be right. policies/incidents.yaml may map more types to a lever or a level. Anything else opens an incident of that level; alarms of one type join, and what they say is kept. Exit 2 with an incident: that file is broken. 1 with an incident: there is no green state to roll back to.'
   static override examples = [
     `<%= config.bin %> incident handle '{"level":"critical","type":"emergency_stop","description":"System emergency"}'`,
     `<%= config.bin %> incident handle '{"level":"low","type":"slow_rates","description":"rates take 4 s"}' --json`,
@@ -16,15 +16,46 @@ export default class IncidentHandle extends TmsCommand {
   static override flags = { ...consentFlags }
 
   async run(): Promise<void> {
+    // What is piped may never end: until then there is nothing to hold.
+    const piped = this.argv.includes('-') ? await this.piped() : null
+    const said = 'A halt can no longer be cancelled; it says in a moment what became of it.'
+    const alarm = await this.uncancellable((late) => this.pressed(piped, late), said)
+    if (alarm !== null) await this.handle(alarm)
+  }
+
+  private async piped(): Promise<string> {
+    await this.parse(IncidentHandle)
+    return this.input()
+  }
+
+  /** Presses the button if the alarm says so: then null, and all of it is done. From the first moment, as the button does. */
+  private async pressed(piped: string | null, late: AbortSignal): Promise<Alarm | null> {
     const { args } = await this.parse(IncidentHandle)
     const [{ readAlarm }, { readAlarmTypes }] = await Promise.all([
       import('../../incident/handle.ts'),
       import('../../incident/alarm-types.ts'),
     ])
     const policy = async () => readAlarmTypes(await this.policyFolders())
-    const alarm = await readAlarm(args.alarm === '-' ? await this.input() : args.alarm, policy)
+    const alarm = await readAlarm(piped ?? args.alarm, policy)
+    if (alarm.lever !== 'emergency_stop') return alarm
+    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, settings] = await Promise.all([
+      import('../../incident/here.ts'),
+      import('../../incident/press.ts'),
+      import('../../config/connections.ts'),
+      import('../../config/button.ts'),
+      this.settings(),
+    ])
+    const open = () => this.openDatabase(hurried(settings.connection))
+    const warn = (text: string) => void this.warn(text)
+    const done = await pressHere(buttonHere(settings, process.env, { open, warn, late }), alarm.description)
+    const { pressedView } = await import('../../incident/views.ts')
+    const problem = notFenced(done)
+    await (problem === null ? this.show(pressedView, done) : this.unknown(pressedView, done, problem))
+    return null
+  }
+
+  private async handle(alarm: Alarm): Promise<void> {
     const views = await import('../../incident/views.ts')
-    if (alarm.lever === 'emergency_stop') return this.press(alarm.description)
     const db = await this.database()
     if (alarm.lever === 'rollback') return this.rollBack(alarm)
     if (alarm.lever === 'soft_degrade') {
@@ -37,40 +68,21 @@ export default class IncidentHandle extends TmsCommand {
     return problem === null ? this.show(views.openedView, opened) : this.unknown(views.openedView, opened, problem)
   }
 
-  private async press(why: string): Promise<void> {
-    const [{ pressHere }, { hurried }, { pressPlace }, { signerSources }, { notFenced }, { pressedView }, settings] =
-      await Promise.all([
-        import('../../incident/here.ts'),
-        import('../../config/connections.ts'),
-        import('../../config/folders.ts'),
-        import('../../config/signing.ts'),
-        import('../../incident/press.ts'),
-        import('../../incident/views.ts'),
-        this.settings(),
-      ])
-    const open = () => this.openDatabase(hurried(settings.connection))
-    const here = {
-      ...pressPlace(settings, process.env),
-      signing: () => signerSources(settings, process.env),
-      open,
-      warn: (text: string) => void this.warn(text),
-    }
-    const pressed = await this.uncancellable(() => pressHere(here, why))
-    const problem = notFenced(pressed)
-    return problem === null ? this.show(pressedView, pressed) : this.unknown(pressedView, pressed, problem)
-  }
-
-  private async rollBack({ description: why }: Alarm): Promise<void> {
-    const [{ planRollback, rollBack }, { rollbackPlanView, rolledBackView }] = await Promise.all([
+  private async rollBack({ priority, description: why }: Alarm): Promise<void> {
+    const [{ planRollback, rollBack, wantRollback }, views] = await Promise.all([
       import('../../incident/levers.ts'),
       import('../../incident/views.ts'),
     ])
     const db = await this.database()
-    const plan = await planRollback(db, undefined)
-    if (plan.moment === null) return this.finding(rollbackPlanView, plan)
-    if (plan.changes.length === 0) return this.show(rollbackPlanView, plan)
-    await this.line(rollbackPlanView, plan)
-    if (!plan.unattended) await this.consent(plan.name, `roll back ${plan.changes.length} flags of ${plan.target}`)
-    return this.show(rolledBackView, await this.uncancellable(() => rollBack(db, plan, { to: undefined, why })))
+    const { incident, joined } = await wantRollback(db, { priority, why })
+    const plan = { ...(await planRollback(db, undefined)), incident: incident.id, joined }
+    if (plan.moment === null) return this.finding(views.notRolledBackView, plan)
+    if (plan.changes.length === 0) return this.show(views.notRolledBackView, plan)
+    await this.line(views.rollbackPlanView, plan)
+    if (!plan.unattended) {
+      this.warn(`Incident ${incident.id} is open until somebody decides.`)
+      await this.consent(plan.name, `roll back ${plan.changes.length} flags of ${plan.target}`)
+    }
+    return this.show(views.rolledBackView, await this.uncancellable(() => rollBack(db, plan, { to: undefined, why })))
   }
 }

@@ -4,7 +4,7 @@ import { consentFlags, TmsCommand } from '../../ui/command.ts'
 export default class IncidentRollback extends TmsCommand {
   static override summary = 'put the flags back to the last state that was green'
   static override description =
-    'Shows what changes, then needs consent: earlier values may start things again. A service account that holds this lever is not asked. Exit 1: there is no green state to go back to.'
+    'That is when the recorded posture was green for the last time; was it never, the newest state in which the required flags had their values, and it says so. Shows what changes, then needs consent: earlier values may start things again. A service account that holds this lever is not asked. Exit 1: there is no green state to go back to.'
   static override examples = [
     '<%= config.bin %> incident rollback --why "errors since the last change"',
     '<%= config.bin %> incident rollback --to 2026-11-20T02:00:00Z',

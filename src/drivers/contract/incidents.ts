@@ -63,6 +63,8 @@ const lever = z.object({
 })
 const rollback = z.object({
   moment: timestamp.nullable(),
+  /** By what it was chosen: the recorded posture, or, where none was ever green, the required flags alone. */
+  basis: z.enum(['posture', 'flags', 'asked']).nullable().default(null),
   source: z.string(),
   plan: z.string().nullable(),
   changes: z.array(z.object({ key: z.string(), scope: z.string(), before: json.nullable(), after: json.nullable() })),
@@ -92,6 +94,10 @@ export const incidentsContract = {
       pressed_by: z.string(),
       environment: z.string().nullable(),
       database_id: z.string().nullable(),
+      /** Why nobody hears of it now; null: somebody should. */
+      untold: z.string().nullable().default(null),
+      /** Of the halt, as incident_halt tells them. */
+      facts: halt.nullable().default(null),
     }),
   },
   incident_snapshot: {
@@ -159,6 +165,13 @@ export const incidentsContract = {
     reads: 'primary',
     args: z.strictObject({ to: z.string().optional() }),
     result: rollback,
+  },
+  /** An alarm asks for it: the incident is there whether or not something is rolled back. */
+  incident_rollback_wanted: {
+    operation: 'incident.rollback',
+    reads: false,
+    args: z.strictObject({ ...write, priority: z.enum(priorities), why: z.string().optional() }),
+    result: z.object({ joined: z.boolean(), incident }),
   },
   incident_rollback: {
     operation: 'incident.rollback',

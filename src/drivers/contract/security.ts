@@ -99,6 +99,8 @@ export const securityContract = {
     reads: 'primary',
     args: z.strictObject({}),
     result: z.object({
+      /** Why nobody would hear of an incident now; null: somebody should. */
+      untold: z.string().nullable().default(null),
       targets: z.array(
         z.object({
           name: z.string(),

@@ -1,11 +1,12 @@
 import { Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
+import type { PostgresConnection } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import { wasClosed } from '../database-error.ts'
 import type { Limits } from '../patience.ts'
 import { TimeUp, bounded, timeLeft } from '../patience.ts'
-import type { Address } from './address.ts'
+import { parseAddress, type Address } from './address.ts'
 import { allBusy, connectError, saysNoTls, saysStartupParameter } from './errors.ts'
 
 /** One server, with the connections to it and what was learned about it. */
@@ -17,6 +18,8 @@ export type Endpoint = {
   ask(text: string, values: readonly unknown[], limits: Limits): Promise<Record<string, unknown> | undefined>
   /** A connection outside the pool: for listening and for administration. The caller ends it. */
   dedicated(limits: Limits): Promise<pg.Client>
+  /** Begins to connect, for the first call. What goes wrong is that call's to say. */
+  greet(): void
   /** Whether there ever was a connection: then a refused one is an outage, and not a wrong address. */
   worked(): boolean
   /** Statements may land on different sessions of the server. */
@@ -24,9 +27,21 @@ export type Endpoint = {
   close(): Promise<void>
 }
 
+type Arrived = { readonly session: pg.PoolClient; readonly from: pg.Pool }
 type Settings = { readonly tls: boolean; readonly pooled: boolean }
 
 const poolSize = 8
+
+export function endpointOf({ url, connectTimeoutMs, callTimeoutMs }: PostgresConnection): Endpoint {
+  return openEndpoint(parseAddress(url), timesOf({ connectTimeoutMs, callTimeoutMs }))
+}
+
+export function timesOf({
+  connectTimeoutMs,
+  callTimeoutMs,
+}: Pick<PostgresConnection, 'connectTimeoutMs' | 'callTimeoutMs'>) {
+  return { connectMs: Math.min(connectTimeoutMs, callTimeoutMs), callMs: callTimeoutMs }
+}
 
 export function openEndpoint(address: Address, times: { connectMs: number; callMs: number }): Endpoint {
   let settings: Settings = { tls: address.tls.use !== 'never', pooled: false }
@@ -92,18 +107,21 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
   const refuseWhenClosed = (): void => {
     if (closed) throw wasClosed(address.name)
   }
-  const takeSession = async (limits: Limits): Promise<{ session: pg.PoolClient; from: pg.Pool }> => {
-    let from = pool
-    const arriving = learning(() => {
-      from = pool
-      return from.connect()
+  const arrival = (): Promise<Arrived> =>
+    learning(async () => {
+      const from = pool
+      return { session: await from.connect(), from }
     })
+  let greeted: Promise<Arrived> | undefined
+  const takeSession = async (limits: Limits): Promise<Arrived> => {
+    const arriving = greeted ?? arrival()
+    greeted = undefined
     const abandon = (): void => {
       // Too late for this call; the next one can have it.
-      arriving.then((late) => late.release()).catch(() => undefined)
+      arriving.then(({ session }) => session.release()).catch(() => undefined)
     }
     try {
-      return { session: await bounded(arriving, limits, abandon), from }
+      return await bounded(arriving, limits, abandon)
     } catch (error) {
       if (!(error instanceof TimeUp)) throw error
       throw pool.waitingCount > 0
@@ -158,6 +176,10 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
 
   return {
     address,
+    greet: () => {
+      greeted = arrival()
+      greeted.catch(() => undefined)
+    },
     worked: () => worked,
     pooled: () => settings.pooled,
     call: (fn, args, limits) =>

@@ -11,6 +11,10 @@ export const incidentsAttempts: readonly Attempt[] = [
   { fn: 'incident_certificates', args: () => ({ id: '0' }) },
   { fn: 'incident_soft_degrade', args: () => ({ why: 'the walk' }), undo: degraded },
   { fn: 'incident_rollback_plan', args: () => ({}) },
+  {
+    fn: 'incident_rollback_wanted',
+    args: () => ({ priority: 'P4', why: 'the walk' }),
+  },
   { fn: 'incident_rollback', args: () => ({ plan: 'none', why: 'the walk' }) },
   { fn: 'incident_resume', args: () => ({ id: '0', step: 'slots', percent: 100, why: 'the walk' }) },
   { fn: 'incident_health', args: () => ({ id: '0' }) },
