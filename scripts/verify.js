@@ -1,9 +1,9 @@
 // Everything that must hold before a change lands. `--full` adds the attacks at the size the promises state.
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { join, relative } from 'node:path'
-import { stripVTControlCharacters } from 'node:util'
+import { join } from 'node:path'
 import { build, install, requireNode, root } from './install.js'
+import { outcomeOf } from './outcome.js'
 
 const full = process.argv.includes('--full')
 const started = Date.now()
@@ -50,19 +50,11 @@ async function tests(name, args, env) {
   )
   // A run that left no report ran no tests, whatever its exit code says.
   if (!existsSync(report)) return results.push({ name: `${name}: no report`, ok: false, seconds: 0 })
-  const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
+  const outcome = outcomeOf(JSON.parse(readFileSync(report, 'utf8')), root)
   rmSync(report)
-  for (const { name: file, message, assertionResults } of testResults) {
-    // A file that failed outside its tests has a message of its own.
-    if (message) failures.push(`${relative(root, file)}\n${stripVTControlCharacters(message).slice(0, 1500)}`)
-    for (const { status, fullName, failureMessages } of assertionResults)
-      if (status === 'failed')
-        failures.push(
-          `${relative(root, file)}: ${fullName}\n${stripVTControlCharacters(failureMessages.join('\n')).slice(0, 1500)}`,
-        )
-  }
-  counts.passed += numPassedTests
-  counts.failed += numFailedTests
+  failures.push(...outcome.failures)
+  counts.passed += outcome.passed
+  counts.failed += outcome.failed
 }
 
 /** Runs a step; what it prints is shown when it has ended, so that two lanes don't mix. */

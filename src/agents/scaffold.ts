@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
+import { constants, existsSync } from 'node:fs'
 import { copyFile, link, lstat, mkdir, open, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { TmsError } from '../errors.ts'
@@ -15,6 +15,8 @@ export type Scaffold = {
   readonly files: readonly string[]
   /** What to type to run the test, from the project's folder. */
   readonly test: string
+  /** Whether the project has the package that the agent imports. */
+  readonly installed: boolean
 }
 
 export type ScaffoldInput = {
@@ -44,17 +46,18 @@ export async function scaffoldAgent({ name, root, policyFolders }: ScaffoldInput
     { path: join(root, test), content: testText(name, fn) },
   ]
   await writeAllOrNone(files)
-  return { agent: name, function: fn, files: files.map(({ path }) => path), test: `node --test ${test}` }
+  const installed = existsSync(join(root, 'node_modules/@transbot/tms'))
+  return { agent: name, function: fn, files: files.map(({ path }) => path), test: `node --test ${test}`, installed }
 }
 
-export function scaffoldView({ agent, function: fn, files, test }: Scaffold): readonly Block[] {
+export function scaffoldView({ agent, function: fn, files, test, installed }: Scaffold): readonly Block[] {
   return [
     { kind: 'text', text: `Agent ${agent} with the function ${fn}:` },
     { kind: 'list', items: files },
     {
       kind: 'next',
       commands: [
-        'npm install @transbot/tms',
+        ...(installed ? [] : ['npm install @transbot/tms']),
         test,
         `tms agents policy explain ${agent} ${fn} --offline`,
         'tms agents policy load',

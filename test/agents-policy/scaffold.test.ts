@@ -35,6 +35,14 @@ describe('a new agent', () => {
     expect(JSON.stringify(scaffoldView(made))).toContain('node --test test/agents/load-matcher.test.mjs')
   })
 
+  test('is told to install the package only where it is not there', async () => {
+    const folder = await folderWith({})
+    const words = 'npm install @transbot/tms'
+    expect(JSON.stringify(scaffoldView(await make(folder)))).toContain(words)
+    await installStandIn(folder)
+    expect(JSON.stringify(scaffoldView(await make(folder, 'loads')))).not.toContain(words)
+  })
+
   test('has a test that passes', async () => {
     const folder = await folderWith({})
     const made = await make(folder)

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 const program = join(import.meta.dirname, '../../bin/run.js')
 const full = process.env['TMS_TEST_FULL'] === '1'
 const rounds = full ? 20 : 2
-const writers = 20
+const writers = full ? 20 : 10
 
 let folder: string
 beforeAll(async () => {

@@ -17,6 +17,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { build, bin } from '../ui/built.ts'
+import { until } from '../servers/process.ts'
 import { query, startPostgres, startReplica, type Database, type Postgres, type Replica } from '../servers/postgres.ts'
 
 /**
@@ -24,6 +25,7 @@ import { query, startPostgres, startReplica, type Database, type Postgres, type 
  * leaves nothing half written.
  */
 const isRoot = process.getuid?.() === 0
+const full = process.env['TMS_TEST_FULL'] === '1'
 const root = mkdtempSync(join(tmpdir(), 'tms-surroundings-'))
 // somebody else must be able to come in
 chmodSync(root, 0o755)
@@ -59,13 +61,19 @@ function tms(args: string[], { cwd = root, env = {}, input = '', program = bin }
   )
 }
 
-/** The shape of every failure; and the same again with --json. */
+/** The errors whose envelope was seen. */
+const enveloped = new Set<string>()
+
+/** The shape of every failure; and the same again with --json: each at full size, else once for each error. */
 async function fails(args: string[], exit: number, code: string, options: Options = {}): Promise<Ended> {
   const plain = await tms(args, options)
   expect([plain.code, plain.stderr]).toEqual([exit, expect.stringMatching(new RegExp(`^${code}: `, 'm'))])
   expect(plain.stderr).toMatch(/^Next:\n {2}\S/m)
   expect(plain.stderr).not.toMatch(/\n\s+at .*[:(]\d+/)
   expect(plain.stdout).toBe('')
+  expect(plain.ms).toBeLessThan(25_000)
+  if (!full && enveloped.has(code)) return plain
+  enveloped.add(code)
   const json = await tms([...args, '--json'], options)
   const envelope = JSON.parse(json.stdout.trim().split('\n').at(-1) ?? '') as {
     ok: boolean
@@ -73,7 +81,7 @@ async function fails(args: string[], exit: number, code: string, options: Option
   }
   expect([json.code, envelope.ok, envelope.error.code]).toEqual([exit, false, code])
   expect(envelope.error.next.length).toBeGreaterThan(0)
-  expect(Math.max(plain.ms, json.ms)).toBeLessThan(25_000)
+  expect(json.ms).toBeLessThan(25_000)
   return plain
 }
 
@@ -225,7 +233,8 @@ describe('on the embedded database', () => {
       cpSync(join(cwd, '.tms'), join(cwd, 'backup'), { recursive: true })
       const stopOwner = await owned(cwd)
       for (const key of ['old1', 'old2', 'old3']) expect((await tms(['tenants', 'add', key], { cwd })).code).toBe(0)
-      rmSync(join(cwd, '.tms'), { recursive: true, maxRetries: 10 })
+      // The owner may write a file into a folder that is being emptied; whoever reads "not empty" types it again.
+      await until('the folder is deleted', () => spawnSync('rm', ['-rf', join(cwd, '.tms')]).status === 0)
       if (how === 'replaced by a backup') cpSync(join(cwd, 'backup'), join(cwd, '.tms'), { recursive: true })
       else expect((await tms(['init', '--yes'], { cwd })).code).toBe(0)
       for (const key of ['new1', 'new2', 'new3']) {

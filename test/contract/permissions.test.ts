@@ -14,7 +14,7 @@ import { ledgerAttempts } from './attempts/ledger.ts'
 import { postureAttempts } from './attempts/posture.ts'
 import { securityAttempts } from './attempts/security.ts'
 import { granted, humanRoles, isTenantRole, portalAccess, portals, serviceAccounts, type Reach } from './roles.ts'
-import { subjects, type Subject } from './subjects.ts'
+import { embeddedOnce, subjects, type Subject } from './subjects.ts'
 
 const catalogue = parseCatalogue(
   'flags.yaml',
@@ -170,10 +170,10 @@ const reaches: readonly Reach[] = ['own tenant', 'other tenant', 'no tenant']
 type Walked = { readonly wrong: readonly string[]; readonly undo: ReadonlySet<NonNullable<Attempt['undo']>> }
 
 /** Everything the list says of one actor, tried through one driver; the lines where the database says otherwise. */
-async function walk(driver: Driver, role: string, work: Work): Promise<Walked> {
+async function walk(driver: Driver, role: string, work: Work, tried = attempts): Promise<Walked> {
   const wrong: string[] = []
   const undo = new Set<NonNullable<Attempt['undo']>>()
-  for (const { fn, subject, args, undo: afterwards } of attempts) {
+  for (const { fn, subject, args, undo: afterwards } of tried) {
     const { operation, args: shape, reads } = contract[fn]
     if (operation === null) throw new Error(`${fn} needs no grant`)
     const takesTenant = 'tenant' in shape.shape
@@ -283,7 +283,7 @@ test('the walk tries every function that needs a grant', () => {
   expect(new Set(attempts.map(({ fn }) => fn))).toEqual(new Set(needing))
 })
 
-describe.each(Object.entries(subjects))('through the %s driver', (_name, start) => {
+describe.each(Object.entries({ ...subjects, embedded: embeddedOnce }))('through the %s driver', (_name, start) => {
   let subject: Subject
   let work: Work
   const credentials = new Map<string, string>()
@@ -333,7 +333,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
     }
   }
 
-  /** With what else is to be seen as this role: on the embedded database each opening of it costs more than the walk. */
+  /** With what else is to be seen as this role. */
   const walkAs = async (role: string, more?: (driver: Driver) => Promise<void>): Promise<Walked> => {
     const walked = await as(role, async (driver) => {
       await more?.(driver)
@@ -537,7 +537,8 @@ describe.each(Object.entries(subjects))('through the %s driver', (_name, start) 
       returns table (role text, company_id uuid, everywhere boolean, redacted boolean, patterns text[])
       language sql stable security definer as $$ select 'super_admin'::text, null::uuid, true, false, null::text[] $$; select 1`)
     try {
-      const { wrong } = await walkAs('viewer')
+      // The first ones are enough to see it.
+      const { wrong } = await as('viewer', (driver) => walk(driver, 'viewer', work, attempts.slice(0, 25)))
       expect(wrong.length).toBeGreaterThan(10)
     } finally {
       await subject.sql(String(before?.['text']))

@@ -2,17 +2,15 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { readSqlFiles } from '../../src/db/files.ts'
-import { push } from '../../src/db/schema.ts'
-import { serviceAccounts } from '../../src/drivers/connection.ts'
+import { serviceAccounts, type ServiceAccount } from '../../src/drivers/connection.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
+import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
 import { openPostgres } from '../../src/drivers/postgres/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { openSupabase } from '../../src/drivers/supabase/driver.ts'
 import { query, type Database, type Postgres } from '../servers/postgres.ts'
 import { startPostgrest, type Postgrest } from '../servers/postgrest.ts'
-import { sqlFolder, startSchema } from '../servers/schema.ts'
-import { copied } from '../servers/template.ts'
+import { makeEmbedded, startSchema } from '../servers/schema.ts'
 
 /** A database with the schema, and a way to be anybody in it, through one of the drivers. */
 export type Subject = {
@@ -31,9 +29,8 @@ export type Subject = {
 }
 
 export async function embeddedSubject(): Promise<Subject> {
-  const directory = join(await mkdtemp(join(tmpdir(), 'tms-contract-')), '.tms')
-  const connection = { driver: 'embedded', directory, create: true, callTimeoutMs: 20_000 } as const
-  const { openEmbedded } = await import('../../src/drivers/embedded/driver.ts')
+  const { directory, remove } = await embeddedFolder()
+  const connection = { driver: 'embedded', directory, create: false, callTimeoutMs } as const
   const as = (credential: string) => {
     const account = serviceAccounts.find((name) => credential === `account:${name}`)
     return account === undefined
@@ -41,12 +38,6 @@ export async function embeddedSubject(): Promise<Subject> {
       : openEmbedded({ ...connection, account }, { localUser: 'operator' })
   }
   const operator = () => as('operator')
-  const make = async (folder: string) => {
-    const driver = await openEmbedded({ ...connection, directory: folder }, { localUser: 'operator' })
-    await push(driver, await readSqlFiles(sqlFolder))
-    await driver.close()
-  }
-  await copied({ name: 'embedded', make }, directory)
   const sql = async (text: string, parameters?: unknown[]) => {
     const driver = await operator()
     try {
@@ -62,11 +53,70 @@ export async function embeddedSubject(): Promise<Subject> {
     sql,
     credential: async (who) => ({ kind: 'local', name: who }),
     account: async (account) => `account:${account}`,
-    stop: () => rm(join(directory, '..'), { recursive: true, force: true }),
+    stop: remove,
   }
 }
 
-const times = { connectTimeoutMs: 10_000, callTimeoutMs: 20_000 }
+/**
+ * The same, opened once for everybody: each opening costs 0.7 s of a processor, and compiles every function anew. The owner calls
+ * in the name of whoever is meant, where it steps down to a service account otherwise; over its socket nobody else can be named.
+ */
+export async function embeddedOnce(): Promise<Subject> {
+  const { directory, remove } = await embeddedFolder()
+  let caller: string | undefined
+  const owner = await openEmbedded(
+    {
+      driver: 'embedded',
+      directory,
+      create: false,
+      callTimeoutMs,
+      get account() {
+        // Not true of people, nor of the operator, who has none: whoever this names is whom the call is made for.
+        return caller as ServiceAccount
+      },
+    },
+    { localUser: 'operator' },
+  )
+  let turn: Promise<unknown> = Promise.resolve()
+  const as = async (credential: string): Promise<Driver> => ({
+    target: owner.target,
+    ...(owner.administration ? { administration: owner.administration } : {}),
+    listen: (channel, onSignal) => owner.listen(channel, onSignal),
+    call: (fn, args, options) => {
+      const answer = turn.then(() => {
+        caller = credential === 'operator' ? undefined : credential.slice('account:'.length)
+        return owner.call(fn, args, options)
+      })
+      turn = answer.catch(() => undefined)
+      return answer
+    },
+    close: async () => undefined,
+  })
+  return {
+    name: 'embedded',
+    operator: () => as('operator'),
+    as,
+    sql: async (text, parameters) => [
+      ...((await owner.administration?.transaction((run) => run(text, parameters))) ?? []),
+    ],
+    credential: async (who) => ({ kind: 'local', name: `account:${who}` }),
+    account: async (account) => `account:${account}`,
+    stop: async () => {
+      await owner.close()
+      await remove()
+    },
+  }
+}
+
+async function embeddedFolder(): Promise<{ directory: string; remove: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'tms-contract-'))
+  const directory = join(folder, '.tms')
+  await makeEmbedded(directory)
+  return { directory, remove: () => rm(folder, { recursive: true, force: true }) }
+}
+
+const callTimeoutMs = 20_000
+const times = { connectTimeoutMs: 10_000, callTimeoutMs }
 
 export async function postgresSubject(): Promise<Subject> {
   const { server, database } = await startSchema()

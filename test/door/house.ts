@@ -6,8 +6,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { rotateAccount } from '../../src/accounts/accounts.ts'
-import { readSqlFiles } from '../../src/db/files.ts'
-import { push } from '../../src/db/schema.ts'
 import { parseKeys, type KeyRing } from '../../src/door/keys.ts'
 import { openDoor, type Door, type DoorOptions } from '../../src/door/server.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
@@ -17,7 +15,7 @@ import { loadCatalogue, readCatalogue } from '../../src/flags/catalogue.ts'
 import { createLogger, type LogEntry } from '../../src/redaction/logger.ts'
 import { signRequest } from '../../src/signing/request.ts'
 import { postgresSubject } from '../contract/subjects.ts'
-import { sqlFolder } from '../servers/schema.ts'
+import { makeEmbedded } from '../servers/schema.ts'
 import { policy } from '../fleet/fleet.ts'
 
 /** A database in which a fleet may work, and connections as the accounts that a door works as. */
@@ -40,16 +38,9 @@ export const houses = { embedded: embeddedHouse, postgres: postgresHouse } as co
 
 async function embeddedHouse(): Promise<House> {
   const folder = await mkdtemp(join(tmpdir(), 'tms-door-'))
-  const connection = {
-    driver: 'embedded',
-    directory: join(folder, '.tms'),
-    create: true,
-    callTimeoutMs: 20_000,
-  } as const
-  const operator = await openEmbedded(connection, { localUser: 'operator' })
-  await push(operator, await readSqlFiles(sqlFolder))
-  // Reattached, so that the accounts of the pushed schema are known.
-  await operator.close()
+  const directory = join(folder, '.tms')
+  const connection = { driver: 'embedded', directory, create: false, callTimeoutMs: 20_000 } as const
+  await makeEmbedded(directory)
   const owner = await openEmbedded(connection, { localUser: 'operator' })
   await owner.administration?.transaction((run) => run('select 1'))
   const as = (account: 'n8n' | 'dlq' | 'autopilot') => openEmbedded({ ...connection, account })

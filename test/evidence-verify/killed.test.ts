@@ -4,13 +4,11 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
-import { readSqlFiles } from '../../src/db/files.ts'
-import { push } from '../../src/db/schema.ts'
 import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
 import { daysSource } from '../../src/evidence/verify-source.ts'
 import { verifyEvidence } from '../../src/evidence/verify.ts'
 import { sha256Hex } from '../../src/proof/bytes.ts'
-import { sqlFolder } from '../servers/schema.ts'
+import { makeEmbedded } from '../servers/schema.ts'
 import { bin, build } from '../ui/built.ts'
 import { run } from '../ui/process.ts'
 import { temporary } from './fixture.ts'
@@ -68,7 +66,7 @@ test('an export that is killed leaves the archive of before or the whole new one
   const fresh = sha256Hex(readFileSync(join(folder, 'x.tar.gz')))
   writeFileSync(join(folder, 'x.tar.gz'), 'the archive of before')
   const before = sha256Hex('the archive of before')
-  for (let round = 0; round < (full ? 60 : 10); round += 1) {
+  for (let round = 0; round < (full ? 60 : 6); round += 1) {
     await killedAfter(100 + Math.random() * 900, words, where)
     expect([before, fresh]).toContain(sha256Hex(readFileSync(join(folder, 'x.tar.gz'))))
   }
@@ -84,11 +82,12 @@ test(
     const chain = startChain(key)
     const packs = await packsOf(chain, '2020-01-01', 12, key)
     const { folder, root, where } = project(key, packs)
+    const directory = join(folder, '.tms')
+    await makeEmbedded(directory)
     const driver = await openEmbedded(
-      { driver: 'embedded', directory: join(folder, '.tms'), create: true, callTimeoutMs: 20_000 },
+      { driver: 'embedded', directory, create: false, callTimeoutMs: 20_000 },
       { localUser: process.env.USER ?? 'operator' },
     )
-    await push(driver, await readSqlFiles(sqlFolder))
     await withPacks(
       async (text, parameters) => [
         ...((await driver.administration?.transaction((sql) => sql(text, parameters))) ?? []),
@@ -101,7 +100,7 @@ test(
     const checkpoint = { name: 'kept.txt', note: await checkpointNote(chain.ledger, key), since: null }
     const range = { from: '2020-01-01', to: '2020-01-12' }
     const words = ['evidence', 'prune', '--confirm', 'keep-35']
-    for (let round = 0; round < (full ? 40 : 8); round += 1) {
+    for (let round = 0; round < (full ? 40 : 5); round += 1) {
       const code = await killedAfter(300 + Math.random() * 1500, words, where)
       const found = await verifyEvidence(await daysSource(root), { keys: [key], checkpoint, range })
       expect([round, found.broken, found.verdict]).toEqual([round, [], 'verified'])

@@ -2,26 +2,25 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { readSqlFiles } from '../../src/db/files.ts'
-import { push } from '../../src/db/schema.ts'
 import { openEmbedded } from '../../src/drivers/embedded/driver.ts'
 import { loadInvariants } from '../../src/invariants/load.ts'
 import { scanInvariants } from '../../src/invariants/scan.ts'
-import { sqlFolder } from '../servers/schema.ts'
+import { makeEmbedded } from '../servers/schema.ts'
 import { root } from '../ui/process.ts'
 import { policyText, readPolicies } from './shop.ts'
 
 test('on the embedded database a check without an end is ended with its engine, is unknown, and the others are checked', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'tms-endless-'))
+  const directory = join(folder, '.tms')
+  await makeEmbedded(directory)
   const driver = await openEmbedded(
-    { driver: 'embedded', directory: join(folder, '.tms'), create: true, callTimeoutMs: 8_000 },
+    { driver: 'embedded', directory, create: false, callTimeoutMs: 8_000 },
     { localUser: 'operator' },
   )
   onTestFinished(async () => {
     await driver.close()
     await rm(folder, { recursive: true, force: true })
   })
-  await push(driver, await readSqlFiles(sqlFolder))
   const schema = await readFile(join(root, 'examples/retail/schema.sql'), 'utf8')
   await driver.administration?.transaction((run) => run(schema))
   const endless =
