@@ -19,6 +19,7 @@ const longest = [
   'commands/commands',
   'attacks/nothing-lost',
   'contract/conformance',
+  'scripts/build',
   'evidence/build-killed',
   'attacks/flags-at-once',
   'attacks/forging',
