@@ -9,6 +9,7 @@ const longest = [
   'attacks/surroundings',
   'contract/permissions',
   'embedded/driver',
+  'keys/killed',
   'runtime/processes',
   'attacks/fence',
   'fleet-commands/roles-and-guard',
