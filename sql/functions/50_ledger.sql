@@ -338,6 +338,7 @@ begin
   select * into s from tms.ledger_sealer;
   there := (select coalesce(max(l.seq) + 1, 0) from tms.ledger l);
   if there <> s.size then
+    perform tms._security_ledger_broken(jsonb_build_object('rows', there::text, 'sealed', s.size::text), c.who);
     return tms._refuse(c, 'CONFLICT', format('the ledger has %s rows, and %s were sealed', there, s.size),
       'its end was cut off or added to behind the sealer''s back; going on would cover that up', array['tms ledger verify']);
   end if;

@@ -586,14 +586,23 @@ begin
       'wasted', coalesce(sum(r.cost) filter (where r.outcome in ('failed', 'retried', 'lost', 'returned')), 0)::text,
       'tenants', count(distinct r.company_id)::text,
       'dead_letters', (select count(*)::text from tms.dead_letter_queue d where d.created_at >= low and d.created_at < high and (visible is null or d.company_id = any (visible))),
-      'halted_seconds', (select round(coalesce(sum(extract(epoch from least(coalesce(h.resumed_at, clock_timestamp()), clock_timestamp()) - h.at)), 0), 1)::text
-                           from tms.halts h where h.id = (select min(x.halt_id) from tms.incident_halts x where x.incident_id = i.id)))
+      -- a halt that was pressed several times stood once
+      'halted_seconds', (select round(coalesce(sum(extract(epoch from least(k.until, clock_timestamp()) - k.since)), 0), 1)::text
+                           from (select min(h.at) as since, max(coalesce(h.resumed_at, clock_timestamp())) as until
+                                   from tms.incident_halts x join tms.halts h on h.id = x.halt_id where x.incident_id = i.id group by h.epoch) k))
     from tms.agent_runs r where r.finished_at >= low and r.finished_at < high and (visible is null or r.company_id = any (visible)));
 end
 $$;
 grant execute on function tms.incident_impact(jsonb) to tms_caller;
 
 -- ---------------------------------------------------------------------------------------------- the button
+-- The alert of a halt that came after another one of its incident had been lifted. Its own: the incident's may be acknowledged, and
+-- who is called by that is not called again.
+create or replace function tms._halted_anew(incident bigint, epoch bigint) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select format('tms-%s-incident-%s-halt-%s', left((select e.database_id::text from tms.environment e), 8), incident, epoch)
+$$;
+
 -- After fence_halt: opens the P1 or joins it, ties the halt to it, tells everybody. Waits for nobody's lock longer than a blink.
 create or replace function tms.incident_press(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -604,6 +613,7 @@ declare
   h tms.halts;
   first tms.halts;
   reason text;
+  anew boolean;
 begin
   if c.answer is not null then return c.answer; end if;
   perform set_config('lock_timeout', '500ms', true);
@@ -616,16 +626,25 @@ begin
   select * into joined from tms._incident_join('P1', 'emergency_stop', 'emergency_stop', null, 'Emergency stop' || case when reason = '' then '' else ': ' || left(reason, 280) end,
     jsonb_build_object('epoch', tms._fence_json() -> 'epoch', 'halt', h.id::text), c.who);
   select * into i from tms.incidents x where x.id = joined.id;
-  if h.id is not null then
-    insert into tms.incident_halts (halt_id, incident_id) values (h.id, i.id) on conflict do nothing;
-  end if;
+  -- what stands still again after it had been lifted is news to whoever has acknowledged the first time
+  anew := not joined.opened and h.id is not null
+    and exists (select from tms.incident_halts y join tms.halts x on x.id = y.halt_id where y.incident_id = i.id)
+    and not exists (select from tms.incident_halts y join tms.halts x on x.id = y.halt_id where y.incident_id = i.id and x.resumed_at is null);
+  -- Those too whose press ended between its halt and here: untied they could never be lifted where it takes two, nor certified.
+  insert into tms.incident_halts (halt_id, incident_id)
+    select x.id, i.id from tms.halts x
+     where x.kind = 'halt' and (x.id = h.id or (x.resumed_at is null and not exists (select from tms.incident_halts y where y.halt_id = x.id))) on conflict do nothing;
   if joined.opened then
     -- the press itself is somebody acting
     update tms.incidents x set acted_at = tms.now() where x.id = i.id returning * into i;
   else
+    if anew then
+      update tms.incidents x set acked_at = null, acked_by = null, response_due = tms.now() + tms._response_time(x.priority) where x.id = i.id returning * into i;
+      perform tms._incident_announce('incident.opened', i, 'opened again ' || h.epoch, jsonb_build_object('dedup_key', tms._halted_anew(i.id, h.epoch)));
+    end if;
     perform tms._incident_event(i.id, null, c.who, 'pressed_again', reason, jsonb_build_object('halt', h.id::text));
   end if;
-  select x.* into first from tms.halts x where x.id = (select min(y.halt_id) from tms.incident_halts y where y.incident_id = i.id);
+  select x.* into first from tms.halts x where x.id = (select min(y.halt_id) from tms.incident_halts y join tms.halts z on z.id = y.halt_id where y.incident_id = i.id and z.resumed_at is null);
   perform tms._record(c, 'incident.press', 'done', 'incident ' || i.id, reason, jsonb_build_object('incident', i.id::text, 'halt', h.id::text, 'epoch', tms._fence_json() -> 'epoch', 'joined', not joined.opened));
   perform tms._incident_announce('fleet.halted', i, 'halted ' || (tms._fence_json() ->> 'epoch'), jsonb_build_object('by', c.who, 'why', left(reason, 300), 'fenced', h.fenced));
   return tms._finish(c, jsonb_build_object('incident', i.id::text, 'joined', not joined.opened, 'priority', i.priority, 'since', tms._utc(coalesce(first.at, i.opened_at)), 'by', coalesce(first.by_name, i.opened_by),
@@ -1131,6 +1150,7 @@ declare
   answer jsonb;
   undone jsonb := '[]';
   kept jsonb := '[]';
+  lifted bigint;
 begin
   if c.answer is not null then return c.answer; end if;
   reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'resume');
@@ -1183,6 +1203,11 @@ begin
     if answer ? 'refused' then return tms._finish(c, answer); end if;
     halted := false;
     perform tms._incident_announce('fleet.resumed', i, 'resumed ' || (answer ->> 'epoch'), jsonb_build_object('by', c.who, 'epoch', answer -> 'epoch'));
+    -- the incident's own alert ends with the incident, that of a later halt with the halt
+    lifted := (answer ->> 'epoch')::bigint - 1;
+    if exists (select from tms.incident_halts x join tms.halts h on h.id = x.halt_id where x.incident_id = i.id and h.epoch < lifted) then
+      perform tms._incident_announce('incident.lifted', i, 'lifted ' || lifted, jsonb_build_object('dedup_key', tms._halted_anew(i.id, lifted)));
+    end if;
   else
     if part is null or part not in (10, 50, 100) then raise exception '"percent" is 10, 50 or 100' using errcode = 'TM400'; end if;
     if halted then return tms._refuse(c, 'CONFLICT', 'the fleet is halted', 'slots come back after the fence is lifted', array[format('tms incident resume %s', i.id)]); end if;

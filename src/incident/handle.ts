@@ -58,7 +58,8 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   if (lever !== null) return pull(lever)
   const mapped = await policy()
   const named = field(value, 'type')
-  const type = typeof named === 'string' ? named.trim().toLowerCase() : ''
+  // The word that its incident would have as its type: one spelling for the file too.
+  const type = typeof named === 'string' ? asWord(named) : ''
   const means = mapped.types.get(type)
   if (means !== undefined && 'lever' in means) return pull(means.lever)
   if (means !== undefined) {

@@ -81,7 +81,8 @@ describe('policies/incidents.yaml', () => {
 
   test('maps a type to a lever, or to a level whatever the alarm says', async () => {
     const mapped = policy('types:\n  system_failure: { lever: emergency_stop }\n  slow_rates: { level: critical }\n')
-    expect(await alarm({ type: 'System_Failure' }, mapped)).toMatchObject({ lever: 'emergency_stop', problem: null })
+    for (const type of ['System_Failure', ' system failure ', 'SYSTEM FAILURE'])
+      expect(await alarm({ type }, mapped)).toMatchObject({ lever: 'emergency_stop', problem: null })
     expect(await alarm({ type: 'slow_rates', level: 'low', description: 'x' }, mapped)).toMatchObject({
       lever: null,
       priority: 'P1',

@@ -135,6 +135,71 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     await resumeNow(operator, incident?.id ?? '')
   })
 
+  test('a halt whose press ended before its incident is tied by the next press, and can be lifted where it takes two', async () => {
+    const { fleet, operator } = scene
+    await fleet.set('incident.resume.twoPersons', true)
+    granted(await operator.call('fence_halt', { why: 'killed right after' }))
+    const halt = granted(await operator.call('fence_halt', { why: 'again' }))
+    const { incident } = granted(
+      await operator.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '' }),
+    )
+    expect(
+      await scene.sql(
+        `select count(*)::int as open, count(x.halt_id)::int as tied from tms.halts h left join tms.incident_halts x on x.halt_id = h.id
+          where h.kind = 'halt' and h.resumed_at is null`,
+      ),
+    ).toEqual([{ open: 2, tied: 2 }])
+    await scene.sql(
+      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who, at) values (${incident}, ${halt.epoch}, gen_random_uuid(), 'somebody', clock_timestamp())`,
+    )
+    await resumeNow(operator, incident)
+    await fleet.set('incident.resume.twoPersons', false)
+  })
+
+  test('pressed again after the lift it is news: nobody has acknowledged it, and it has an alert of its own that ends with it', async () => {
+    const { operator } = scene
+    const request_id = () => randomUUID()
+    const press = async () => {
+      const halt = granted(await operator.call('fence_halt', { why: 'a test' }))
+      const pressed = granted(
+        await operator.call('incident_press', { request_id: request_id(), halt: halt.halt ?? '' }),
+      )
+      return { ...halt, ...pressed }
+    }
+    const first = await press()
+    const id = first.incident
+    const step = async (args: { step: 'prepare' | 'lift' }) =>
+      granted(await operator.call('incident_resume', { request_id: request_id(), id, ...args }))
+    granted(await operator.call('incident_work', { request_id: request_id(), id, action: 'ack' }))
+    await step({ step: 'prepare' })
+    await step({ step: 'lift' })
+    const second = await press()
+    // A press while it stands still says nothing new.
+    const third = await press()
+    expect([second.incident, third.incident]).toEqual([id, id])
+    expect(second.since).not.toBe(first.since)
+    expect(third.since).toBe(second.since)
+    expect((await showOf(operator, id)).incident).toMatchObject({ acked_at: null, acked_by: null })
+    await resumeNow(operator, id)
+    const told = await scene.sql(
+      `select topic, payload ->> 'dedup_key' as key from tms.outbox_events
+        where payload ->> 'incident' = '${id}' and topic in ('incident.opened', 'incident.lifted', 'incident.resolved') order by id`,
+    )
+    const own = String(told[0]?.['key'])
+    expect(told).toEqual([
+      { topic: 'incident.opened', key: own },
+      { topic: 'incident.opened', key: `${own}-halt-${second.epoch}` },
+      { topic: 'incident.lifted', key: `${own}-halt-${second.epoch}` },
+      { topic: 'incident.resolved', key: own },
+    ])
+    const [stood] = await scene.sql(
+      `select round(extract(epoch from sum(k.until - k.since)), 1)::text as s from (
+         select min(h.at) as since, max(h.resumed_at) as until from tms.incident_halts x join tms.halts h on h.id = x.halt_id
+          where x.incident_id = ${id} group by h.epoch) k`,
+    )
+    expect(granted(await operator.call('incident_impact', { id })).halted_seconds).toBe(stood?.['s'])
+  })
+
   test('where it takes two, the one who approved cannot be the one who resumes', async () => {
     const { fleet, operator } = scene
     await fleet.set('incident.resume.twoPersons', true)

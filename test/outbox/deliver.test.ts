@@ -188,23 +188,26 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await targets({ poor }, 3)
     await publish(numbered('poor', 1))
     await deliver()
-    const waits: number[] = []
+    // How long it waits, seen from before it failed and from after: a busy machine makes the two differ.
+    const waits: { readonly atMost: number; readonly atLeast: number }[] = []
     for (let attempt = 1; attempt < 3; attempt++) {
+      const [before] = await sql(`select extract(epoch from clock_timestamp())::float8 as s`)
+      if (attempt > 1) await hurry('poor')
       await until(`attempt ${attempt} failed`, async () =>
         (await statuses('poor')).some((one) => one.status === 'pending' && one.attempts === attempt),
       )
       const [row] = await sql(
-        `select extract(epoch from next_at - clock_timestamp())::float8 as s from tms.outbox_deliveries where target = 'poor'`,
+        `select extract(epoch from next_at)::float8 as at, extract(epoch from next_at - clock_timestamp())::float8 as s from tms.outbox_deliveries where target = 'poor'`,
       )
-      waits.push(Number(row?.['s']))
-      await hurry('poor')
+      waits.push({ atMost: Number(row?.['at']) - Number(before?.['s']), atLeast: Number(row?.['s']) })
     }
+    await hurry('poor')
     await until('it is dead', () => all('poor', 'dead'))
     expect(await statuses('poor')).toEqual([{ status: 'dead', attempts: 3 }])
     // Half to all of one second, then of two.
-    expect(waits[0]).toBeLessThanOrEqual(1)
-    expect(waits[1]).toBeGreaterThan(0.9)
-    expect(waits[1]).toBeLessThanOrEqual(2)
+    expect(waits[0]?.atLeast).toBeLessThanOrEqual(1)
+    expect(waits[1]?.atMost).toBeGreaterThanOrEqual(1)
+    expect(waits[1]?.atLeast).toBeLessThanOrEqual(2)
 
     poor.misbehave = null
     const { deliveries } = granted(await fleet.operator.call('outbox_list', { target: 'poor', limit: 10 }))
@@ -251,7 +254,8 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     expect([calm.requests, await all('calm', 'pending')]).toEqual([0, true])
     await resume()
     await until('all are delivered', () => all('calm', 'delivered'))
-    expect(numbers(calm)).toEqual(numbered('calm', 20).map((_event, n) => n))
+    // At least once: on a busy machine one may come again.
+    expect([...new Set(numbers(calm))]).toEqual(numbered('calm', 20).map((_event, n) => n))
   })
 
   test('what a halt finds on its way is not recorded as delivered, and comes again under its id', async () => {

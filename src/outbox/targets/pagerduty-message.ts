@@ -22,6 +22,8 @@ const actions: ReadonlyMap<string, PagerdutyAction> = new Map([
   ['incident.acked', 'acknowledge'],
   ['incident.resolved', 'resolve'],
   ['incident.closed', 'resolve'],
+  // Of a halt that came after another one of its incident was lifted: it has an alert of its own.
+  ['incident.lifted', 'resolve'],
   // The fleet works again; whether the incident is over is the incident's to say.
   ['fleet.resumed', 'change'],
 ])
