@@ -147,7 +147,16 @@ describe('the button under load', () => {
       })
       const { certificate } = data
       expect(certificate.silent.map(({ worker }) => worker)).toContain(`crew/${frozen ?? 0}`)
-      expect(certificate.acknowledged.filter(({ worker }) => worker.startsWith('crew/'))).toHaveLength(3)
+      // Within the window or, on a busy machine, after it: the certificate says which, and leaves nobody out.
+      const crewed = [...certificate.acknowledged, ...certificate.silent].map(({ worker }) => worker)
+      expect(crewed.filter((worker) => worker.startsWith('crew/')).sort()).toHaveLength(4)
+      await until('those that were not frozen have said that they saw it', async () => {
+        const [row] = await arena.sql(
+          `select count(*)::int as n from tms.workers
+            where name like 'crew/%' and name <> 'crew/${frozen ?? 0}' and acknowledged_epoch = ${certificate.epoch}`,
+        )
+        return row?.['n'] === 3
+      })
       expect(certificate.terminated.map(({ application }) => application)).toContain('stuck-worker')
       expect(certificate.survivors).toEqual([])
 

@@ -105,7 +105,7 @@ export async function freePort(): Promise<number> {
 export async function until(
   what: string,
   check: () => boolean | Promise<boolean>,
-  milliseconds = 10_000,
+  milliseconds = 20_000,
 ): Promise<void> {
   const deadline = Date.now() + milliseconds
   while (!(await check())) {
