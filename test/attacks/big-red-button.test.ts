@@ -109,10 +109,12 @@ describe('the button under load', () => {
     await signedOn()
     await enqueue()
     const storm = startStorm(arena, attacks(), clients)
-    const frozen = crew.freeze()
     const operator = await arena.connect(arena.database.url)
+    let frozen: ReturnType<Crew['freeze']> | undefined
     try {
       await stuckWorker()
+      // Last, and thawed first: beyond its lease it would be somebody new.
+      frozen = crew.freeze()
       await pause(200)
       const pressed = await press()
       const [row] = (await operator.query<{ t: string }>('select clock_timestamp()::text as t')).rows
@@ -127,8 +129,8 @@ describe('the button under load', () => {
         (JSON.stringify(first?.state) === JSON.stringify(second?.state) ? 0 : 1)
       return { pressed, leaked, frozen: frozen?.pid }
     } finally {
-      await storm.stop()
       frozen?.thaw()
+      await storm.stop()
     }
   }
 
