@@ -46,8 +46,9 @@ export default defineConfig({
     // Tests start databases and child processes; on two cores more workers only make each of them time out.
     maxWorkers: 2,
     sequence: { sequencer: LongestFirst },
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Only what hangs should meet them: a slow machine with other work needs ten times what a quiet one does.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     coverage: {
       provider: 'v8',
       include: ['src/**/*.ts'],

@@ -191,11 +191,15 @@ async function manyTasks(fn, count) {
   )
 }
 
-/** What HOW-TO-CHECK.txt beside it says. */
+/** What HOW-TO-CHECK-<halt>.txt beside it says. */
 function certificate(folder) {
   if (!openssl) return process.stdout.write('\nopenssl is not installed here: the certificate is not checked\n')
-  const key = readdirSync(folder).find((name) => name.endsWith('.pem'))
-  const file = join(folder, 'certificate.json')
+  const names = readdirSync(folder)
+  const key = names.find((name) => name.endsWith('.pem'))
+  const file = join(
+    folder,
+    names.find((name) => /^certificate-\d+\.json$/.test(name)),
+  )
   run('openssl', [
     'pkeyutl',
     '-verify',

@@ -1,6 +1,6 @@
 // Everything that must hold before a change lands. `--full` adds the attacks at the size the promises state.
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { build, install, requireNode, root } from './install.js'
 import { outcomeOf } from './outcome.js'
@@ -20,11 +20,10 @@ await Promise.all([
 const counts = { passed: 0, failed: 0 }
 const failures = []
 await tests('tests with coverage', ['run', '--coverage'], {})
-// One file after the other: some state how long a halt may take with 150 clients, which is all that two cores can do.
+// Once more what has a full size. One file after the other: some state how long a halt may take with 150 clients, which is all that
+// two cores can do.
 if (full)
-  await tests('attacks at full size', ['run', 'test/attacks', 'test/embedded', '--no-file-parallelism'], {
-    TMS_TEST_FULL: '1',
-  })
+  await tests('attacks at full size', ['run', ...filesWithFullSize(), '--no-file-parallelism'], { TMS_TEST_FULL: '1' })
 
 // Last, where whoever sees only the end of a log finds them.
 for (const failure of failures) process.stdout.write(`\n${failure}\n`)
@@ -55,6 +54,13 @@ async function tests(name, args, env) {
   failures.push(...outcome.failures)
   counts.passed += outcome.passed
   counts.failed += outcome.failed
+}
+
+function filesWithFullSize() {
+  return readdirSync(join(root, 'test'), { recursive: true })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => join('test', name))
+    .filter((file) => readFileSync(join(root, file), 'utf8').includes('TMS_TEST_FULL'))
 }
 
 /** Runs a step; what it prints is shown when it has ended, so that two lanes don't mix. */

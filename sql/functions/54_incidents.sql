@@ -273,12 +273,29 @@ language sql stable as $$
     'closed_at', tms._utc(i.closed_at))
 $$;
 
+-- Somebody says that something is wrong: an incident of it, or one more voice in the one that is open. Answers the call.
+create or replace function tms._incident_report(c tms.call, priority text, kind text, key text, company uuid, title text) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  joined record;
+  i tms.incidents;
+begin
+  select * into joined from tms._incident_join(priority, kind, key, company, title, '{}', c.who);
+  if joined.opened then
+    perform tms._incident_snapshot(joined.id);
+    perform tms._record(c, 'incident.open', 'done', 'incident ' || joined.id, title, jsonb_build_object('incident', joined.id::text, 'priority', priority, 'type', kind));
+  else
+    perform tms._incident_said(joined.id, c.who, title);
+  end if;
+  select * into i from tms.incidents x where x.id = joined.id;
+  return tms._finish(c, jsonb_build_object('joined', not joined.opened, 'incident', tms._incident_json(c, i)));
+end
+$$;
+
 create or replace function tms.incident_open(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('incident_open', args, '{request_id,tenant,priority,type,title,key}', 'incident.open');
-  joined record;
-  i tms.incidents;
   kind text;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -294,17 +311,9 @@ begin
     raise exception 'an incident needs a title' using errcode = 'TM400', detail = 'it says in a sentence what is wrong', hint = 'tms incident open "rates do not load" --priority P2';
   end if;
   -- keys of people are their tenant's: one tenant's words never join another's
-  select * into joined from tms._incident_join(args ->> 'priority', kind,
+  return tms._incident_report(c, args ->> 'priority', kind,
     format('said:%s:%s', coalesce(c.company_id::text, 'fleet'), case when args ? 'key' then 'key ' || tms._text(args, 'key', 100) else 'once ' || c.request_id end),
-    c.company_id, tms._text(args, 'title', 2000), '{}', c.who);
-  if joined.opened then
-    perform tms._incident_snapshot(joined.id);
-    perform tms._record(c, 'incident.open', 'done', 'incident ' || joined.id, args ->> 'title', jsonb_build_object('incident', joined.id::text, 'priority', args ->> 'priority', 'type', kind));
-  else
-    perform tms._incident_said(joined.id, c.who, args ->> 'title');
-  end if;
-  select * into i from tms.incidents x where x.id = joined.id;
-  return tms._finish(c, jsonb_build_object('joined', not joined.opened, 'incident', tms._incident_json(c, i)));
+    c.company_id, tms._text(args, 'title', 2000));
 end
 $$;
 grant execute on function tms.incident_open(jsonb) to tms_caller;
@@ -1073,20 +1082,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   c tms.call := tms._begin('incident_rollback_wanted', args, '{request_id,priority,why}', 'incident.rollback');
   title text := 'Rollback: ' || coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'an alarm asks for it');
-  joined record;
-  i tms.incidents;
 begin
   if c.answer is not null then return c.answer; end if;
   if coalesce(args ->> 'priority', '') not in ('P1', 'P2', 'P3', 'P4') then raise exception '"priority" is P1, P2, P3 or P4' using errcode = 'TM400'; end if;
-  select * into joined from tms._incident_join(args ->> 'priority', 'rollback', 'rollback', null, title, '{}', c.who);
-  if joined.opened then
-    perform tms._incident_snapshot(joined.id);
-    perform tms._record(c, 'incident.open', 'done', 'incident ' || joined.id, title, jsonb_build_object('incident', joined.id::text, 'priority', args ->> 'priority', 'type', 'rollback'));
-  else
-    perform tms._incident_said(joined.id, c.who, title);
-  end if;
-  select * into i from tms.incidents x where x.id = joined.id;
-  return tms._finish(c, jsonb_build_object('joined', not joined.opened, 'incident', tms._incident_json(c, i)));
+  return tms._incident_report(c, args ->> 'priority', 'rollback', 'rollback', null, title);
 end
 $$;
 grant execute on function tms.incident_rollback_wanted(jsonb) to tms_caller;

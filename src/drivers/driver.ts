@@ -14,8 +14,9 @@ export type CallOptions = {
   /** Gives up waiting. What the database already started may still commit; the request id makes asking again safe. */
   readonly signal?: AbortSignal
   /**
-   * The server shall end this call after so long, when that is sooner than for all calls. Only where a driver can tell the
-   * server: through PostgREST the function's own limit holds, and the embedded database knows one limit for everything.
+   * The server shall end this call after so long, when that is sooner than for all calls. Through PostgREST the function's
+   * own limit holds: there is no way to tell that server. On the embedded database it is what the engine may work for, which
+   * is ended with it and opened again.
    */
   readonly timeoutMs?: number
 }

@@ -80,22 +80,20 @@ export async function signText(text: string, signer: Signer): Promise<CertifiedB
 export type CertificateFiles = {
   /** The folder of this incident. */
   readonly folder: string
-  /** The press that halted, or a later one that found the fleet halted. */
-  readonly first: boolean
   readonly halt: string
   readonly text: string
   readonly signed: (CertifiedBy & { readonly publicKeyPem: string }) | null
 }
 
-const nameOf = (first: boolean, halt: string) => (first ? 'certificate.json' : `certificate-${halt}.json`)
+/** Each press its own: of two at once nobody knows which is the first, and none may write over the other's. */
+const nameOf = (halt: string) => `certificate-${halt}.json`
 
 /** The bytes that a press left here although the database did not get them: signed again, never made anew. */
 export async function certificateLeft(
   folder: string,
-  first: boolean,
   facts: { readonly incident: string; readonly halt: string; readonly epoch: number; readonly at: string },
 ): Promise<string | null> {
-  const file = join(folder, nameOf(first, facts.halt))
+  const file = join(folder, nameOf(facts.halt))
   let text: string
   try {
     text = await readFile(file, 'utf8')
@@ -119,8 +117,9 @@ export async function certificateLeft(
 
 /** Writes certificate, signature and how to check it. The same press writes the same files again. */
 export async function writeCertificate(files: CertificateFiles): Promise<readonly string[]> {
-  const { folder, first, halt, text, signed } = files
-  const name = nameOf(first, halt)
+  const { folder, halt, text, signed } = files
+  const name = nameOf(halt)
+  const instructions = `HOW-TO-CHECK-${halt}.txt`
   try {
     await mkdir(folder, { recursive: true })
   } catch (error) {
@@ -134,8 +133,8 @@ export async function writeCertificate(files: CertificateFiles): Promise<readonl
     await writeFileAtomically(join(folder, key), signed.publicKeyPem)
     written.push(join(folder, `${name}.sig`), join(folder, key))
   }
-  await writeFileAtomically(join(folder, 'HOW-TO-CHECK.txt'), howToCheck(name, signed))
-  written.push(join(folder, 'HOW-TO-CHECK.txt'))
+  await writeFileAtomically(join(folder, instructions), howToCheck(name, signed))
+  written.push(join(folder, instructions))
   return written
 }
 

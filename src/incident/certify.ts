@@ -46,10 +46,10 @@ export async function certifyLater(
     })
   }
   const certificates: CertifiedLater['certificates'][number][] = []
-  for (const [at, { facts, certificate, signed_by }] of halts.entries()) {
+  for (const { facts, certificate, signed_by } of halts) {
     const text =
       certificate ??
-      (await certificateLeft(join(folder, incident), at === 0, { incident, ...facts })) ??
+      (await certificateLeft(join(folder, incident), { incident, ...facts })) ??
       certificateText(
         certificateOf(facts, { incident, target: driver.target.name, database: database_id, environment }),
       )
@@ -57,7 +57,6 @@ export async function certifyLater(
     const signed = there ?? (await signText(text, signer))
     const files = await writeCertificate({
       folder: join(folder, incident),
-      first: at === 0,
       halt: facts.halt,
       text,
       signed: { ...signed, publicKeyPem: signer.publicKeyPem },

@@ -93,7 +93,9 @@ export async function pressButton(given: Press): Promise<Pressed> {
   // Once more when somebody held its rows: a halt without an incident is one that nobody is called for.
   const opened =
     (await within(step, open, () => undefined)) ??
-    (await within(step, open, missed('The incident could not be opened, and nobody was told by it')))
+    (await within(step, open, missed('The incident could not be opened')))
+  // Beside what follows: the workers' window doesn't wait for other people's servers.
+  const unopened = opened === null ? tellUnopened(press, halt) : undefined
   // By hand then: whoever presses believes that others are called now.
   if (opened !== null && opened.untold !== null)
     press.warn(`Nobody hears of this halt: ${opened.untold}. Tell them yourself; tms notify status says more.`)
@@ -112,12 +114,11 @@ export async function pressButton(given: Press): Promise<Pressed> {
       ? null
       : await certify(press, driver, facts, {
           incident: opened.incident,
-          first: !opened.joined,
           database: opened.database_id,
           environment: opened.environment,
           signer,
         })
-  await relieved
+  await Promise.all([relieved, unopened])
   return {
     incidentId: opened?.incident ?? null,
     fenced: halt.fenced,
@@ -199,7 +200,6 @@ async function certify(
   facts: HaltFacts,
   of: {
     readonly incident: string
-    readonly first: boolean
     readonly database: string | null
     readonly environment: string | null
     readonly signer: Promise<Signer | null>
@@ -230,7 +230,6 @@ async function certify(
       () =>
         writeCertificate({
           folder: join(press.folder, of.incident),
-          first: of.first,
           halt: facts.halt,
           text,
           signed,
@@ -273,35 +272,55 @@ async function stopElsewhere(press: Press, why: string): Promise<Problem> {
       said.push(`The workers of this host were NOT stopped: ${reason(error)}.`)
       return null
     }),
-    press
-      .notify({
-        topic: 'fleet.halt_failed',
-        title: 'The big red button was pressed and the database could not be reached',
-        text: `Nobody knows whether the fleet still works. ${press.why}`.trim(),
-        severity: 'critical',
-        dedupKey: alertOf(press.target),
-        fields: { database: press.target, by: press.who, at },
-      })
-      .catch((error: unknown): readonly DirectResult[] => {
-        said.push(`Nobody could be told: ${reason(error)}.`)
-        return []
-      }),
+    tell(press, {
+      topic: 'fleet.halt_failed',
+      title: 'The big red button was pressed and the database could not be reached',
+      text: `Nobody knows whether the fleet still works. ${press.why}`.trim(),
+      severity: 'critical',
+      dedupKey: alertOf(press.target),
+      fields: { database: press.target, by: press.who, at },
+    }),
   ])
   if (stopped !== null)
     said.push(
       `The workers of this host stop: ${stopped}. A halt and its resume end that; to undo it alone: rm ${stopped}`,
     )
-  for (const { channel, told: heard, why: answer } of told) {
-    said.push(heard ? `${channel} was told.` : `${channel} was NOT told: ${answer}.`)
-  }
-  if (told.length === 0) said.push('Nobody was told: neither SLACK_WEBHOOK_URL nor PAGERDUTY_ROUTING_KEY is set.')
-  for (const line of said) press.warn(line)
+  for (const line of [...said, ...told]) press.warn(line)
   return {
     code: 'DB_UNREACHABLE',
     what: `THE FLEET IS NOT KNOWN TO BE HALTED: ${press.target} could not be told.`,
     why: `${why}. Workers on other hosts may still work: end their processes there. Once the database answers press again; resume comes after that.`,
     next: ['tms incident big-red-button', 'tms agents status', 'tms incident resume <id>'],
   }
+}
+
+/** Without the database's outbox; what became of it, a line each. */
+async function tell(press: Press, message: DirectMessage): Promise<readonly string[]> {
+  let told: readonly DirectResult[]
+  try {
+    told = await press.notify(message)
+  } catch (error) {
+    return [`Nobody could be told: ${reason(error)}.`]
+  }
+  if (told.length === 0)
+    return ['Nobody was told: none of SLACK_WEBHOOK_URL, PAGERDUTY_ROUTING_KEY and ALERT_WEBHOOK_URL is set.']
+  return told.map(({ channel, told: heard, why }) =>
+    heard ? `${channel} was told.` : `${channel} was NOT told: ${why}.`,
+  )
+}
+
+/** The fleet is halted and the database tells nobody: people are told as if it were gone, and a later press opens the incident. */
+async function tellUnopened(press: Press, { epoch, at }: Halted): Promise<void> {
+  const lines = await tell(press, {
+    topic: 'fleet.halted',
+    title: 'The fleet is halted, and the database could not open the incident of it',
+    text: `Press again: that opens it and makes the certificate. ${press.why}`.trim(),
+    severity: 'critical',
+    dedupKey: `${alertOf(press.target)}-${epoch}`,
+    fields: { database: press.target, by: press.who, at },
+  })
+  for (const line of lines) press.warn(line)
+  press.warn('There is no certificate of this halt yet. Once the database answers: tms incident big-red-button')
 }
 
 /** One alert for one database, until it is known that its fleet is halted. */

@@ -59,7 +59,7 @@ export async function scanInvariants(driver: Driver, wanted: ScanWanted = {}): P
     } catch (error) {
       // The embedded database is ended by a check over its time, and a lost connection takes the answer with it.
       if (!(error instanceof TmsError) || error.exit !== exit.outside) throw error
-      const why = `the check gave no answer: ${error.message}`
+      const why = `the check gave no answer: ${error.message} ${error.why}`
       missed.push({ invariant, why })
       checks.push({ ...unanswered, invariant, why, title })
     }

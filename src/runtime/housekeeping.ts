@@ -3,11 +3,13 @@ import type { Driver } from '../drivers/driver.ts'
 import { turnIncidents } from '../incident/incidents.ts'
 import { scanInvariants } from '../invariants/scan.ts'
 import { sealLedger } from '../ledger/ledger.ts'
+import { verifyLedger } from '../ledger/verify.ts'
 import { watchNotifications } from '../notify/notify.ts'
 import { actOnPosture } from '../posture/act.ts'
 import { posture, recordPosture } from '../posture/posture.ts'
 import { openProber, type ProbeReach } from '../posture/probe.ts'
 import { readSlo } from '../posture/slo.ts'
+import { reportBrokenLedger } from '../security/security.ts'
 import type { Duty } from './duties.ts'
 
 export type Housekeeping = {
@@ -20,7 +22,7 @@ export type Housekeeping = {
 
 const second = 1000
 
-/** What the product does by itself while it runs, besides the fleet's work: it seals, probes, judges, scans and looks after incidents. */
+/** What the product does by itself while it runs, besides the fleet's work: it seals, verifies, probes, judges, scans and looks after incidents. */
 export function housekeeping({ driver, policyFolders, sqlFiles, reach }: Housekeeping): readonly Duty[] {
   const prober = openProber({ ...reach, driver })
   const duty = (name: string, seconds: number, run: () => Promise<unknown>): Duty => ({
@@ -42,6 +44,11 @@ export function housekeeping({ driver, policyFolders, sqlFiles, reach }: Houseke
       const now = await posture(driver, { slo, sqlFiles })
       await recordPosture(driver, now)
       await actOnPosture(driver, now, slo)
+    }),
+    // All of it each hour: a million rows take ten seconds, in small pieces.
+    duty('the ledger, verified', 3600, async () => {
+      const verification = await verifyLedger(driver, {})
+      if (verification.verdict === 'broken') await reportBrokenLedger(driver, verification)
     }),
     duty('invariants', 60, () => scanInvariants(driver, { due: true, correct: true })),
   ]

@@ -3,6 +3,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { eventKinds } from '../drivers/contract/security.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
+import type { Verification } from '../ledger/findings.ts'
 
 /** What was tried, who is shut out for it, and letting them in again. */
 
@@ -36,10 +37,15 @@ export async function unblock(
   return granted(await driver.call('security_unblock', { request_id: randomUUID(), source, why }))
 }
 
+/** As many places as an incident shows. */
+const mostPlaces = 20
+
 /** A ledger that doesn't verify is an incident of the highest priority; the number of it, the same while it is open. */
 export async function reportBrokenLedger(
   driver: Driver,
-  detail: Contract['security_ledger_broken']['args']['detail'],
+  { findings, more }: Pick<Verification, 'findings' | 'more'>,
 ): Promise<{ readonly incident: string }> {
+  const places = findings.slice(0, mostPlaces).map(({ place, what }) => `${place}: ${what}`.slice(0, 300))
+  const detail = { places, more: more + findings.length - places.length }
   return granted(await driver.call('security_ledger_broken', { request_id: randomUUID(), detail }))
 }

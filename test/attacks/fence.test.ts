@@ -11,6 +11,8 @@ import { attacks, everything, startStorm, type Attack } from './fleet/storm.ts'
 const full = process.env['TMS_TEST_FULL'] === '1'
 const clients = full ? 150 : 40
 const halts = full ? 100 : 12
+const timed = full ? 30 : 4
+const crashes = full ? 10 : 2
 
 describe('a storm of writers', () => {
   let arena: Arena
@@ -23,7 +25,7 @@ describe('a storm of writers', () => {
       }),
     )
     await arena.sql(`insert into app.loads (who) select 'seed' from generate_series(1, 200)`)
-  }, 60_000)
+  })
   afterAll(() => arena.stop())
 
   /** Halts and resumes under fire; answers how many rows appeared although the halt had returned. */
@@ -89,7 +91,7 @@ describe('a storm of writers', () => {
 
   test(
     'how long a halt takes: among short transactions, and with some that hold out for 10 s',
-    { timeout: 120_000 },
+    { timeout: 2 * timed * 10_000 },
     async () => {
       const short = attacks().filter(({ name }) => !/held|snapshot|swallowed/.test(name))
       const holding: Attack = {
@@ -103,7 +105,7 @@ describe('a storm of writers', () => {
         ['short transactions', short],
         ['some of 10 s', [...short, holding]],
       ] as const) {
-        const { leaked, unfenced, ms } = await rounds(full ? 30 : 4, list)
+        const { leaked, unfenced, ms } = await rounds(timed, list)
         report(`halt, ${clients} clients, ${what}`, ms)
         expect({ leaked, unfenced }).toEqual({ leaked: 0, unfenced: 0 })
         // Sanity only: a machine may be busy.
@@ -124,13 +126,13 @@ describe('a storm of writers', () => {
         ],
       ],
     ],
-  ])('with %s taken out, commits are seen after the return', { timeout: 60_000 }, async (_, edits) => {
+  ])('with %s taken out, commits are seen after the return', async (_, edits) => {
     await without(arena, edits, async () => {
       expect((await rounds(3)).leaked).toBeGreaterThan(0)
     })
   })
 
-  test('with a trigger that does not always fire, commits are seen after the return', { timeout: 60_000 }, async () => {
+  test('with a trigger that does not always fire, commits are seen after the return', async () => {
     await arena.sql('alter table app.loads enable trigger tms_fence')
     try {
       expect((await rounds(3)).leaked).toBeGreaterThan(0)
@@ -157,7 +159,7 @@ describe('traps', () => {
     stranger = await arena.connect(arena.unknownUrl)
     person = await arena.connect(arena.personUrl)
     operator = await arena.connect(arena.database.url)
-  }, 60_000)
+  })
   afterAll(() => arena.stop())
 
   const codeOf = (work: Promise<unknown>) =>
@@ -397,23 +399,27 @@ describe('traps', () => {
     await resume(arena.fleet)
   })
 
-  test(`still halted after a crash right after the return, ${full ? 10 : 2} times`, { timeout: 120_000 }, async () => {
-    for (let round = 0; round < (full ? 10 : 2); round++) {
-      const fresh = await arena.connect(arena.database.url)
-      await fresh.query('set synchronous_commit = off')
-      expect(await ask(fresh, 'fence_halt', { why: 'crash' })).toMatchObject({ fenced: true })
-      await arena.crash(round % 2 === 0 ? 'SIGKILL' : 'SIGQUIT')
-      stranger = await arena.connect(arena.unknownUrl)
-      expect(await codeOf(stranger.query(insert))).toBe('TM423')
-      const again = await arena.connect(arena.database.url)
-      for (const step of ['prepare', 'lift']) {
-        expect(await ask(again, 'fence_resume', { request_id: randomUUID(), step, why: 'over' })).not.toHaveProperty(
-          'refused',
-        )
+  test(
+    `still halted after a crash right after the return, ${crashes} times`,
+    { timeout: crashes * 60_000 },
+    async () => {
+      for (let round = 0; round < crashes; round++) {
+        const fresh = await arena.connect(arena.database.url)
+        await fresh.query('set synchronous_commit = off')
+        expect(await ask(fresh, 'fence_halt', { why: 'crash' })).toMatchObject({ fenced: true })
+        await arena.crash(round % 2 === 0 ? 'SIGKILL' : 'SIGQUIT')
+        stranger = await arena.connect(arena.unknownUrl)
+        expect(await codeOf(stranger.query(insert))).toBe('TM423')
+        const again = await arena.connect(arena.database.url)
+        for (const step of ['prepare', 'lift']) {
+          expect(await ask(again, 'fence_resume', { request_id: randomUUID(), step, why: 'over' })).not.toHaveProperty(
+            'refused',
+          )
+        }
+        expect(await codeOf(stranger.query(insert))).toBe('done')
       }
-      expect(await codeOf(stranger.query(insert))).toBe('done')
-    }
-  })
+    },
+  )
 
   async function waitingOrEnded(check: () => Promise<boolean>, other: Promise<unknown>): Promise<void> {
     const state = { over: false }

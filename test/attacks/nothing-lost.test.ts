@@ -74,7 +74,7 @@ beforeAll(async () => {
     config: { url, hosts: [new URL(url).host] },
   }
   granted(await arena.fleet.operator.call('outbox_targets_set', { request_id: randomUUID(), targets: [target] }))
-}, 60_000)
+})
 afterAll(async () => {
   await operator.close()
   await receiver.stop()

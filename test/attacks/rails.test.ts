@@ -23,7 +23,7 @@ beforeAll(async () => {
   raw = await arena.connect(arena.workerUrl)
   other = await arena.connect(arena.workerUrl)
   n8n = await arena.fleet.subject.as(await arena.fleet.subject.account('n8n'))
-}, 60_000)
+})
 afterAll(async () => {
   await n8n.close()
   await arena.stop()

@@ -321,7 +321,7 @@ describe.each(Object.entries({ ...subjects, embedded: embeddedOnce }))('through 
     await operator.close()
     work = await makeWork(subject)
     for (const account of serviceAccounts) credentials.set(account, await subject.account(account))
-  }, 120_000)
+  })
   afterAll(() => subject.stop())
 
   const as = async <T>(role: string, work: (driver: Driver) => Promise<T>): Promise<T> => {

@@ -40,7 +40,7 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     dlq = await house.key('dlq')
     ci = await house.key('ci')
     member = await memberOfGlobex(house)
-  }, 60_000)
+  })
   afterAll(() => house.stop())
   beforeEach(async () => {
     await house.sql('delete from tms.edge_rate_limits')

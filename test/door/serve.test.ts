@@ -25,7 +25,7 @@ beforeAll(async () => {
   const { secret } = await tms('accounts', 'rotate', 'n8n', '--kind', 'key', '--name', 'n8n-1')
   key = { id: 'n8n-1', secret: String(secret) }
   await writeFile(join(cwd, 'door.keys'), `n8n-1=${key.secret}\n`, { mode: 0o600 })
-}, 60_000)
+})
 afterAll(() => rm(cwd, { recursive: true, force: true }))
 
 // A child of beforeAll is no test's, so it isn't `run`.

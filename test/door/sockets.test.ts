@@ -23,7 +23,7 @@ let key: SigningKey
 beforeAll(async () => {
   house = await houses.embedded()
   key = await house.key('n8n')
-}, 60_000)
+})
 afterAll(() => house.stop())
 
 const keys = () => ringOf(key)

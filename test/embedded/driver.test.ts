@@ -1,5 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
@@ -171,6 +181,58 @@ describe('the time limit', () => {
     await opened(directory, { callTimeoutMs: 1_000 })
     const client = await opened(directory, { callTimeoutMs: 20_000 })
     expect(await failure(client.call('signals', busyFor(60_000)))).toMatchObject({ code: 'DB_TIMEOUT' })
+  })
+
+  test.each(['the owner', 'another process'])('is a call of %s its own, where that is sooner', async (who) => {
+    const directory = await built.database()
+    const owner = await opened(directory, { callTimeoutMs: 20_000 })
+    const driver = who === 'the owner' ? owner : await opened(directory, { callTimeoutMs: 20_000 })
+    const late = await failure(driver.call('signals', busyFor(60_000), { timeoutMs: 300 }))
+    expect(late).toMatchObject({ code: 'DB_TIMEOUT', why: expect.stringContaining('no answer within 300 ms') })
+    expect(await tenants(driver)).toEqual([])
+  })
+
+  test('is not put off by a call with a longer one', async () => {
+    const owner = await opened(await built.database(), { callTimeoutMs: 1_000 })
+    expect(await failure(owner.call('signals', busyFor(60_000), { timeoutMs: 40_000 }))).toMatchObject({
+      code: 'DB_TIMEOUT',
+    })
+  })
+})
+
+describe('a halt', () => {
+  test('goes before what waits, and ends what does not come to an end', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = await opened(directory)
+    const busy = failure(owner.call('signals', busyFor(60_000)))
+    const behind = Promise.all(['a', 'b'].map((key) => owner.call('tenants_add', add(key))))
+    expect(await client.call('fence_halt', { why: '' })).toMatchObject({ fenced: true, waited_for: 0 })
+    expect(await busy).toMatchObject({
+      code: 'DB_TIMEOUT',
+      why: expect.stringContaining('fence_halt does not wait for it'),
+    })
+    expect(await behind).toMatchObject([{ tenant: { key: 'a' } }, { tenant: { key: 'b' } }])
+  })
+
+  test('lets end what does', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory)
+    const client = await opened(directory)
+    await client.call('tenants_add', add('before'))
+    const busy = owner.call('signals', busyFor(200))
+    expect(await client.call('fence_halt', { why: '' })).toMatchObject({ waited_for: 1 })
+    expect(await busy).toMatchObject({ signals: 0 })
+  })
+
+  test('says so where the database cannot be opened', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory, { callTimeoutMs: 1_000 })
+    // Its engine is ended, and what it would open again is of another version.
+    const endless = failure(owner.call('signals', busyFor(60_000)))
+    writeFileSync(join(directory, 'db/PG_VERSION'), '9\n')
+    await endless
+    expect(await failure(owner.call('fence_halt', { why: '' }))).toMatchObject({ code: 'DB_ERROR', exit: 3 })
   })
 })
 

@@ -100,7 +100,7 @@ describe('upkeep', () => {
     expect(bytes).toBeGreaterThan(150e6)
     // 16 MB each: as much again as is written between two checkpoints, and one in reserve.
     expect(most).toBeLessThanOrEqual(7)
-  }, 120_000)
+  })
 
   test('dead rows are vacuumed away while calls go on', async () => {
     const driver = await opened(await built.database())
@@ -123,7 +123,7 @@ describe('upkeep', () => {
     )
     for (let round = 0; round < 10; round++) await sql(driver, 'update public.busy set i = i + 1; select 1')
     expect(await size()).toBeLessThan(first * 16)
-  }, 120_000)
+  })
 
   test('commands too short for it do a part of it when they end', async () => {
     const directory = await built.database()
@@ -143,5 +143,5 @@ describe('upkeep', () => {
     )
     expect(await command(vacuumed, 0)).toEqual({ done: false })
     await until('a vacuum', async () => (await command(vacuumed, 50))?.['done'] === true, 60_000)
-  }, 120_000)
+  })
 })

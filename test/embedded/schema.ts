@@ -58,6 +58,12 @@ begin
   return jsonb_build_object('cursor', '0', 'signals', 0);
 end $$;
 
+-- Says in \`waited_for\` how many changes were applied before it.
+create function tms.fence_halt(args jsonb) returns jsonb language sql security definer as $$
+  select jsonb_build_object('halt', '1', 'epoch', 1, 'already', false, 'fenced', true, 'at', '2026-01-01T00:00:00.000000Z', 'ms', 1,
+    'waited_for', (select count(*) from tms.effects), 'terminated', '[]'::jsonb, 'survivors', '[]'::jsonb, 'in_flight', 0)
+$$;
+
 revoke all on all functions in schema tms from public;
 grant execute on all functions in schema tms to tms_caller;
 `

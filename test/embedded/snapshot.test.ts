@@ -25,7 +25,7 @@ beforeAll(async () => {
   expect(createSnapshot(join(directory, 'db')).archive.equals(archive)).toBe(true)
   writeFileSync(join(whole, snapshotArchive), archive)
   writeFileSync(join(whole, snapshotManifest), manifest)
-}, 120_000)
+})
 afterAll(() => built.remove())
 
 function copy(): string {

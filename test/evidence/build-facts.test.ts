@@ -56,7 +56,7 @@ describe.each(Object.entries(subjects))('the numbers of a pack on %s', (_, start
   beforeAll(async () => {
     desk = await readyDesk(await start())
     await age(desk)
-  }, 120_000)
+  })
   afterAll(async () => desk.stop())
 
   test('success and p95 agree with the raw runs, folded or not, for the day and for each quarter of an hour', async () => {
@@ -148,7 +148,7 @@ describe('what an empty day says', () => {
     } finally {
       await Promise.all([young.stop(), idle.stop(), unwatched.stop()])
     }
-  }, 120_000)
+  })
 })
 
 describe('the ledger of a day', () => {
@@ -156,7 +156,7 @@ describe('the ledger of a day', () => {
   beforeAll(async () => {
     desk = await readyDesk(await postgresSubject())
     await age(desk)
-  }, 120_000)
+  })
   afterAll(async () => desk.stop())
 
   const before = (days: number) => new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10)
@@ -195,7 +195,7 @@ describe('who may build', () => {
   let desk: Desk
   beforeAll(async () => {
     desk = await readyDesk(await postgresSubject())
-  }, 120_000)
+  })
   afterAll(async () => desk.stop())
 
   test('the autopilot may, with what its role grants and nothing more', async () => {

@@ -31,7 +31,7 @@ beforeAll(() => {
   })
   const { publicKeyPem = '' } = signerOf(readFileSync(join(home, '.config/tms/keys/signing.pem'), 'utf8')) ?? {}
   key = publicHalf(publicKeyPem)
-}, 60_000)
+})
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 async function broken(): Promise<unknown> {
@@ -72,7 +72,7 @@ test('two builds at once end with one pack, and both say which', async () => {
   const revisions = answers.map(({ stdout }) => Number(envelopeOf(stdout).data['revision']))
   expect(bytes['manifest.json']).toContain(`"revision":${Math.max(...revisions)}`)
   expect(await broken()).toEqual([])
-}, 60_000)
+})
 
 test('the exit code and the words are those of the verdict', async () => {
   const { code, stdout, stderr } = await run([bin, 'evidence', 'build'], options())
@@ -83,7 +83,7 @@ test('the exit code and the words are those of the verdict', async () => {
   expect(set.code).toBe(0)
   const red = await run([bin, 'evidence', 'build'], options())
   expect([red.code, red.stdout.slice(0, 4)]).toEqual([1, 'RED:'])
-}, 60_000)
+})
 
 test('a schema is printed as a file to be stored', async () => {
   const { code, stdout } = await run([bin, 'evidence', 'schema', 'flags.json'], options())

@@ -17,7 +17,7 @@ describe.each(Object.entries(subjects))('building packs on %s', (name, start) =>
   let desk: Desk
   beforeAll(async () => {
     desk = await readyDesk(await start())
-  }, 120_000)
+  })
   afterAll(async () => desk.stop())
   afterEach(async () => {
     desk.notes.length = 0
@@ -105,7 +105,7 @@ describe.each(Object.entries(subjects))('building packs on %s', (name, start) =>
         where not exists (select from tms.evidence_packs p where p.day = c.day and p.revision = c.revision)`,
     )
     expect(waiting).toBe(0)
-  }, 120_000)
+  })
 
   test('the database keeps no pack whose files and digests differ, none of a day that was never cut, and changes none', async () => {
     const { day } = await desk.build()
@@ -258,5 +258,5 @@ describe.each(Object.entries(subjects))('building packs on %s', (name, start) =>
       await desk.clock('0')
       await Promise.all(others.map((driver) => driver.close()))
     }
-  }, 120_000)
+  })
 })

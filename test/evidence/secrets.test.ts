@@ -94,7 +94,7 @@ beforeAll(async () => {
       }),
     )
   }
-}, 120_000)
+})
 afterAll(async () => desk.stop())
 
 test('no planted secret or personal datum is in any file of a pack', async () => {

@@ -24,7 +24,7 @@ beforeAll(async () => {
   // Agents import the package by its name, which is the built one.
   build()
   agents = new Map((await loadAgents([join(folder, 'agents')])).map((agent) => [agent.name, agent]))
-}, 120_000)
+})
 
 function agent(name: string): Agent {
   const found = agents.get(name)
@@ -84,7 +84,7 @@ describe('invoices', () => {
   })
 })
 
-test('the commands of its README do what it says', { timeout: 120_000 }, async () => {
+test('the commands of its README do what it says', async () => {
   const readme = await readFile(join(folder, 'README.md'), 'utf8')
   const cwd = await mkdtemp(join(tmpdir(), 'tms-freight-'))
   onTestFinished(() => rm(cwd, { recursive: true, force: true }))

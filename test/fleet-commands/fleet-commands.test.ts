@@ -29,7 +29,7 @@ beforeAll(async () => {
   const directory = fleet.operator.target.name.replace('embedded ', '')
   writeFileSync(join(folder, 'tms.config.yaml'), `driver: embedded\ndirectory: ${directory}\n`)
   restore = surroundings(folder)
-}, 60_000)
+})
 afterAll(async () => {
   restore()
   await fleet.stop()

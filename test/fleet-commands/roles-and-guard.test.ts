@@ -61,7 +61,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tms-fleet-roles-'))
   writeFileSync(join(folder, 'tms.config.yaml'), `driver: embedded\ndirectory: ${directory}\n`)
   restore = surroundings(folder)
-}, 60_000)
+})
 afterAll(async () => {
   restore()
   await subject.stop()

@@ -29,7 +29,7 @@ beforeAll(async () => {
   granted(await driver.call('agents_policies_load', { request_id: randomUUID(), policies: [policy('rates')] }))
   folder = await mkdtemp(join(tmpdir(), 'tms-fleet-settling-'))
   restore = surroundings(folder, { DATABASE_URL: url })
-}, 60_000)
+})
 afterAll(async () => {
   restore()
   await driver.close()

@@ -9,7 +9,7 @@ describe.each(Object.entries(subjects))('tasks through %s', (name, make) => {
   let fleet: Fleet
   beforeAll(async () => {
     fleet = await readyFleet(await make(), [policy('demo')])
-  }, 60_000)
+  })
   afterAll(() => fleet.stop())
 
   const claim = async (worker: string, limit = 100) =>

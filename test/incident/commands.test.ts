@@ -7,9 +7,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { stopFilePath, writeStopFile } from '../../src/incident/stop-file.ts'
 import { bin, build } from '../ui/built.ts'
 import { envelopeOf, run } from '../ui/process.ts'
+import { certificateIn } from './fixture.ts'
 
 /** The built commands on an embedded database, one after the other, as somebody types them. */
-describe('the incident commands', { timeout: 90_000 }, () => {
+describe('the incident commands', () => {
   const folder = mkdtempSync(join(tmpdir(), 'tms-incident-'))
   let token = ''
   const env = { TMS_KEYS: join(folder, 'keys') }
@@ -43,7 +44,7 @@ describe('the incident commands', { timeout: 90_000 }, () => {
       stdio: ['ignore', 'pipe', 'ignore'],
     })
     if (owner.stdout) await once(owner.stdout, 'data')
-  }, 60_000)
+  })
   afterAll(async () => {
     owner.kill('SIGTERM')
     await once(owner, 'exit')
@@ -199,9 +200,8 @@ describe('the incident commands', { timeout: 90_000 }, () => {
     const shown = await tms(['incident', 'show', stop?.id ?? ''])
     expect(shown.stdout).toContain('leaked')
     expect(shown.stdout).not.toMatch(/hunter2|51H8xYz/)
-    expect(readFileSync(join(folder, 'artifacts/incidents', stop?.id ?? '', 'certificate.json'), 'utf8')).toMatch(
-      /"why":"(?!.*hunter2).*leaked"/,
-    )
+    const at = join(folder, 'artifacts/incidents', stop?.id ?? '')
+    expect(readFileSync(join(at, certificateIn(at)), 'utf8')).toMatch(/"why":"(?!.*hunter2).*leaked"/)
     const again = await plain(['incident', 'big-red-button'])
     expect(narrow(again).stdout).toMatch(/since +\d{4}-\d\d-\d\d [\s\S]*pressed\s+by\s+local:/)
   })

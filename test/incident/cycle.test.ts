@@ -15,7 +15,7 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
   let scene: Scene
   beforeAll(async () => {
     scene = await openScene(await start())
-  }, 120_000)
+  })
   afterAll(() => scene.stop())
 
   const open = async (args: Partial<Contract['incident_open']['args']> = {}) =>

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { readdirSync } from 'node:fs'
 import type { Contract } from '../../src/drivers/contract.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
@@ -19,6 +20,13 @@ export type Scene = {
   /** As this service account; closed with the scene. */
   account(name: string): Promise<Driver>
   stop(): Promise<void>
+}
+
+/** The certificate of an incident that has one halt. */
+export function certificateIn(folder: string): string {
+  const [name, another] = readdirSync(folder).filter((file) => /^certificate-\d+\.json$/.test(file))
+  if (name === undefined || another !== undefined) throw new Error(`not one certificate but ${name} and ${another}`)
+  return name
 }
 
 export async function openScene(subject: Subject): Promise<Scene> {

@@ -188,7 +188,7 @@ beforeAll(async () => {
     folder: '/nonexistent',
     timeoutMs: 2_000,
   })
-}, 120_000)
+})
 afterAll(async () => {
   await delivery.stop()
   for (const { server } of people) {
@@ -238,7 +238,7 @@ async function back(): Promise<void> {
     await operator().call('incident_resume', { request_id: randomUUID(), id: begun, step: 'slots', percent: 100 })
 }
 
-describe.each(Object.entries(levers))('%s', { timeout: 60_000 }, (_name, lever) => {
+describe.each(Object.entries(levers))('%s', (_name, lever) => {
   let words: readonly string[] = []
   /** Consent names the database by its address: over the wire it has another one. */
   const typed = (url = arena.database.url) =>
@@ -348,7 +348,7 @@ describe.each(Object.entries(levers))('%s', { timeout: 60_000 }, (_name, lever) 
     }))
 })
 
-test('after a Ctrl-C what follows the halt has three seconds, and the halt stands', { timeout: 60_000 }, async () => {
+test('after a Ctrl-C what follows the halt has three seconds, and the halt stands', async () => {
   const sent = wire.holdAnswerTo('tms.incident_press(')
   const child = start(
     [bin, 'incident', ...alarm('emergency_stop'), '--json'],
@@ -368,7 +368,7 @@ test('after a Ctrl-C what follows the halt has three seconds, and the halt stand
   await back()
 })
 
-test('where nothing is there to go back to, the alarm is an incident all the same', { timeout: 60_000 }, async () => {
+test('where nothing is there to go back to, the alarm is an incident all the same', async () => {
   const handle = async (words: readonly string[]) => told(await run([bin, 'incident', ...words, '--json'], here()))
   const none = await handle(alarm('rollback'))
   expect(none).toMatchObject({ code: 0, data: { changes: [], incident: expect.any(String) as string } })

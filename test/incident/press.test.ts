@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import type { DirectMessage } from '../../src/notify/directly.ts'
@@ -15,7 +16,7 @@ import { startArena, type Arena } from '../attacks/fleet/arena.ts'
 import { until } from '../servers/process.ts'
 import { bin, build } from '../ui/built.ts'
 import { collect, envelopeOf, run, said, start } from '../ui/process.ts'
-import { haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
+import { certificateIn, haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-press-'))
 const never = new AbortController().signal
@@ -27,33 +28,44 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
+/** A press where the database answers: neither the host nor people have to be told otherwise. */
+function pressBy(driver: Driver, more: Partial<Press> = {}): Press {
+  return {
+    open: async () => driver,
+    target: 'here',
+    why: '',
+    who: 'somebody',
+    folder,
+    signer: async () => null,
+    stopHere: () => Promise.reject(new Error('the database answers')),
+    stoppedHere: async () => false,
+    notify: () => Promise.reject(new Error('the database answers')),
+    clock: () => new Date(),
+    now: () => performance.now(),
+    pause: () => Promise.resolve(),
+    warn: () => undefined,
+    late: never,
+    ...more,
+  }
+}
+
 describe.each(Object.entries(subjects))('the break-glass account through the %s driver', (name, start) => {
   let scene: Scene
   beforeAll(async () => {
     scene = await openScene(await start())
-  }, 120_000)
+  })
   afterAll(() => scene.stop())
 
   test('presses the button, gets its certificate, and can do nothing else with the incident', async () => {
     const system = await scene.account('system')
     const warnings: string[] = []
-    const press: Press = {
-      open: async () => system,
-      target: 'here',
-      why: 'everything burns',
-      who: 'system',
-      folder: join(folder, name),
-      signer: async () => null,
-      stopHere: () => Promise.reject(new Error('the database answers')),
-      stoppedHere: async () => false,
-      notify: () => Promise.reject(new Error('the database answers')),
-      clock: () => new Date(),
-      now: () => performance.now(),
-      pause: () => Promise.resolve(),
-      warn: (text) => void warnings.push(text),
-      late: never,
-    }
-    const pressed = await pressButton(press)
+    const pressed = await pressButton(
+      pressBy(system, {
+        why: 'everything burns',
+        folder: join(folder, name),
+        warn: (text) => void warnings.push(text),
+      }),
+    )
     expect(pressed).toMatchObject({ fenced: true, already: false, certificate: { by: 'system', signature: null } })
     expect(warnings).toEqual([
       expect.stringContaining('Nobody hears of this halt: no target takes incidents'),
@@ -267,7 +279,7 @@ describe('the command where things are broken', () => {
       operator: arena.fleet.operator,
       sql: (text, parameters) => arena.sql(text, parameters),
     }
-  }, 120_000)
+  })
   afterAll(async () => {
     for (const server of open) server.close()
     await arena.stop()
@@ -330,9 +342,9 @@ describe('the command where things are broken', () => {
           pem,
           '-rawin',
           '-in',
-          'certificate.json',
+          certificateIn(at),
           '-sigfile',
-          'certificate.json.sig',
+          `${certificateIn(at)}.sig`,
         ],
         { cwd: at, encoding: 'utf8' },
       ),
@@ -345,7 +357,8 @@ describe('the command where things are broken', () => {
     const worker = await fleet.hello(['demo'])
     const { data } = await press()
     const id = String(data['incidentId'])
-    const file = join(folder, 'artifacts/incidents', id, 'certificate.json')
+    const at = join(folder, 'artifacts/incidents', id)
+    const file = join(at, certificateIn(at))
     const before = readFileSync(file, 'utf8')
     expect(before).toMatch(/"silent":\[\{/)
     // As if the call that stores it had failed; and the silent one is heard of since.
@@ -432,7 +445,8 @@ describe('the command where things are broken', () => {
       ['report', id],
     ])
       expect(await incident(...args)).toEqual({ code: 0, error: null })
-    expect(files()).toEqual(expect.arrayContaining(['certificate.json', 'certificate.json.sig', 'postmortem.md']))
+    const certificate = certificateIn(join(disk, 'artifacts/incidents', id))
+    expect(files()).toEqual(expect.arrayContaining([certificate, `${certificate}.sig`, 'postmortem.md']))
     await over()
   })
 
@@ -448,26 +462,62 @@ describe('the command where things are broken', () => {
         credential,
       }),
     )
-    await expect(
-      pressButton({
-        open: async () => driver,
-        target: 'here',
-        why: '',
-        who: 'viewer',
-        folder,
-        signer: async () => null,
-        stopHere: () => Promise.reject(new Error('not reached')),
-        stoppedHere: async () => false,
-        notify: () => Promise.reject(new Error('not reached')),
-        clock: () => new Date(),
-        now: () => performance.now(),
-        pause: () => Promise.resolve(),
-        warn: () => undefined,
-        late: never,
-      }),
-    ).rejects.toMatchObject({ code: 'ROLE_DENIED' })
+    await expect(pressButton(pressBy(driver))).rejects.toMatchObject({ code: 'ROLE_DENIED' })
     await driver.close()
     expect(await halted()).toBe(false)
+  })
+
+  test('an incident that cannot be opened at first is opened at the second try', async () => {
+    let tries = 0
+    const { operator } = scene
+    const unlucky: Driver = {
+      target: operator.target,
+      listen: (channel, onSignal) => operator.listen(channel, onSignal),
+      close: () => operator.close(),
+      call: (fn, args, options) =>
+        fn === 'incident_press' && (tries += 1) === 1
+          ? Promise.reject(new Error('somebody held its rows'))
+          : operator.call(fn, args, options),
+    }
+    expect(await pressButton(pressBy(unlucky))).toMatchObject({
+      fenced: true,
+      incidentId: expect.any(String) as string,
+    })
+    expect(tries).toBe(2)
+    await over()
+  })
+
+  test('one that cannot be opened at all is told of directly, and the next press opens it', async () => {
+    const warnings: string[] = []
+    const told: DirectMessage[] = []
+    const holder = await arena.connect(url)
+    await holder.query('begin; lock table tms.incidents in access exclusive mode')
+    const press = pressBy(scene.operator, {
+      warn: (text) => void warnings.push(text),
+      notify: async (message) => {
+        told.push(message)
+        return [
+          { channel: 'slack', told: true, why: '200' },
+          { channel: 'pagerduty', told: false, why: 'it answered 500' },
+        ]
+      },
+    })
+    const halt = await pressButton(press)
+    await holder.query('rollback')
+    expect(halt).toMatchObject({ fenced: true, incidentId: null, certificate: null })
+    expect(told).toMatchObject([{ topic: 'fleet.halted', severity: 'critical', fields: { by: 'somebody' } }])
+    expect(warnings).toEqual([
+      expect.stringContaining('The incident could not be opened'),
+      'slack was told.',
+      'pagerduty was NOT told: it answered 500.',
+      expect.stringContaining('no certificate of this halt yet'),
+    ])
+    const again = await pressButton(press)
+    expect(again).toMatchObject({ already: true, incidentId: expect.any(String) as string })
+    const { halts } = granted(await scene.operator.call('incident_certificates', { id: again.incidentId ?? '' }))
+    expect(halts).toHaveLength(2)
+    expect(told).toHaveLength(1)
+    await over()
   })
 
   test('in the wrong folder it halts nothing and is no success', async () => {

@@ -31,11 +31,11 @@ test('certify lists each file once, however many halts it signed', () => {
     incidentId: '7',
     target: 'here',
     certificates: [
-      { ...one, halt: '1', files: ['certificate.json', 'key.pem', 'HOW-TO-CHECK.txt'] },
-      { ...one, halt: '2', files: ['certificate-2.json', 'key.pem', 'HOW-TO-CHECK.txt'] },
+      { ...one, halt: '1', files: ['certificate-1.json', 'key.pem', 'HOW-TO-CHECK-1.txt'] },
+      { ...one, halt: '2', files: ['certificate-2.json', 'key.pem', 'HOW-TO-CHECK-2.txt'] },
     ],
   })
   expect(view.find(({ kind }) => kind === 'list')).toMatchObject({
-    items: ['certificate.json', 'key.pem', 'HOW-TO-CHECK.txt', 'certificate-2.json'],
+    items: ['certificate-1.json', 'key.pem', 'HOW-TO-CHECK-1.txt', 'certificate-2.json', 'HOW-TO-CHECK-2.txt'],
   })
 })

@@ -15,7 +15,7 @@ let folder = ''
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tms-resume-'))
   scene = await openScene(await embeddedSubject())
-}, 60_000)
+})
 afterAll(async () => {
   await scene.stop()
   await rm(folder, { recursive: true, force: true })

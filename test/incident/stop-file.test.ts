@@ -72,7 +72,7 @@ describe('a worker of this host', () => {
   let fleet: Fleet
   beforeAll(async () => {
     fleet = await readyFleet(await embeddedSubject(), [policy('demo')])
-  }, 60_000)
+  })
   afterAll(() => fleet.stop())
 
   test('aborts what runs and claims nothing while the file is there, and goes on after', async () => {

@@ -30,7 +30,7 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
     const { problems } = await shop.load(await readPolicies({ SPIED: spied }))
     expect(problems).toEqual([])
     await shop.sql(`insert into retail.stock values ('a', 1)`)
-  }, 120_000)
+  })
   afterAll(() => shop.stop())
 
   const refused: Readonly<Record<string, readonly [query: string, why: RegExp, more?: string]>> = {
@@ -76,7 +76,7 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
       expect(drift.score).toBeNull()
     }
     await shop.load(await readPolicies({ SPIED: spied }))
-  }, 60_000)
+  })
 
   test('is not built where its role may already do more', async () => {
     if (shop.operator.administration === undefined) return

@@ -39,7 +39,7 @@ correct:
       alter table retail.parents owner to "${owner}"; alter table retail.children owner to "${owner}"; alter table retail.notes owner to "${owner}"`)
     const { problems } = await shop.load(await readShop())
     expect(problems).toEqual([])
-  }, 120_000)
+  })
   afterAll(async () => {
     await autopilot.close()
     await shop.stop()

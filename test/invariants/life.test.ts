@@ -26,7 +26,7 @@ describe.each(Object.entries(subjects))('through %s', (subject, make) => {
     const shopFiles = await readShop()
     const { problems } = await shop.load({ ...shopFiles, invariants: [...shopFiles.invariants, ...files.invariants] })
     expect(problems).toEqual([])
-  }, 120_000)
+  })
   afterAll(() => shop.stop())
   beforeEach(async () => {
     await shop.empty()

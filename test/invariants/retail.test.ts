@@ -16,7 +16,7 @@ describe.each(Object.entries(subjects))('the shop through %s', (_, make) => {
     const { problems, pending, loaded } = await shop.load(await readShop())
     expect([problems, pending]).toEqual([[], []])
     expect(loaded).toHaveLength(7)
-  }, 120_000)
+  })
   afterAll(() => shop.stop())
   beforeEach(() => shop.empty())
 

@@ -12,7 +12,7 @@ import { bin, build } from '../ui/built.ts'
 import { collect, run, start } from '../ui/process.ts'
 import { freshSources } from './sources.ts'
 
-const rounds = Number(process.env['TMS_KILL_ROUNDS'] ?? 5)
+const rounds = process.env['TMS_TEST_FULL'] === '1' ? 25 : 5
 
 /** A rotation that ends where a kill would end it: before the database hears of it, or before its answer is used. */
 function killedAt(driver: Driver, moment: 'before' | 'after'): Driver {
@@ -31,7 +31,7 @@ function killedAt(driver: Driver, moment: 'before' | 'after'): Driver {
 }
 
 // each look opens the embedded database anew: seconds each, where the machine has other work
-describe('a rotation that is killed', { timeout: 120_000 }, () => {
+describe('a rotation that is killed', () => {
   const folder = mkdtempSync(join(tmpdir(), 'tms-killed-'))
   const env = { TMS_KEYS: join(folder, 'keys'), XDG_CONFIG_HOME: folder }
   const sources = { keysFolder: env.TMS_KEYS, environment: {} }

@@ -16,7 +16,7 @@ const open: pg.Client[] = []
 beforeAll(async () => {
   subject = await supabaseSubject()
   book = await openBook(subject)
-}, 120_000)
+})
 afterAll(async () => {
   for (const client of open) await client.end()
   await book.stop()

@@ -25,7 +25,7 @@ beforeAll(async () => {
   await sealLedger(book.operator)
   // each attack begins with this ledger
   for (const table of tables) await book.sql(`create table public.kept_${table} as table tms.${table}`)
-}, 120_000)
+})
 afterAll(async () => {
   await book.stop()
   await rm(folder, { recursive: true, force: true })

@@ -25,7 +25,7 @@ beforeAll(async () => {
   writeFileSync(join(folder, 'key.pem'), signer.publicKeyPem)
   writeFileSync(join(folder, 'witness.pem'), makePrivateKey())
   restore = surroundings(folder, { TMS_SIGNING_KEY: pem })
-}, 60_000)
+})
 afterAll(async () => {
   restore()
   await book.stop()

@@ -39,7 +39,7 @@ describe.each(Object.entries(subjects))('the ledger through %s', (_, make) => {
   beforeAll(async () => {
     book = await openBook(await make())
     folder = await mkdtemp(join(tmpdir(), 'tms-ledger-'))
-  }, 120_000)
+  })
   afterAll(async () => {
     await book.stop()
     await rm(folder, { recursive: true, force: true })

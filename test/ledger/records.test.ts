@@ -13,7 +13,7 @@ beforeAll(async () => {
   await desk.sql(`update tms.environment set initialised_at = now() - interval '3 days'`)
   await desk.build({ day: 'yesterday' })
   await desk.build()
-}, 120_000)
+})
 afterAll(async () => desk.stop())
 
 const places = async () =>

@@ -29,7 +29,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
   beforeAll(async () => {
     fleet = await readyFleet(await make())
     operator = fleet.operator
-  }, 120_000)
+  })
   beforeEach(async () => {
     for (const table of ['outbox_deliveries', 'outbox_events', 'outbox_keys', 'incidents'])
       await sql(`delete from tms.${table}`)

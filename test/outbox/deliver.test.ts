@@ -28,7 +28,7 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     const account = await fleet.subject.account('agents')
     worker = await fleet.subject.as(account)
     second = await fleet.subject.as(account)
-  }, 60_000)
+  })
   afterEach(async () => {
     await Promise.all([...running].map((each) => each.stop()))
     running.clear()

@@ -13,7 +13,7 @@ beforeAll(async () => {
   postgres = await startPostgres()
   database = await postgres.createDatabase()
   driver = await openPostgres(connectionTo(database.url, { callTimeoutMs: 300 }))
-}, 60_000)
+})
 afterAll(async () => {
   await driver.close()
   await postgres.stop()

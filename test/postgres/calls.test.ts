@@ -16,7 +16,7 @@ beforeAll(async () => {
   postgres = await startPostgres({ own: true })
   database = await postgres.createDatabase()
   await createTinySchema(database)
-}, 60_000)
+})
 afterAll(() => postgres.stop())
 
 describe('a call', () => {

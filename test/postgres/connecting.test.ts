@@ -32,7 +32,7 @@ beforeAll(async () => {
      create role tls_only login password '${secret}'; create role crowded login connection limit 0 password '${secret}';
      create role workless nologin password '${secret}'`,
   )
-}, 60_000)
+})
 afterAll(() => postgres.stop())
 
 const whyNot = async (url: string, more = {}) => {
@@ -168,7 +168,7 @@ describe('no connection', () => {
       code: 'DB_UNREACHABLE',
       message: expect.stringContaining('starting or shutting down'),
     })
-  }, 30_000)
+  })
 
   test('when the server is shutting down', async () => {
     const cluster = await startPostgres({ own: true })
@@ -184,7 +184,7 @@ describe('no connection', () => {
       code: 'DB_UNREACHABLE',
       message: expect.stringContaining('starting or shutting down'),
     })
-  }, 30_000)
+  })
 })
 
 describe('a port that is not a Postgres', () => {

@@ -20,7 +20,7 @@ beforeAll(async () => {
   postgres = await startPostgres()
   database = await postgres.createDatabase()
   await createTinySchema(database)
-}, 60_000)
+})
 afterAll(() => postgres.stop())
 beforeEach(async () => {
   wire = await startWire(postgres.port)

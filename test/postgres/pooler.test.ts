@@ -30,7 +30,7 @@ describe.skipIf(missing('pgbouncer')).each([
       ...(sessionMode ? { default_pool_size: '20' } : {}),
     })
     url = pooler.urlOf(database.url)
-  }, 60_000)
+  })
   afterAll(async () => {
     await pooler.stop()
     await postgres.stop()

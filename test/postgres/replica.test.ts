@@ -15,7 +15,7 @@ beforeAll(async () => {
   database = await postgres.createDatabase()
   await createTinySchema(database)
   replica = await startReplica(postgres)
-}, 60_000)
+})
 afterAll(async () => {
   await replica.stop()
   await postgres.stop()
@@ -71,7 +71,7 @@ test('a replica is used also when the primary has been idle for longer than the 
   )
   await caughtUp(replica)
   expect(await whoAnswers(await open(replica.urlOf(database.url)))).toBe('replica')
-}, 30_000)
+})
 
 test('a replica ten minutes behind is not used', async () => {
   const late = await startReplica(postgres, { applyDelay: '10min' })
@@ -81,7 +81,7 @@ test('a replica ten minutes behind is not used', async () => {
   // A lag below five seconds is fine, so for that long it may answer; it doesn't know of the change then.
   await until('the change is seen', async () => (await whoAnswers(driver)) === 'primary after the change', 10_000)
   expect(await whoAnswers(driver)).toBe('primary after the change')
-}, 30_000)
+})
 
 test('a replica that was cut off from the primary is not used, though it replayed all it received', async () => {
   const wire = await startWire(postgres.port)
@@ -103,7 +103,7 @@ test('a replica that was cut off from the primary is not used, though it replaye
     `select ${received} as all_replayed, status from pg_stat_wal_receiver`,
   )
   expect(believes).toEqual([{ all_replayed: true, status: 'streaming' }])
-}, 30_000)
+})
 
 test('a replica of another cluster is not used, however fresh it is', async () => {
   const stranger = await startPostgres({ stranger: true })
@@ -126,7 +126,7 @@ test('a replica of another cluster is not used, however fresh it is', async () =
     ),
   )
   expect(await whoAnswers(await open(strangersReplica.urlOf(database.url)))).toBe('primary')
-}, 30_000)
+})
 
 test('the primary itself under the name of a replica is not used as one', async () => {
   expect(await whoAnswers(await open(database.url))).toBe('primary')
@@ -162,7 +162,7 @@ test('a replica that is away costs little, is left alone for a while, and used a
     await wire.resume()
     await until('the replica is used again', async () => (await whoAnswers(driver)) === 'replica')
   }
-}, 30_000)
+})
 
 test('a replica that is dead from the start leaves time for the primary too', async () => {
   const wire = await startWire(replica.port)

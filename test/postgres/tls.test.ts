@@ -43,7 +43,7 @@ describe.skipIf(missing('openssl'))('over TLS', () => {
     await createTinySchema(database)
     await query(database.superuserUrl, 'create role certified login')
     await define(database, 'contract_version', says('(select ssl from pg_stat_ssl where pid = pg_backend_pid())'))
-  }, 60_000)
+  })
   afterAll(async () => {
     await postgres.stop()
     rmSync(folder, { recursive: true })
@@ -108,5 +108,5 @@ describe.skipIf(missing('openssl'))('over TLS', () => {
     )
     expect(error).toMatchObject({ code: 'DB_UNREACHABLE', why: 'The certificate has expired.' })
     await old.stop()
-  }, 30_000)
+  })
 })

@@ -38,7 +38,7 @@ describe.each(Object.entries(subjects))('posture through %s', (name, make) => {
     )
     autopilot = await fleet.subject.as(await fleet.subject.account('autopilot'))
     ops = await fleet.subject.as(credential.name)
-  }, 120_000)
+  })
   afterAll(async () => {
     await autopilot.close()
     await ops.close()

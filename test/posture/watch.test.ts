@@ -32,7 +32,7 @@ beforeAll(async () => {
   const directory = fleet.operator.target.name.replace('embedded ', '')
   await writeFile(join(folder, 'tms.config.yaml'), `driver: embedded\ndirectory: ${directory}\n`)
   restore = surroundings(folder)
-}, 120_000)
+})
 afterAll(async () => {
   restore()
   await autopilot.close()

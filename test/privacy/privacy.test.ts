@@ -113,7 +113,7 @@ describe.each(Object.entries({ embedded, postgres }))('what a run leaves behind 
   const functions = ['leak.one', 'leak.two']
   const leak = () => policy('leak', { functions, approval: [], max_attempts: 1, breaker_percent: 100 })
 
-  test('holds no secret that an agent let slip', { timeout: 120_000 }, async () => {
+  test('holds no secret that an agent let slip', async () => {
     const fleet = await readyFleet(await make(), [leak()])
     try {
       const seed = Math.floor(Math.random() * 2 ** 31)
@@ -126,7 +126,7 @@ describe.each(Object.entries({ embedded, postgres }))('what a run leaves behind 
     }
   })
 
-  test('holds them everywhere without redaction, so the search would see one', { timeout: 120_000 }, async () => {
+  test('holds them everywhere without redaction, so the search would see one', async () => {
     const fleet = await readyFleet(await make(), [leak()])
     try {
       redaction.off = true

@@ -190,5 +190,5 @@ describe("Go's module database and Certificate Transparency's verifier", () => {
     const otherRow = { ...good, Leaf: row(6).toString('base64') }
     const shorter = { ...good, Consistency: good.Consistency.slice(1) }
     expect([stranger, otherRow, shorter].map((input) => run(input).status)).toEqual([1, 1, 1])
-  }, 120_000)
+  })
 })

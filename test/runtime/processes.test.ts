@@ -216,7 +216,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
   beforeAll(async () => {
     build()
     world = await make()
-  }, 120_000)
+  })
   // Whatever a test left, the next one begins with nothing; the processes were ended before this.
   afterEach(async () => {
     await world.sql(`update tms.workers set stopped_at = now() where stopped_at is null returning 1`)
@@ -278,7 +278,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect([task?.status, task?.attempts]).toEqual(['pending', 0])
     expect(runs.every(({ outcome }) => outcome === 'returned')).toBe(true)
     expect(await workers()).toEqual([])
-  }, 60_000)
+  })
 
   test('killed with -9: its tasks come back when the lease is over', async () => {
     const running = await working(world, startWords)
@@ -296,7 +296,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     const { task, runs } = await look(id)
     expect([task?.status, task?.attempts]).toEqual(['pending', 1])
     expect(runs.map(({ outcome }) => outcome)).toContain('lost')
-  }, 60_000)
+  })
 
   test('with --workers 3 three are there, and none when it has ended', async () => {
     const running = await working(world, [...startWords, '--workers', '3'])
@@ -311,7 +311,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     linesOf(stdout)
     expect(await workers()).toEqual([])
     for (const pid of pids) expect(() => process.kill(pid, 0)).toThrow('ESRCH')
-  }, 60_000)
+  })
 
   test('the processes of --workers end when the first one is killed, and hand back', async () => {
     const running = await working(world, [...startWords, '--workers=2'])
@@ -321,7 +321,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     await until('the others have signed off', async () =>
       (await workers()).every(({ pid }) => pid === running.child.pid),
     )
-  }, 60_000)
+  })
 
   test('Ctrl-C, which reaches all its processes, is one signal for each: all hand back', async () => {
     const running = await working(world, [...startWords, '--workers', '2'])
@@ -338,7 +338,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const { task } = await look(id)
       expect([task?.status, task?.attempts]).toEqual(['pending', 0])
     }
-  }, 60_000)
+  })
 
   test('works on when nobody reads its output any more', async () => {
     const running = await working(world, startWords)
@@ -347,7 +347,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     running.child.kill('SIGTERM')
     expect((await running.ended).code).toBe(143)
     expect(await workers()).toEqual([])
-  }, 60_000)
+  })
 
   test('a broken agent ends the start with exit code 2 and the name of the file', async () => {
     const path = join(world.cwd, 'agents/torn.mjs')
@@ -356,7 +356,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     const { code, stderr } = await run([bin, 'agents', 'start'], { cwd: world.cwd, env: { ...world.env } })
     expect([code, stderr]).toEqual([2, expect.stringContaining('torn.mjs')])
     expect(await workers()).toEqual([])
-  }, 60_000)
+  })
 
   test('an error that an agent lets fall is a line of the log without secrets, and the work goes on', async () => {
     const running = await working(world, ['agents', 'start', '--grace', '0'])
@@ -368,7 +368,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(stdout + stderr).not.toMatch(/sk_live|jane/)
     expect(stderr).toContain('the carrier refused')
     expect(code).toBe(143)
-  }, 60_000)
+  })
 
   if (name === 'postgres') {
     test('goes on when the database was away', async () => {
@@ -385,7 +385,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const { code, stdout } = await running.ended
       expect([code, stdout]).toEqual([143, expect.stringContaining('the database answers again')])
       expect(await workers()).toEqual([])
-    }, 60_000)
+    })
 
     test('killed while it sends, an event comes again under its id', async () => {
       const hook = await receiver(checkSigned)
@@ -424,7 +424,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       ).not.toContain(signingSecret)
       next.child.kill('SIGTERM')
       await next.ended
-    }, 60_000)
+    })
   } else {
     test('goes on when the process that held the database was killed', async () => {
       const owner = start([bin, 'up', '--no-work', '--json'], { cwd: world.cwd, env: { ...world.env } })
@@ -438,7 +438,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       running.child.kill('SIGTERM')
       expect((await running.ended).code).toBe(143)
       expect(await workers()).toEqual([])
-    }, 60_000)
+    })
 
     test('tms up does all of it: policies, work, outbox and door', async () => {
       const key = await world.ask(async (driver) => {
@@ -471,7 +471,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       expect(linesOf(stdout).at(-1)).toMatchObject({ command: 'up', data: { delivered: 1 } })
       expect(stdout).not.toContain(key)
       expect(await workers()).toEqual([])
-    }, 60_000)
+    })
 
     test('tms up --no-work only holds the database', async () => {
       const owner = start([bin, 'up', '--no-work', '--json'], { cwd: world.cwd, env: { ...world.env } })
@@ -485,6 +485,6 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const { code, stdout } = await ended
       expect([code, envelopeOf(stdout).command]).toEqual([143, 'up'])
       expect((await look(id)).task?.status).toBe('pending')
-    }, 60_000)
+    })
   }
 })

@@ -69,7 +69,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
   beforeAll(async () => {
     fleet = await readyFleet(await make(), [policy('demo', { timeout_ms: 1500, approval: [] })])
     worker = await start()
-  }, 60_000)
+  })
   afterAll(async () => {
     await worker.stop(0)
     await fleet.stop()
@@ -177,20 +177,17 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await aborted
     expect(context.signal.reason).toBe('halted')
     await expect
-      .poll(
-        async () => {
-          const { halts } = granted(await fleet.operator.call('fence_state', {}))
-          return halts[0]?.acknowledged.length
-        },
-        { timeout: 15_000 },
-      )
+      .poll(async () => {
+        const { halts } = granted(await fleet.operator.call('fence_state', {}))
+        return halts[0]?.acknowledged.length
+      })
       .toBe(1)
     expect((await task(id)).task).toMatchObject({ status: 'running' })
     for (const step of ['prepare', 'lift'] as const) {
       granted(await fleet.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
     }
     expect(await ends(id)).toEqual(['returned'])
-  }, 20_000)
+  })
 
   test('whoever is left without a slot ends nothing, gives all back, and starts anew as one worker', async () => {
     const running = once(happened, 'to lose its slot')
@@ -214,7 +211,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
       )
     // Shorter than a lease: the one that it was before is gone by its own word.
     await expect.poll(living, { timeout: 10_000 }).toEqual([{ n: 1 }])
-  }, 40_000)
+  })
 
   test('stopping hands back what runs, without an attempt spent', async () => {
     const running = once(happened, 'to be stopped')
@@ -226,5 +223,5 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     const { task: after } = await task(id)
     expect(after?.status).toBe('pending')
     worker = await start()
-  }, 20_000)
+  })
 })

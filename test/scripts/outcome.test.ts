@@ -27,4 +27,4 @@ test('a worker of the test runner that ends without a word is named, with its fi
       expect.stringMatching(/^test\/scripts\/dies\.ts: its worker process ended without a word, so 3 of 3 tests have/),
     ],
   })
-}, 60_000)
+})

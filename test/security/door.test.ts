@@ -16,7 +16,7 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     house = await open()
     key = await house.key('n8n')
     other = await house.key('autopilot')
-  }, 60_000)
+  })
   afterAll(() => house.stop())
   beforeEach(async () => {
     await clock('0')
@@ -79,7 +79,7 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     expect(await count('security_blocks')).toBe(1)
     expect(calls).toBeLessThan(1500)
     expect(door.logs.length).toBeLessThan(5000)
-  }, 120_000)
+  })
 
   test('a shut out key is refused before its body is read, and told when to come again', async () => {
     const door = await opened({ strangers: { capacity: 100, perSecond: 0 } })

@@ -28,7 +28,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     door = await fleet.subject.as(await fleet.subject.account('n8n'))
     const rotation = { account: 'n8n', kind: 'key', name: key, secret_sha256: keySha256, overlap_seconds: 0 } as const
     granted(await operator.call('accounts_rotate', { request_id: randomUUID(), ...rotation }))
-  }, 120_000)
+  })
   afterAll(async () => {
     await door.close()
     await fleet.stop()
@@ -345,8 +345,9 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
   })
 
   test('a ledger that does not verify is one incident of the highest priority', async () => {
-    const one = await reportBrokenLedger(operator, { seq: '4711', found: 'another hash' })
-    const two = await reportBrokenLedger(operator, { seq: '4711', found: 'another hash' })
+    const findings = [{ place: 'row 4711', what: 'another hash', expected: null, found: null }]
+    const one = await reportBrokenLedger(operator, { findings, more: 0 })
+    const two = await reportBrokenLedger(operator, { findings, more: 0 })
     expect(two).toEqual(one)
     expect(await sql(`select priority, type, dedupe_key, occurrences::int as n from tms.incidents`)).toEqual([
       { priority: 'P1', type: 'ledger_broken', dedupe_key: 'ledger:broken', n: 2 },

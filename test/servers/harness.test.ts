@@ -13,7 +13,7 @@ let database: Database
 beforeAll(async () => {
   postgres = await startPostgres({ own: true })
   database = await postgres.createDatabase()
-}, 60_000)
+})
 afterAll(() => postgres.stop())
 
 test('a fresh database belongs to a login that may create roles and is no superuser', async () => {
@@ -63,7 +63,7 @@ test('a replica shows what the primary committed and writes nothing', async () =
   } finally {
     await replica.stop()
   }
-}, 30_000)
+})
 
 test('a test process killed with -9 leaves neither a server nor a folder', async () => {
   // In a vitest of its own, because that is what gets killed in real life.
@@ -84,7 +84,7 @@ test('a test process killed with -9 leaves neither a server nor a folder', async
 
   await until('the folder is gone', () => !existsSync(folder))
   await expect(query(url, 'select 1')).rejects.toMatchObject({ code: 'ECONNREFUSED' })
-}, 90_000)
+})
 
 describe('PostgREST', () => {
   let postgrest: Postgrest
@@ -97,7 +97,7 @@ describe('PostgREST', () => {
     )
     postgrest = await startPostgrest(database)
     await query(database.url, 'grant usage on schema tms to anon, authenticated')
-  }, 60_000)
+  })
   afterAll(() => postgrest.stop())
 
   const whoami = async (token: string): Promise<unknown> => {

@@ -7,4 +7,4 @@ test('waits to be killed', async () => {
   process.stdout.write(`RUNNING ${process.pid} ${port} ${cluster?.directory}\n`)
   await new Promise((resolve) => setTimeout(resolve, 60_000))
   expect.unreachable('nobody killed this process')
-}, 70_000)
+})

@@ -32,7 +32,7 @@ beforeAll(async () => {
   await query(database.superuserUrl, `alter role authenticated set statement_timeout = '700ms'`)
   for (const fn of ['contract_version', 'whoami', 'status'] as const) await define(database, fn, says(`'yes'`))
   postgrest = await startPostgrest(database)
-}, 60_000)
+})
 afterAll(async () => {
   await postgrest.stop()
   await postgres.stop()
@@ -292,7 +292,7 @@ describe('no connection', () => {
     const error = await whyNot(other.url, { token: other.tokenFor('vera') })
     // The last attempt may be one that PostgREST leaves without an answer while it looks for its database.
     expect(error.code).toMatch(/DB_UNREACHABLE|DB_TIMEOUT/)
-  }, 30_000)
+  })
 
   test.skipIf(missing('openssl'))('when the certificate is signed by itself', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'tms-https-'))

@@ -54,7 +54,7 @@ beforeAll(async () => {
   ])
   await fleet.set('obs.otelEnabled', true)
   await fleet.set('obs.otelSampling', '100')
-}, 60_000)
+})
 afterAll(() => fleet.stop())
 
 async function working(options: Parameters<typeof started>[2]) {

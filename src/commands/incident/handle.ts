@@ -1,8 +1,9 @@
 import { Args } from '@oclif/core'
 import type { Alarm } from '../../incident/handle.ts'
-import { consentFlags, TmsCommand } from '../../ui/command.ts'
+import { ButtonCommand } from '../../ui/button-command.ts'
+import { consentFlags } from '../../ui/command.ts'
 
-export default class IncidentHandle extends TmsCommand {
+export default class IncidentHandle extends ButtonCommand {
   static override summary = 'take an alarm as JSON: pull the lever it names, or open an incident of its level'
   static override description =
     'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback opens an incident of that level and puts the flags back, with consent; nothing else in such an alarm must be right. policies/incidents.yaml may map more types to a lever or a level. Anything else opens an incident of that level; alarms of one type join, and what they say is kept. Exit 2 with an incident: that file is broken. 1 with an incident: there is no green state to roll back to.'
@@ -38,19 +39,7 @@ export default class IncidentHandle extends TmsCommand {
     const policy = async () => readAlarmTypes(await this.policyFolders())
     const alarm = await readAlarm(piped ?? args.alarm, policy)
     if (alarm.lever !== 'emergency_stop') return alarm
-    const [{ pressHere }, { notFenced }, { hurried }, { buttonHere }, settings] = await Promise.all([
-      import('../../incident/here.ts'),
-      import('../../incident/press.ts'),
-      import('../../config/connections.ts'),
-      import('../../config/button.ts'),
-      this.settings(),
-    ])
-    const open = () => this.openDatabase(hurried(settings.connection))
-    const warn = (text: string) => void this.warn(text)
-    const done = await pressHere(buttonHere(settings, process.env, { open, warn, late }), alarm.description)
-    const { pressedView } = await import('../../incident/views.ts')
-    const problem = notFenced(done)
-    await (problem === null ? this.show(pressedView, done) : this.unknown(pressedView, done, problem))
+    await this.press(alarm.description, late)
     return null
   }
 

@@ -58,11 +58,10 @@ export default class LedgerVerify extends TmsCommand {
   }
 
   /** A broken ledger is an incident. That it can't be opened changes nothing about the finding. */
-  private async openIncident(db: Driver, { findings, more }: Verification): Promise<void> {
+  private async openIncident(db: Driver, v: Verification): Promise<void> {
     const { reportBrokenLedger } = await import('../../security/security.ts')
     try {
-      const places = findings.slice(0, 20).map(({ place, what }) => `${place}: ${what}`.slice(0, 300))
-      const { incident } = await reportBrokenLedger(db, { places, more: more + Math.max(0, findings.length - 20) })
+      const { incident } = await reportBrokenLedger(db, v)
       this.warn(`This is incident ${incident}: tms incident show ${incident}`)
     } catch (error) {
       this.warn(`No incident could be opened: ${error instanceof Error ? error.message : String(error)}`)

@@ -8,7 +8,7 @@ import { OwnerLost } from './owner-lost.ts'
 import { parseReply } from './wire.ts'
 
 export type SocketClient = {
-  call(fn: ContractFunction, args: object, as?: ServiceAccount): Promise<unknown>
+  call(fn: ContractFunction, args: object, as?: ServiceAccount, limitMs?: number): Promise<unknown>
   listen(channel: Channel): Promise<void>
   close(): Promise<void>
 }
@@ -64,7 +64,7 @@ function clientOver(
   }
 
   return {
-    call: (fn, args, as) => ask({ call: fn, args, as }),
+    call: (fn, args, as, limit) => ask({ call: fn, args, as, limit }),
     listen: async (channel) => {
       await ask({ listen: channel })
     },

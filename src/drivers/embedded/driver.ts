@@ -107,7 +107,8 @@ class EmbeddedDriver implements Driver {
     if (!isContractFunction(fn)) throw notAFunction(fn)
     options.signal?.throwIfAborted()
     if (Buffer.byteLength(JSON.stringify(args)) > longestRequest - 1024) throw tooLong(fn)
-    const asked = this.#untilAnswered(fn, (link) => link.call(fn, args, this.#connection.account))
+    const limitMs = options.timeoutMs === undefined ? undefined : Math.max(1, Math.ceil(options.timeoutMs))
+    const asked = this.#untilAnswered(fn, (link) => link.call(fn, args, this.#connection.account, limitMs))
     return parseAnswer(fn, await this.#inTime(fn, asked, options.signal))
   }
 

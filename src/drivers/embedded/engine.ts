@@ -14,8 +14,8 @@ import { startThread } from './thread.ts'
 export type Engine = {
   /** Calls may come before this; it only says how opening went. */
   readonly open: () => Promise<void>
-  /** One transaction. Takes and gives JSON text. */
-  readonly call: (fn: ContractFunction, args: string, as?: ServiceAccount) => Promise<string>
+  /** One transaction. Takes and gives JSON text. `limitMs`: its own limit, where that is sooner than the one for all calls. */
+  readonly call: (fn: ContractFunction, args: string, as?: ServiceAccount, limitMs?: number) => Promise<string>
   readonly transaction: <T>(work: (run: RunSql) => Promise<T>) => Promise<T>
   readonly listen: (channel: Channel) => Promise<void>
   /**
@@ -49,6 +49,9 @@ const statementTimeoutMs = 300_000
 /** A checkpoint or the vacuum of one table. */
 const tidyStepTimeoutMs = 60_000
 const closeTimeoutMs = 2_000
+/** What goes before all that waits, and ends what doesn't come to an end by itself: stopping never waits for anybody's work. */
+const urgent: ContractFunction = 'fence_halt'
+const urgentGraceMs = 500
 /** Between attempts to open again what could not be opened. */
 const reopenMs = 1_000
 
@@ -63,6 +66,9 @@ export function createEngine(options: EngineOptions): Engine {
   /** From here on the directory belongs to somebody else: nothing may open it again. */
   let gone = false
   const channels = new Set<Channel>()
+  const first: ((current: Thread) => Promise<void>)[] = []
+  /** At something that may be ended: opening is not, it would only begin again. */
+  let busy: Thread | undefined
 
   function start(): Thread {
     return startThread(options.workerFile, { onSignal: options.onSignal, onTidyDue: tidy })
@@ -118,15 +124,13 @@ export function createEngine(options: EngineOptions): Engine {
   function inTurn<T>(what: string, work: (obey: Obey) => Promise<T>): Promise<T> {
     queued += 1
     const turn = queue.then(async () => {
-      const asProblem = (error: unknown): never => {
-        // Who is cut off by the end of this owner asks the next one again.
-        throw gone ? new OwnerLost() : problemOf(error, what)
-      }
       try {
         await abandonIfReplaced()
-        const current = await ready().catch(asProblem)
-        return await work((order, limitMs) => current.obey(order, limitMs).catch(asProblem))
+        const current = await readyForMore(what)
+        busy = current
+        return await work(obeying(current, what))
       } finally {
+        busy = undefined
         queued -= 1
         // Whoever listens must not wait for somebody's call to have the database opened again.
         if (thread?.ended && channels.size > 0 && !closing) setTimeout(reopen, what === 'open' ? reopenMs : 0).unref()
@@ -134,6 +138,45 @@ export function createEngine(options: EngineOptions): Engine {
     })
     queue = turn.catch(() => undefined)
     return turn
+  }
+
+  /** The open thread, with nothing urgent left to do. */
+  async function readyForMore(what: string): Promise<Thread> {
+    for (;;) {
+      const current = await ready().catch(asProblem(what))
+      const next = first.shift()
+      if (next === undefined) return current
+      await next(current)
+    }
+  }
+
+  function obeying(current: Thread, what: string): Obey {
+    return (order, limitMs) => current.obey(order, limitMs).catch(asProblem(what))
+  }
+
+  /** Who is cut off by the end of this owner asks the next one again. */
+  function asProblem(what: string): (error: unknown) => never {
+    return (error) => {
+      throw gone ? new OwnerLost() : problemOf(error, what)
+    }
+  }
+
+  /** Before everything that waits; what is being done gets a moment to end. */
+  async function urgently<T>(what: string, work: (obey: Obey) => Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    try {
+      return await new Promise<T>((resolve, reject) => {
+        first.push(async (current) => {
+          clearInterval(timer)
+          await work(obeying(current, what)).then(resolve, reject)
+        })
+        timer = setInterval(() => busy?.cut(`${what} does not wait for it`), urgentGraceMs)
+        // A turn of its own, so that there is one: the work is done in that or in an earlier one.
+        inTurn(what, async () => undefined).catch(reject)
+      })
+    } finally {
+      clearInterval(timer)
+    }
   }
 
   function reopen(): void {
@@ -151,8 +194,11 @@ export function createEngine(options: EngineOptions): Engine {
     open: () => inTurn('open', async () => undefined),
 
     // The cast is true because the session's `call` gives text.
-    call: (fn, args, as) =>
-      inTurn(fn, async (obey) => (await obey({ do: 'call', fn, args, as }, options.callTimeoutMs)) as string),
+    call: (fn, args, as, limitMs = Infinity) =>
+      (fn === urgent ? urgently : inTurn)(fn, async (obey) => {
+        const limit = Math.min(limitMs, options.callTimeoutMs)
+        return (await obey({ do: 'call', fn, args, as }, limit)) as string
+      }),
 
     transaction: (work) =>
       inTurn('administration', async (obey) => {

@@ -4,7 +4,12 @@ import type { Channel, RunSql } from '../driver.ts'
 
 /** How this process reaches the database at the moment: it owns it, or it talks to the owner. */
 export type Link = {
-  readonly call: (fn: ContractFunction, args: object, as: ServiceAccount | undefined) => Promise<unknown>
+  readonly call: (
+    fn: ContractFunction,
+    args: object,
+    as: ServiceAccount | undefined,
+    limitMs: number | undefined,
+  ) => Promise<unknown>
   readonly listen: (channel: Channel) => Promise<void>
   readonly close: () => Promise<void>
   /** Only for the owner. */

@@ -53,7 +53,8 @@ export async function becomeOwner(look: FreeLook, options: LinkOptions): Promise
     throw error
   }
   return {
-    call: async (fn, args, as) => JSON.parse(await engine.call(fn, JSON.stringify(args), as)) as unknown,
+    call: async (fn, args, as, limitMs) =>
+      JSON.parse(await engine.call(fn, JSON.stringify(args), as, limitMs)) as unknown,
     listen: engine.listen,
     transaction: engine.transaction,
     close,

@@ -25,7 +25,7 @@ export function problemOf(error: unknown, what: string): unknown {
     return new TmsError({
       code: 'DB_TIMEOUT',
       what: `The embedded database gave no answer to ${what} in time; the work was stopped.`,
-      why: `It takes longer than its limit: ${message}.`,
+      why: `It ended with its engine, which can't be interrupted: ${message}.`,
       next: ['tms status', 'tms doctor'],
     })
   }

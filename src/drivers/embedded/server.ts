@@ -11,7 +11,7 @@ import { answerLine, errorLine, parseRequest, signalLine } from './wire.ts'
 /** What the owner's engine does for others. */
 export type Handlers = {
   /** Takes and gives JSON text. */
-  call(fn: ContractFunction, args: string, as?: ServiceAccount): Promise<string>
+  call(fn: ContractFunction, args: string, as?: ServiceAccount, limitMs?: number): Promise<string>
   listen(channel: Channel): Promise<void>
 }
 
@@ -66,7 +66,8 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
         await handlers.listen(request.listen)
         send(peer, answerLine(request.id, 'null'))
       } else {
-        send(peer, answerLine(request.id, await handlers.call(request.call, JSON.stringify(request.args), request.as)))
+        const { call, args, as, limit } = request
+        send(peer, answerLine(request.id, await handlers.call(call, JSON.stringify(args), as, limit)))
       }
     } catch (error) {
       // Without an answer the client repeats the call with the next owner.

@@ -54,6 +54,8 @@ export class OrderFailed extends Error {
 export type Thread = {
   /** One order at a time. An order over its limit ends the thread, for PGlite can't be interrupted. */
   obey(order: Order, limitMs: number): Promise<unknown>
+  /** Ends the order it is at, and the thread with it. */
+  cut(why: string): void
   /** Resolves when the thread is really gone and writes nothing more. */
   end(): Promise<void>
   readonly ended: boolean
@@ -99,10 +101,17 @@ export function startThread(
     await worker.terminate()
   }
 
+  function cut(message: string): void {
+    const cutOff = waiting
+    waiting = undefined
+    void end().then(() => cutOff?.reject(new OrderFailed('timeout', { message })))
+  }
+
   return {
     get ended() {
       return ended
     },
+    cut,
     end,
     async obey(order, limitMs) {
       if (ended) throw new OrderFailed('broken', { message: 'the database thread ended' })
@@ -112,11 +121,7 @@ export function startThread(
         return await new Promise((resolve, reject) => {
           waiting = { id, resolve, reject }
           worker.postMessage({ id, order } satisfies ToThread)
-          timer = setTimeout(() => {
-            waiting = undefined
-            const failed = new OrderFailed('timeout', { message: `no answer within ${limitMs} ms` })
-            void end().then(() => reject(failed))
-          }, limitMs)
+          timer = setTimeout(() => cut(`no answer within ${limitMs} ms`), limitMs)
         })
       } finally {
         clearTimeout(timer)

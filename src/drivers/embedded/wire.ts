@@ -18,6 +18,8 @@ export type Request =
       readonly call: ContractFunction
       readonly args: object
       readonly as?: ServiceAccount | undefined
+      /** Milliseconds: this call alone, where that is sooner than for all. */
+      readonly limit?: number | undefined
     }
   | { readonly id: number; readonly listen: Channel }
 
@@ -28,6 +30,7 @@ const requestSchema = z.union([
     call: z.string(),
     args: z.record(z.string(), z.unknown()),
     as: z.enum(serviceAccounts).optional(),
+    limit: z.int().min(1).optional(),
   }),
   z.strictObject({ id, listen: z.enum(channels) }),
 ])
