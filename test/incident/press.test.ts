@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { createServer, type Server } from 'node:http'
 import { connect, createServer as createTcp } from 'node:net'
 import { once } from 'node:events'
-import { tmpdir } from 'node:os'
+import { constants, getPriority, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { Driver } from '../../src/drivers/driver.ts'
@@ -613,6 +613,31 @@ describe('the command where things are broken', () => {
     expect(performance.now() - began).toBeLessThan(10_000)
     expect(existsSync(join(folder, 'stop-hangs'))).toBe(true)
     expect(ended.warnings.filter((text) => text.includes('workers of this host stop'))).toHaveLength(1)
+  })
+
+  test('it goes before what it stops where the machine is too busy for both, where it may', async (context) => {
+    if (process.getuid?.() !== 0) return context.skip('to go before others takes root')
+    const silent = createTcp(() => undefined)
+    silent.listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const address = silent.address()
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0
+    const alarm = '{"level":"critical","type":"emergency_stop","description":"a test"}'
+    for (const words of [['big-red-button'], ['handle', alarm]]) {
+      const child = start([bin, 'incident', ...words], {
+        cwd: folder,
+        env: environment({
+          DATABASE_URL: `postgres://nobody@127.0.0.1:${port}/gone?sslmode=disable`,
+          TMS_STOP_FOLDER: join(folder, 'stop-first'),
+        }),
+      })
+      const ended = collect(child)
+      child.stdin.end()
+      await until('it goes first', () => getPriority(child.pid) === constants.priority.PRIORITY_HIGHEST)
+      child.kill('SIGKILL')
+      await ended
+    }
+    silent.close()
   })
 
   test('with a database that answers slowly it halts', async () => {
