@@ -1,20 +1,25 @@
 import { randomBytes } from 'node:crypto'
 import { link, lstat, open, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { TmsError } from './errors.ts'
 
 /**
  * Writes a file whole or not at all: under a temporary name in the same folder, synced, then renamed. A killed run leaves
- * a temporary file at worst, never half of the real one.
+ * a temporary file at worst, never half of the real one. `from`: another folder of that disk for the temporary one, where a
+ * leftover would be taken for something.
  */
-export async function writeFileAtomically(path: string, content: Content, mode = 0o644): Promise<void> {
+export async function writeFileAtomically(
+  path: string,
+  content: Content,
+  { mode = 0o644, from = dirname(path) }: { readonly mode?: number; readonly from?: string } = {},
+): Promise<void> {
   await refuseOddTarget(path)
-  await written(path, content, mode, (temporary) => rename(temporary, path))
+  await written(path, content, { mode, from }, (temporary) => rename(temporary, path))
 }
 
 /** The same, and never over what is there: EEXIST is for whoever knows what that means. */
 export async function writeNewFile(path: string, content: Content): Promise<void> {
-  await written(path, content, 0o644, async (temporary) => {
+  await written(path, content, { mode: 0o644, from: dirname(path) }, async (temporary) => {
     await link(temporary, path)
     await rm(temporary)
   })
@@ -26,10 +31,10 @@ type Content = string | Uint8Array | AsyncIterable<string>
 async function written(
   path: string,
   content: Content,
-  mode: number,
+  { mode, from }: { readonly mode: number; readonly from: string },
   put: (temporary: string) => Promise<void>,
 ): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
+  const temporary = join(from, `${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
   try {
     const file = await open(temporary, 'wx', mode)
     try {

@@ -111,7 +111,7 @@ export async function settleFolders(root: string, self: Self): Promise<void> {
 }
 
 /** Of another machine nobody can be asked: only time tells. */
-async function atWork(path: string, alive: boolean): Promise<boolean> {
+export async function atWork(path: string, alive: boolean): Promise<boolean> {
   const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: 0 }))
   return alive && Date.now() - mtimeMs < longestWriteMs
 }

@@ -6,7 +6,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { fileProblem, writeFileAtomically } from '../files.ts'
 import type { Signer } from '../keys/signer.ts'
-import { settleFolders, type Self } from './folder.ts'
+import { atWork, settleFolders, type Self } from './folder.ts'
 import { ProofError, textOf, toBase64 } from '../proof/bytes.ts'
 import { publicHalf, type PublicHalf } from '../proof/ed25519.ts'
 import { parseCheckpoint, parseNote } from '../proof/note.ts'
@@ -42,6 +42,7 @@ export type PrunePlan = {
 export type Pruned = PrunePlan & { readonly pruned: readonly string[] }
 
 const leaving = /^\.expired-(\d{4}-\d\d-\d\d)$/
+const unwritten = /^\d{4}-\d\d-\d\d\.json\.[0-9a-f]{12}\.tmp$/
 
 export async function planPrune(input: PruneInput): Promise<PrunePlan> {
   const { root, keep } = input
@@ -82,7 +83,8 @@ export async function prune(
       const why = whyNotThat(text, found, keys) ?? (await whyNotThere(join(graves, `${found.day}.json`), text))
       if (why !== null) stay.push({ day: found.day, why })
       else {
-        await writeFileAtomically(join(graves, `${found.day}.json`), text)
+        // Whoever verifies takes every file among the tombstones for one.
+        await writeFileAtomically(join(graves, `${found.day}.json`), text, { from: root })
         await removed(root, found.day)
         pruned.push(found.day)
       }
@@ -96,6 +98,7 @@ export async function settleEvidence(root: string, self: Self): Promise<void> {
   await settleFolders(root, self)
   const names = await readdir(root).catch(() => [])
   for (const name of names) {
+    if (unwritten.test(name) && !(await atWork(join(root, name), true))) await rm(join(root, name), { force: true })
     const [, day] = leaving.exec(name) ?? []
     if (day === undefined) continue
     if (await isThere(join(root, 'tombstones', `${day}.json`)))

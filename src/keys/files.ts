@@ -36,7 +36,7 @@ export async function createKeyFile(folder: string, pem: string): Promise<boolea
   const path = signingKeyPath(folder)
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   await makeFolder(folder)
-  await writeFileAtomically(temporary, pem, 0o600)
+  await writeFileAtomically(temporary, pem, { mode: 0o600 })
   try {
     await link(temporary, path)
     await syncFolder(folder)
@@ -51,7 +51,7 @@ export async function createKeyFile(folder: string, pem: string): Promise<boolea
 
 export async function writeKeyFile(path: string, pem: string): Promise<void> {
   await makeFolder(dirname(path))
-  await writeFileAtomically(path, pem, 0o600)
+  await writeFileAtomically(path, pem, { mode: 0o600 })
 }
 
 /** A second name for the same file: there from one moment to the next, without the key being written again. */

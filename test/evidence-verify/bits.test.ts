@@ -10,7 +10,7 @@ import { checkpointNote, flipped, packsOf, startChain, testKey, writePack, type 
 
 const full = process.env['TMS_TEST_FULL'] === '1'
 /** Bits of each file: for tms in this process, for VERIFY.sh as a process each. */
-const bits = full ? { tms: 400, script: 60 } : { tms: 25, script: 1 }
+const bits = full ? { tms: 400, script: 12 } : { tms: 25, script: 1 }
 
 const tools = ['openssl', 'sha256sum'].filter((tool) => spawnSync('sh', ['-c', `command -v ${tool}`]).status !== 0)
 

@@ -1,5 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  watch,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Driver } from '../../src/drivers/driver.ts'
@@ -9,6 +19,7 @@ import { daysSource } from '../../src/evidence/verify-source.ts'
 import { verifyEvidence } from '../../src/evidence/verify.ts'
 import { sha256Hex } from '../../src/proof/bytes.ts'
 import { embeddedSubject, postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
+import { until } from '../servers/process.ts'
 import { build } from '../ui/built.ts'
 import { writeDays } from './fixture.ts'
 import { checkpointNote, packsOf, startChain, testKey, tombstoneOf, writePack, type Chain, type Pack } from './packs.ts'
@@ -77,6 +88,18 @@ for (const make of [embeddedSubject, postgresSubject, supabaseSubject]) {
         pruned.map((day) => ({ subject: day, digest: sha256Hex(readFileSync(join(root, `tombstones/${day}.json`))) })),
       )
       expect(await go(root)).toMatchObject({ pruned: [], stay: [] })
+    })
+
+    test('nothing but tombstones ever lies among them: whoever verifies takes each file there for one', async () => {
+      const root = writeDays(packs)
+      const graves = join(root, 'tombstones')
+      mkdirSync(graves)
+      const seen = new Set<string | null>()
+      const watcher = watch(graves, (_, name) => void seen.add(name))
+      await go(root)
+      await until('the last one was seen', () => seen.has('2020-01-04.json'))
+      watcher.close()
+      expect([...seen].sort()).toEqual(['2020-01-01.json', '2020-01-02.json', '2020-01-03.json', '2020-01-04.json'])
     })
 
     test('on another machine the same tombstones are written, byte for byte', async () => {
@@ -151,6 +174,15 @@ for (const make of [embeddedSubject, postgresSubject, supabaseSubject]) {
       // the states between the steps: nothing, tombstone beside the pack, pack stepped aside, half deleted
       for (const [died, state] of [
         ['after the tombstone was stored', () => undefined],
+        [
+          'while it was written',
+          (root: string) => {
+            const half = join(root, '2020-01-02.json.0123456789ab.tmp')
+            writeFileSync(half, '{"media')
+            // Nobody can still be at it.
+            utimesSync(half, 0, 0)
+          },
+        ],
         ['after it was written', (root: string, grave: Grave) => grave(root)],
         [
           'after the pack stepped aside',
