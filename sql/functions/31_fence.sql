@@ -324,6 +324,8 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 begin
   if not tms._takes_two(incident) then return null; end if;
   if exists (select from tms.resume_approvals a where a.epoch = (tms._fence_json() ->> 'epoch')::bigint and a.principal_id <> c.principal_id
+               -- who has lost the role since has no say any more
+               and exists (select from tms._live_memberships(a.principal_id) m where m.role = 'super_admin')
                and (_second_person.incident is null or a.incident_id = _second_person.incident)
                and not exists (select from tms.halts h where h.kind = 'halt' and h.resumed_at is null
                                   and (h.at > a.at or (_second_person.incident is null and not exists (
@@ -390,6 +392,7 @@ declare
   settled jsonb;
   halt bigint;
   already boolean;
+  recorded boolean := true;
   first tms.halts;
   began timestamptz := clock_timestamp();
 begin
@@ -401,17 +404,25 @@ begin
   perform setval('tms.safe_mode_mark', mark);
   settled := tms._settle(250, true, 'tms.safe_gate');
   perform set_config('lock_timeout', '200ms', true);
+  -- Nothing below may keep it from being answered; what is missing is said.
   begin
     perform tms._signal('control');
+  exception when others then null;
+  end;
+  begin
     insert into tms.halts (kind, epoch, at, by_id, by_name, why, fenced, ms_to_fence, waited_for, terminated, survivors, in_flight)
       values ('safe_mode', mark / 2, began, c.principal_id, c.who, coalesce(left(args ->> 'why', 1000), ''), (settled -> 'fenced')::boolean,
               round(extract(epoch from clock_timestamp() - began) * 1000, 3), settled -> 'waited_for', settled -> 'terminated', settled -> 'survivors', 0)
       returning id into halt;
-    perform tms._record(c, 'safe_mode.on', 'done', 'safe mode ' || (mark / 2), coalesce(args ->> 'why', ''), settled);
-  exception when others then null;
+  exception when others then halt := null;
   end;
-  select * into first from tms.halts h where h.kind = 'safe_mode' and h.resumed_at is null order by h.id limit 1;
-  return jsonb_build_object('halt', halt::text, 'epoch', mark / 2, 'fenced', settled -> 'fenced', 'ms', settled -> 'ms',
+  begin
+    perform tms._record(c, 'safe_mode.on', 'done', 'safe mode ' || (mark / 2), coalesce(args ->> 'why', ''), settled);
+  exception when others then recorded := false;
+  end;
+  -- of this time: one that was pressed while an earlier one was left is nobody's
+  select * into first from tms.halts h where h.kind = 'safe_mode' and h.resumed_at is null and h.epoch = mark / 2 order by h.id limit 1;
+  return jsonb_build_object('halt', halt::text, 'recorded', recorded, 'epoch', mark / 2, 'fenced', settled -> 'fenced', 'ms', settled -> 'ms',
     'terminated', settled -> 'terminated', 'survivors', settled -> 'survivors', 'workers', tms._live_workers(), 'already', already,
     'since', tms._utc(coalesce(first.at, began)), 'by', coalesce(first.by_name, c.who));
 end
@@ -457,7 +468,7 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   return tms._fence_json() || jsonb_build_object(
-    'since', (select tms._utc(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null order by h.id desc limit 1),
+    'since', (select tms._utc(h.at) from tms.halts h where h.kind = 'halt' and h.resumed_at is null order by h.id limit 1),
     'resumed_ms_ago', tms._resumed_ms_ago(),
     'halts', (select coalesce(jsonb_agg(tms._halt_json(x.h, tms._clear(c, null)) order by (x.h).id desc), '[]') from (select h from tms.halts h order by h.id desc limit 10) x (h)));
 end

@@ -721,8 +721,14 @@ begin
   if body ->> 'type' is distinct from 'tms-halt-certificate-v1' or body ->> 'incident' is distinct from incident::text or body ->> 'halt' is distinct from h.id::text
      or body -> 'epoch' is distinct from facts -> 'epoch' or body -> 'fenced' is distinct from facts -> 'fenced' or body ->> 'by' is distinct from facts ->> 'by'
      or body ->> 'at' is distinct from facts ->> 'at' or body ->> 'why' is distinct from facts ->> 'why'
-     or body -> 'terminated' is distinct from facts -> 'terminated' or body -> 'survivors' is distinct from facts -> 'survivors' then
-    return tms._refuse(c, 'CONFLICT', 'the certificate says something else than the database', 'halt, epoch, who, when, why and who was ended must agree', array[format('tms incident certify %s', incident)]);
+     or body -> 'terminated' is distinct from facts -> 'terminated' or body -> 'survivors' is distinct from facts -> 'survivors'
+     or body -> 'in_flight' is distinct from facts -> 'in_flight' or body -> 'ms_to_fence' is distinct from facts -> 'ms_to_fence'
+     -- While it lasts: later what the workers say is about another epoch. They go on acknowledging: who had not when it was written may
+     -- have since, and nobody the other way round.
+     or tms._halted() and h.epoch = (tms._fence_json() ->> 'epoch')::bigint and (
+       exists (select said -> 'worker' from jsonb_path_query(body, '$.acknowledged[*]') said except select known -> 'worker' from jsonb_path_query(facts, '$.acknowledged[*]') known)
+       or exists (select known -> 'worker' from jsonb_path_query(facts, '$.silent[*]') known except select said -> 'worker' from jsonb_path_query(body, '$.silent[*]') said)) then
+    return tms._refuse(c, 'CONFLICT', 'the certificate says something else than the database', 'halt, epoch, who, when, why, what ran, who was ended, who knows of it and who does not must agree', array[format('tms incident certify %s', incident)]);
   end if;
   insert into tms.halt_certificates (halt_id, incident_id, by_name, body, sha256, workers)
     values (h.id, incident, c.who, args ->> 'certificate', tms._sha256(args ->> 'certificate'),
@@ -851,6 +857,8 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   reason := coalesce(nullif(left(btrim(args ->> 'why'), 1000), ''), 'soft degrade');
+  -- a lever that waits for somebody's lock without a word is no lever
+  perform set_config('lock_timeout', '3s', true);
   select * into joined from tms._incident_join('P2', 'soft_degrade', 'soft_degrade:' || coalesce(c.company_id::text, 'fleet'), c.company_id, 'Soft degrade: ' || reason, '{}', c.who);
   if joined.opened then perform tms._incident_snapshot(joined.id); else perform tms._incident_said(joined.id, c.who, 'Soft degrade: ' || reason); end if;
   update tms.incidents x set acted_at = coalesce(x.acted_at, tms.now()) where x.id = joined.id returning * into i;
@@ -1209,6 +1217,10 @@ begin
     end if;
   else
     if part is null or part not in (10, 50, 100) then raise exception '"percent" is 10, 50 or 100' using errcode = 'TM400'; end if;
+    -- else it would be over with its flags still lowered, and without the second person whom prepare asks for
+    if exists (select from tms.incident_levers x where x.incident_id = i.id and x.kind = 'soft_degrade' and x.undone_at is null) then
+      return tms._refuse(c, 'CONFLICT', format('what incident %s lowered is not undone', i.id), 'prepare comes before the slots', array[format('tms incident resume %s', i.id)]);
+    end if;
     if halted then return tms._refuse(c, 'CONFLICT', 'the fleet is halted', 'slots come back after the fence is lifted', array[format('tms incident resume %s', i.id)]); end if;
     if part > tms._slots_percent() and part <> (case tms._slots_percent() when 10 then 50 else 100 end) then
       return tms._refuse(c, 'STAGE_REFUSED', format('%s %% does not follow %s %%', part, tms._slots_percent()), 'stages come one after the other', array[format('tms incident resume %s', i.id)]);

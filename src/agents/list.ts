@@ -64,7 +64,9 @@ export async function fleetStatus(driver: Driver, stopFile: string): Promise<Fle
     listAgents(driver, {}),
     driver.call('fence_state', {}).then((answer) => granted(answer)),
   ])
-  const inForce = (kind: Halt['kind']) => halts.find((halt) => halt.kind === kind && halt.resumed_at === null) ?? null
+  // The newest come first: who stopped it is the first of those that are in force, and who pressed again is not.
+  const inForce = (kind: Halt['kind']) =>
+    halts.findLast((halt) => halt.kind === kind && halt.resumed_at === null) ?? null
   const halt = list.fence.halted ? inForce('halt') : null
   return {
     ...list,

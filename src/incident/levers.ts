@@ -90,13 +90,23 @@ function moment(text: string): string {
 export type SafeMode = { readonly target: string; readonly on: boolean; readonly epoch: number } & Partial<
   Pick<
     Contract['safe_mode_on']['result'],
-    'fenced' | 'ms' | 'terminated' | 'survivors' | 'workers' | 'already' | 'since' | 'by'
+    'halt' | 'recorded' | 'fenced' | 'ms' | 'terminated' | 'survivors' | 'workers' | 'already' | 'since' | 'by'
   >
 >
 
 export async function safeModeOn(driver: Driver, why: string): Promise<SafeMode> {
   const done = granted(await driver.call('safe_mode_on', { why: words(why, 1000) }))
   return { target: driver.target.name, on: true, ...done }
+}
+
+/** What of it the database could not write down, in sentences. */
+export function unwritten({ halt, recorded }: SafeMode): readonly string[] {
+  return [
+    ...(halt === null
+      ? ['Who turned it on, when and why could not be written down: tms agents status cannot say it.']
+      : []),
+    ...(recorded === false ? ['The ledger does not have it. Once it takes rows again: tms incident safe-mode on'] : []),
+  ]
 }
 
 /** Safe mode is on, and something that had begun may still commit; null: nothing may. */

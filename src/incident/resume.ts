@@ -65,6 +65,8 @@ export type Standing = {
   readonly resumedBy: string | null
   readonly tenant: string | null
   readonly levers: number
+  /** What else is open with the highest priority: the looks at the fleet's health between the stages don't judge by it. */
+  readonly others: readonly string[]
 }
 
 /** What would be resumed, for whoever has to consent. */
@@ -72,6 +74,7 @@ export async function standing(driver: Driver, id: string): Promise<Standing> {
   const { incident, fence, slots_percent, resuming, levers } = granted(
     await driver.call('incident_show', { id, limit: 1 }),
   )
+  const { incidents } = granted(await driver.call('incident_list', {}))
   return {
     target: driver.target.name,
     names: {
@@ -88,6 +91,9 @@ export async function standing(driver: Driver, id: string): Promise<Standing> {
     resumedBy: incident.resolution === 'resumed' ? incident.resolved_by : null,
     tenant: incident.tenant,
     levers: levers.filter(({ kind, undone_at }) => kind === 'soft_degrade' && undone_at === null).length,
+    others: incidents
+      .filter((other) => other.priority === 'P1' && other.id !== incident.id)
+      .map((other) => `Incident ${other.id} is open too, with priority P1: ${other.title}`),
   }
 }
 

@@ -22,6 +22,15 @@ export type Scene = {
   stop(): Promise<void>
 }
 
+/** A super_admin that is nobody else; its id. */
+export async function another(scene: Pick<Scene, 'sql'>, name = `second-${randomUUID().slice(0, 8)}`): Promise<string> {
+  const [made] = await scene.sql(
+    `with p as (insert into tms.principals (kind, name) values ('human', '${name}') returning id)
+     insert into tms.memberships (principal_id, role) select id, 'super_admin' from p returning principal_id::text as id`,
+  )
+  return String(made?.['id'])
+}
+
 /** The certificate of an incident that has one halt. */
 export function certificateIn(folder: string): string {
   const [name, another] = readdirSync(folder).filter((file) => /^certificate-\d+\.json$/.test(file))

@@ -16,7 +16,7 @@ import { startArena, type Arena } from '../attacks/fleet/arena.ts'
 import { until } from '../servers/process.ts'
 import { bin, build } from '../ui/built.ts'
 import { collect, envelopeOf, run, said, start } from '../ui/process.ts'
-import { certificateIn, haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
+import { another, certificateIn, haltAndResume, openScene, resumeNow, showOf, subjects, type Scene } from './fixture.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-press-'))
 const never = new AbortController().signal
@@ -98,19 +98,31 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
   })
 
   test('a certificate that says something else than the database is not kept', async () => {
+    const worker = await scene.fleet.hello(['demo'])
     const halt = granted(await scene.operator.call('fence_halt', { why: 'a test' }))
     const { incident } = granted(
       await scene.operator.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '', why: 'a test' }),
     )
     const facts = granted(await scene.operator.call('incident_halt', { halt: halt.halt ?? '' }))
-    const claim = { type: 'tms-halt-certificate-v1', incident, ...facts, by: 'somebody else' }
-    expect(
-      await scene.operator.call('incident_certified', {
+    const truth = { type: 'tms-halt-certificate-v1', incident, ...facts }
+    const keep = (forged: object) =>
+      scene.operator.call('incident_certified', {
         request_id: randomUUID(),
         halt: halt.halt ?? '',
-        certificate: JSON.stringify(claim),
-      }),
-    ).toMatchObject({ refused: { code: 'CONFLICT' } })
+        certificate: JSON.stringify({ ...truth, ...forged }),
+      })
+    expect(facts.silent).toHaveLength(1)
+    for (const forged of [
+      { by: 'somebody else' },
+      { silent: [] },
+      { silent: 'nobody' },
+      { in_flight: 99 },
+      { ms_to_fence: '0.001' },
+      { acknowledged: [{ worker: 'invented', host: 'here', at: facts.at }] },
+    ])
+      expect([forged, await keep(forged)]).toMatchObject([forged, { refused: { code: 'CONFLICT' } }])
+    expect(await keep({})).not.toHaveProperty('refused')
+    granted(await scene.fleet.worker.call('worker_bye', { worker }))
     await resumeNow(scene.operator, incident)
   })
 
@@ -162,7 +174,7 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       ),
     ).toEqual([{ open: 2, tied: 2 }])
     await scene.sql(
-      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who, at) values (${incident}, ${halt.epoch}, gen_random_uuid(), 'somebody', clock_timestamp())`,
+      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who, at) values (${incident}, ${halt.epoch}, '${await another(scene)}', 'somebody', clock_timestamp())`,
     )
     await resumeNow(operator, incident)
     await fleet.set('incident.resume.twoPersons', false)
@@ -230,10 +242,11 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       await operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'around it' }),
     ).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
     // Nor does an approval from before the press, or of another incident.
+    const second = await another(scene)
     const others = (incident: string, at: string) =>
       scene.sql(
         `insert into tms.resume_approvals (incident_id, epoch, principal_id, who, at)
-           values (${incident}, ${halt.epoch}, gen_random_uuid(), 'somebody', ${at})`,
+           values (${incident}, ${halt.epoch}, '${second}', 'somebody', ${at})`,
       )
     await others(id, `(select max(at) - interval '1 second' from tms.halts)`)
     await others('0', 'clock_timestamp()')
@@ -244,8 +257,14 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     // Nor does it help to switch the rule off now.
     await fleet.set('incident.resume.twoPersons', false)
     expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
-    // As if somebody else had approved.
-    await scene.sql(`update tms.resume_approvals set principal_id = gen_random_uuid() where incident_id = ${id}`)
+    // As if somebody else had approved, who was a super_admin then.
+    await scene.sql(
+      `delete from tms.resume_approvals where principal_id = '${second}';
+       update tms.resume_approvals set principal_id = '${second}' where incident_id = ${id};
+       update tms.memberships set revoked_at = now() where principal_id = '${second}'`,
+    )
+    expect(await step({ step: 'prepare' })).toMatchObject({ refused: { code: 'CONSENT_MISSING' } })
+    await scene.sql(`update tms.memberships set revoked_at = null where principal_id = '${second}'`)
     await resumeNow(operator, id)
     await haltAndResume(operator)
   })
@@ -258,8 +277,12 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect(await operator.call('incident_resume', { request_id: randomUUID(), id, step: 'prepare' })).toMatchObject({
       refused: { code: 'CONSENT_MISSING' },
     })
+    // Nor by going past that step.
+    expect(
+      await operator.call('incident_resume', { request_id: randomUUID(), id, step: 'slots', percent: 100 }),
+    ).toMatchObject({ refused: { code: 'CONFLICT' } })
     await scene.sql(
-      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who) select ${id}, f.epoch, gen_random_uuid(), 'another' from tms.fence f`,
+      `insert into tms.resume_approvals (incident_id, epoch, principal_id, who) select ${id}, f.epoch, '${await another(scene)}', 'another' from tms.fence f`,
     )
     await resumeNow(operator, id)
   })
@@ -518,6 +541,101 @@ describe('the command where things are broken', () => {
     expect(halts).toHaveLength(2)
     expect(told).toHaveLength(1)
     await over()
+  })
+
+  test('safe mode that could not be written down is on, and says what is missing', async () => {
+    const holder = await arena.connect(url)
+    const safeMode = async () => {
+      const ended = await run([bin, 'incident', 'safe-mode', 'on', '--why', 'locked', '--json'], {
+        cwd: folder,
+        env: environment(),
+      })
+      const { data, warnings } = envelopeOf(ended.stdout)
+      return { code: ended.code, data, warnings }
+    }
+    await holder.query('begin; lock table tms.ledger_inbox in exclusive mode')
+    const unrecorded = await safeMode()
+    expect(unrecorded).toMatchObject({
+      code: 0,
+      data: { fenced: true, recorded: false, halt: expect.any(String) as string },
+    })
+    expect(unrecorded.warnings).toEqual([expect.stringContaining('The ledger does not have it')])
+    expect(await arena.sql(`select by_name is not null as by, why from tms.halts where kind = 'safe_mode'`)).toEqual([
+      { by: true, why: 'locked' },
+    ])
+    await holder.query('rollback; begin; lock table tms.halts in exclusive mode')
+    const nobody = await safeMode()
+    expect(nobody).toMatchObject({ code: 0, data: { fenced: true, recorded: true, halt: null } })
+    expect(nobody.warnings).toEqual([expect.stringContaining('could not be written down')])
+    await holder.query('rollback')
+    const hash = 'ab'.repeat(32)
+    await arena.sql(`update tms.environment set override_token_sha256 = '${hash}'`)
+    granted(
+      await scene.operator.call('safe_mode_off', {
+        request_id: randomUUID(),
+        override_token_sha256: hash,
+        why: 'a test',
+      }),
+    )
+  })
+
+  test('a resume names what else burns, and says where it stands when it is broken off', async () => {
+    const { data } = await press()
+    const id = String(data['incidentId'])
+    const { incident: other } = granted(
+      await scene.operator.call('incident_open', {
+        request_id: randomUUID(),
+        priority: 'P1',
+        title: 'the depot burns',
+      }),
+    )
+    const child = start(
+      [
+        bin,
+        'incident',
+        'resume',
+        id,
+        '--watch',
+        '60s',
+        '--confirm',
+        `${scene.operator.target.consentName}@incident-${id}`,
+        '--json',
+      ],
+      { cwd: folder, env: environment() },
+    )
+    const ended = collect(child)
+    child.stdin.end()
+    await until('the fence is lifted', async () => !(await halted()))
+    child.kill('SIGINT')
+    const { code, stdout } = await ended
+    expect(code).toBe(130)
+    expect(envelopeOf(stdout).warnings).toEqual([
+      `Incident ${other.id} is open too, with priority P1: the depot burns`,
+      expect.stringMatching(
+        new RegExp(`The fence is lifted.*tms incident resume ${id}|10 %.*tms incident resume ${id}`),
+      ),
+    ])
+    for (const percent of [50, 100])
+      granted(await scene.operator.call('incident_resume', { request_id: randomUUID(), id, step: 'slots', percent }))
+    granted(
+      await scene.operator.call('incident_work', {
+        request_id: randomUUID(),
+        id: other.id,
+        action: 'resolve',
+        text: 'out',
+      }),
+    )
+  })
+
+  test('a soft degrade that somebody keeps waiting gives up and says so', async () => {
+    const holder = await arena.connect(url)
+    await holder.query('begin; lock table tms.incidents in exclusive mode')
+    const ended = await run([bin, 'incident', 'soft-degrade', '--json'], { cwd: folder, env: environment() })
+    await holder.query('rollback')
+    expect({ code: ended.code, error: envelopeOf(ended.stdout).error }).toMatchObject({
+      code: 3,
+      error: { code: 'DB_TIMEOUT', what: expect.stringContaining('lock timeout') as string },
+    })
   })
 
   test('in the wrong folder it halts nothing and is no success', async () => {

@@ -36,21 +36,29 @@ export default class IncidentResume extends TmsCommand {
       await way.approveResume(db, id, flags.why)
       return this.show(views.approvedView, { id, target, by: 'you' })
     }
+    // Before somebody consents: it may be why the fleet was halted.
+    for (const other of now.others) this.warn(other)
     await this.consent(
       now.names.resume,
       `resume incident ${id} of ${target}: the fleet ${now.halted ? 'works again' : 'works at full strength again'}`,
     )
     const here = pressPlace(await this.settings(), process.env)
-    const resumed = await way.resumeIncident(db, {
+    let stands = ''
+    const resuming = way.resumeIncident(db, {
       id,
       why: flags.why,
       watchMs,
       everyMs: 1000,
       now: () => performance.now(),
       pause: (ms) => pause(ms, undefined, { signal: this.signal }),
-      report: (text) => this.note(text),
+      report: (text) => this.note((stands = text)),
       stopFile: here.stopFile,
       relieve: () => tellReached(here),
+    })
+    const resumed = await resuming.catch((error: unknown) => {
+      // Broken off, by a signal or by the database: the fleet works with what it has got back.
+      if (stands !== '') this.warn(`It is left where it stands. ${stands} Go on with: tms incident resume ${id}`)
+      throw error
     })
     const problem = way.stoppedProblem(resumed)
     if (problem !== null) return this.unknown(views.resumedView, resumed, problem)

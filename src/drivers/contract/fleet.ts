@@ -265,7 +265,10 @@ export const fleetContract = {
     reads: false,
     args: z.strictObject({ why: z.string() }),
     result: z.object({
+      /** Null: it could not be written down who did it and when. */
       halt: id.nullable(),
+      /** False: the ledger does not have it. */
+      recorded: z.boolean().optional(),
       epoch: z.number(),
       fenced: z.boolean(),
       ms: z.number(),

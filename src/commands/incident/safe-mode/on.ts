@@ -15,12 +15,13 @@ export default class IncidentSafeModeOn extends TmsCommand {
 
   async run(): Promise<void> {
     const { flags } = await this.parse(IncidentSafeModeOn)
-    const [{ safeModeOn, notSafe }, { safeModeView }] = await Promise.all([
+    const [{ safeModeOn, notSafe, unwritten }, { safeModeView }] = await Promise.all([
       import('../../../incident/levers.ts'),
       import('../../../incident/views.ts'),
     ])
     const db = await this.database({ anyContract: true })
     const on = await this.uncancellable(() => safeModeOn(db, flags.why))
+    for (const sentence of unwritten(on)) this.warn(sentence)
     const problem = notSafe(on)
     return problem === null ? this.show(safeModeView, on) : this.unknown(safeModeView, on, problem)
   }
