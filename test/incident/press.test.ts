@@ -634,7 +634,7 @@ describe('the command where things are broken', () => {
     await holder.query('rollback')
     expect({ code: ended.code, error: envelopeOf(ended.stdout).error }).toMatchObject({
       code: 3,
-      error: { code: 'DB_TIMEOUT', what: expect.stringContaining('lock timeout') as string },
+      error: { code: 'DB_TIMEOUT', message: expect.stringContaining('lock timeout') as string },
     })
   })
 
