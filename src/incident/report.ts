@@ -49,7 +49,8 @@ const tried: ReadonlySet<string> = new Set([
 ])
 
 export function postmortem({ incident: i, events, levers, halts }: Shown, impact: Impact, target: string): string {
-  const line = (e: Shown['events'][number]) => `| ${e.at.slice(0, 19)} | ${e.kind} | ${cell(e.who)} | ${cell(e.text)} |`
+  const line = (e: Shown['events'][number]) =>
+    `| ${e.at.slice(0, 19)} | ${e.kind} | ${inline(e.who)} | ${inline(e.text)} |`
   const attempts = events.filter(({ kind }) => tried.has(kind))
   return [
     `# Incident ${i.id}: ${inline(i.title)}`,
@@ -57,10 +58,10 @@ export function postmortem({ incident: i, events, levers, halts }: Shown, impact
     `| | |`,
     `| --- | --- |`,
     `| Priority | ${i.priority} |`,
-    `| About | ${i.type} |`,
+    `| About | ${inline(i.type)} |`,
     `| Whose | ${i.tenant ?? 'the whole fleet'} |`,
     `| Database | ${target} |`,
-    `| Opened | ${i.opened_at.slice(0, 19)} UTC by ${cell(i.opened_by)} |`,
+    `| Opened | ${i.opened_at.slice(0, 19)} UTC by ${inline(i.opened_by)} |`,
     `| Acted on | ${span(i.opened_at, i.acted_at)} |`,
     `| Over | ${span(i.opened_at, i.resolved_at)}${i.resolution === null ? '' : ` (${i.resolution})`} |`,
     '',
@@ -120,12 +121,22 @@ export function postmortem({ incident: i, events, levers, halts }: Shown, impact
 /** What a terminal or an editor would obey instead of showing it: controls, and marks that reorder text. */
 const unseen = /[\p{Cc}\p{Cs}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu
 
+/**
+ * What Markdown would make a link, an image, HTML, code, a cell or an address of: titles come from alarms, and whoever opens the draft
+ * would fetch what they name. The backslash is one of them, or it would undo the one that is put before the next.
+ */
+const markup = /[\\|<>[\]!`*~&]|(?<![\p{L}\p{N}])_|_(?![\p{L}\p{N}])/gu
+/** Many renderers make links of bare addresses too. The entity shows as the colon or the dot, and begins none. */
+const addresses = /:(?=\/\/)|(?<=\bwww)\./gi
+
 /** Free text of people and of errors: redacted again before it goes into a file that is passed around. */
 function inline(text: string): string {
-  return redactText(text).replace(unseen, ' ').replace(/\s+/g, ' ').trim()
-}
-function cell(text: string): string {
-  return inline(text).replaceAll('|', '\\|')
+  return redactText(text)
+    .replace(unseen, ' ')
+    .replace(/\s+/g, ' ')
+    .trim()
+    .replace(markup, '\\$&')
+    .replace(addresses, (mark) => `&#${mark.charCodeAt(0)};`)
 }
 
 function span(from: string, to: string | null): string {

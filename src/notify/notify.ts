@@ -41,12 +41,17 @@ function untried({ tells, delivered_at }: Target): boolean {
 /** Null when it is known. */
 export function unknownStatus({ targets, verdict, untold }: NotifyStatus): Problem | null {
   if (verdict !== 'unknown') return null
-  const names = targets.filter(untried).map(({ name }) => name)
+  const unknown = targets.filter(untried)
+  const names = unknown.map(({ name }) => name)
+  // Such an incident pages nobody, so it would prove nothing of a pager.
+  const opening = unknown.some(({ kind }) => kind !== 'pagerduty')
+    ? ['tms incident open "Does this arrive?" --priority P4']
+    : []
   return {
     code: 'NO_DATA',
     what: `Whether ${names.join(', ')} would be told is unknown.`,
-    why: `Nothing arrived there in the last 30 days${untold === null ? '' : `, and ${untold}`}.`,
-    next: ['tms incident open "Does this arrive?" --priority P4', ...names.map((name) => `tms notify test ${name}`)],
+    why: `Nothing that was sent arrived there in the last 30 days${untold === null ? '' : `, and ${untold}`}.`,
+    next: [...names.map((name) => `tms notify test ${name}`), ...opening],
   }
 }
 

@@ -6,10 +6,11 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { notifyStatus, testProblem, testTarget, unknownStatus, watchNotifications } from '../../src/notify/notify.ts'
 import { startDelivery, type Deliverer } from '../../src/outbox/deliver.ts'
 import { retryDeliveries, showDelivery } from '../../src/outbox/outbox.ts'
+import { pagerdutyActions, pagerdutyMessage } from '../../src/outbox/targets/pagerduty-message.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
 import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
-import { answer, hang, resetRequest } from '../outbox/targets/receivers.ts'
+import { anEvent, answer, hang, resetRequest } from '../outbox/targets/receivers.ts'
 import { until as eventually } from '../servers/process.ts'
 import { routingKey, startPagerduty } from './pagerduty-server.ts'
 import { startSlack } from './slack-server.ts'
@@ -158,7 +159,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     const { slack, pager } = await people()
     slack.misbehave = answer(404, {}, 'no_service')
     await deliver()
-    await open('P2', 'stock')
+    await open('P1', 'stock')
     await until(async () => (await sql(`select from tms.outbox_deliveries where status = 'dead'`)).length === 1)
     expect(slack.requests).toBe(1)
     const [row] = await sql(`select id::text from tms.outbox_deliveries where status = 'dead'`)
@@ -173,14 +174,14 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     slack.misbehave = null
     expect(await retryDeliveries(operator, { ids: [id], why: 'a new webhook' })).toMatchObject({ retried: 1 })
     await until(async () => (await notifyStatus(operator)).verdict === 'ok')
-    expect(pager.alerts).toEqual([])
+    expect(pager.alerts).toHaveLength(1)
   })
 
   test('a target that fails is an incident which the others hear of, and which it does not wait for itself', async () => {
     const { slack, pager } = await people()
     slack.misbehave = answer(404, {}, 'no_service')
     await deliver()
-    await open('P2', 'stock')
+    await open('P1', 'stock')
     await until(async () => (await sql(`select from tms.outbox_deliveries where status = 'dead'`)).length === 1)
     const before = slack.requests
     // Again and again: it stays one incident, one message to the others, and none to the one that fails.
@@ -205,7 +206,145 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     await retryDeliveries(operator, { ids: [String(row?.['id'])], why: 'a new webhook' })
     await until(async () => (await notifyStatus(operator)).verdict === 'ok')
     expect(await watchNotifications(operator)).toEqual({ failing: [], cleared: 1 })
-    expect(pager.alerts).toEqual([])
+    expect(pager.alerts).toMatchObject([{ summary: 'Stock below zero' }])
+  })
+
+  const dead = async () => (await sql(`select from tms.outbox_deliveries where status = 'dead'`)).length
+  const announce = (topic: string, key: string) =>
+    sql(`select tms._incident_announce('${topic}', i, '${topic}') from tms.incidents i where i.dedupe_key = '${key}'`)
+  const failing = async () => (await watchNotifications(operator)).failing.map(({ target }) => target)
+
+  test('what pages nobody is no arrival: neither is a pager well by it, nor a lost page over', async () => {
+    const { pager } = await people()
+    pager.misbehave = answer(400)
+    await deliver()
+    await open('P4', 'small')
+    await until(async () => (await delivered('pager')) === 1 && (await delivered('slack')) === 1)
+    const untried = await notifyStatus(operator)
+    expect(untried.verdict).toBe('unknown')
+    expect(unknownStatus(untried)?.next).toEqual(['tms notify test pager'])
+    await open('P1', 'stock')
+    await until(async () => (await dead()) === 1)
+    expect(await failing()).toEqual(['pager'])
+    await open('P4', 'another')
+    await until(async () => (await delivered('pager')) === 2)
+    expect(await watchNotifications(operator)).toMatchObject({ failing: [{ target: 'pager' }], cleared: 0 })
+    expect(await notifyStatus(operator)).toMatchObject({ verdict: 'failing', targets: [{ lost: 1 }, { lost: 0 }] })
+  })
+
+  test('a lost page stays in sight while its incident is open, until a later word of the same one arrives', async () => {
+    const { pager } = await people()
+    pager.misbehave = answer(400)
+    await deliver()
+    await open('P1', 'stock')
+    await until(async () => (await dead()) === 1)
+    pager.misbehave = null
+    await open('P1', 'another')
+    // A change event: PagerDuty takes it, and nobody is paged.
+    await announce('fleet.resumed', 'stock')
+    await until(async () => (await delivered('pager')) === 2)
+    expect(await watchNotifications(operator)).toEqual({
+      failing: [{ target: 'pager', why: 'it lost word of an incident that is open' }],
+      cleared: 0,
+    })
+    expect((await notifyStatus(operator)).verdict).toBe('failing')
+    await announce('incident.escalated', 'stock')
+    await until(async () => (await delivered('pager')) === 3)
+    expect(await watchNotifications(operator)).toEqual({ failing: [], cleared: 1 })
+    expect((await notifyStatus(operator)).verdict).toBe('ok')
+  })
+
+  test('what was lost of an incident that is over is no trouble once something else arrives', async () => {
+    const { slack } = await people()
+    slack.misbehave = answer(404)
+    await deliver()
+    await open('P1', 'stock')
+    await until(async () => (await dead()) === 1)
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    await until(async () => (await dead()) === 2)
+    slack.misbehave = null
+    await open('P1', 'another')
+    await until(async () => (await delivered('slack')) === 1)
+    expect(await failing()).toEqual([])
+  })
+
+  test('two targets that failed at once do not keep each other failing', async () => {
+    const both = [await startSlack(), await startSlack()]
+    const targets = both.map(({ webhook }, n): Target => {
+      places[`SLACK_${n}`] = webhook
+      const config = { urlFrom: { env: `SLACK_${n}` }, hosts: ['127.0.0.1'] }
+      return { name: `slack-${n}`, kind: 'slack', topics: ['incident.*'], config }
+    })
+    granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets }))
+    for (const each of both) each.misbehave = answer(404)
+    await deliver()
+    await open('P2', 'stock')
+    await until(async () => (await dead()) === 2)
+    expect(await failing()).toEqual(['slack-0', 'slack-1'])
+    await until(async () => (await dead()) === 4)
+    for (const each of both) each.misbehave = null
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    await until(async () => (await delivered('slack-0')) === 1 && (await delivered('slack-1')) === 1)
+    expect(await watchNotifications(operator)).toEqual({ failing: [], cleared: 2 })
+  })
+
+  test('what calls only to the gravest is watched as well', async () => {
+    const { slack, pager } = await people()
+    const config = { urlFrom: { env: 'SLACK_WEBHOOK_URL' }, hosts: ['127.0.0.1'] }
+    const only = (name: string, topics: string[]): Target => ({ name, kind: 'slack', topics, config })
+    const { kind, config: pages } = granted(await operator.call('notify_target', { target: 'pager' }))
+    const targets = [
+      { ...only('pager', ['incident.opened', 'incident.resolved']), kind, config: pages },
+      only('escalations', ['incident.escalated']),
+      only('halts', ['fleet.halted']),
+    ]
+    granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets }))
+    slack.misbehave = answer(404)
+    await deliver()
+    await open('P1', 'stock')
+    await until(() => pager.alerts.length === 1)
+    await until(async () => (await notifyStatus(operator)).verdict === 'ok')
+    await announce('incident.escalated', 'stock')
+    await announce('fleet.halted', 'stock')
+    await until(async () => (await dead()) === 2)
+    expect(await failing()).toEqual(['escalations', 'halts'])
+    expect((await notifyStatus(operator)).verdict).toBe('failing')
+  })
+
+  test('the database knows what an event becomes at PagerDuty as the one who sends it does', async () => {
+    const levels = [
+      undefined,
+      'P1',
+      'P2',
+      'critical',
+      ' critical ',
+      'high',
+      'error',
+      'medium',
+      'warning',
+      'low',
+      'info',
+      'x',
+    ]
+    const topics = ['incident.opened', 'incident.late', 'incident.escalated', 'incident.acked', 'incident.resolved']
+    topics.push('incident.closed', 'incident.lifted', 'fleet.halted', 'fleet.resumed', 'deploy.done', 'rollback.x')
+    topics.push('release.x', 'releases', 'security.blocked')
+    const events = topics.flatMap((topic) =>
+      [undefined, 'other', ...pagerdutyActions].flatMap((event_action) =>
+        levels.flatMap((severity) =>
+          levels.map((priority) => ({
+            topic,
+            // As JSON has it: what isn't there isn't there.
+            payload: JSON.parse(JSON.stringify({ event_action, severity, priority })) as Record<string, string>,
+          })),
+        ),
+      ),
+    )
+    const rows = await sql(
+      `select tms._pager_does(x ->> 'topic', x -> 'payload') as does from jsonb_array_elements('${JSON.stringify(events)}') with ordinality u (x, n) order by n`,
+    )
+    const sends = events.map((event) => pagerdutyMessage(anEvent(event), 'tms', null)?.action ?? null)
+    expect(rows.map(({ does }) => does)).toEqual(sends)
   })
 
   test('a target that is ten minutes behind fails, and what a halt holds back by right does not', async () => {
@@ -246,7 +385,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     expect(status.verdict).toBe('unknown')
     expect(unknownStatus(status)).toMatchObject({ code: 'NO_DATA', what: expect.stringContaining('pager, slack') })
     await deliver()
-    await open('P2', 'stock')
+    await open('P1', 'stock')
     await until(async () => (await notifyStatus(operator)).verdict === 'ok')
     expect(unknownStatus(await notifyStatus(operator))).toBeNull()
   })
@@ -254,7 +393,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
   test('where all arrived before and nobody delivers any more, nobody is told', async () => {
     await people()
     await deliver()
-    await open('P2', 'stock')
+    await open('P1', 'stock')
     await until(async () => (await notifyStatus(operator)).verdict === 'ok')
     const before = await notifyStatus(operator)
     expect(before).toMatchObject({ verdict: 'ok', untold: null })
