@@ -82,7 +82,8 @@ begin
    where x.id = i.id returning * into i;
   if i.priority < was then
     perform tms._incident_event(i.id, i.company_id, by, 'raised', format('from %s to %s: %s', was, i.priority, title));
-    perform tms._incident_announce('incident.opened', i, 'raised ' || i.priority, jsonb_build_object('raised_from', was));
+    -- in the words that raised it: those are what people are called for
+    perform tms._incident_announce('incident.opened', i, 'raised ' || i.priority, jsonb_build_object('raised_from', was, 'title', left(title, 300)));
   end if;
   id := i.id;
   opened := false;

@@ -96,17 +96,6 @@ begin
 end
 $$;
 
--- For postures and for the watch: who should tell and doesn't. A row without a target: nobody is told at all.
-create or replace function tms._notify_failing() returns table (target text, why text, since timestamptz)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-begin
-  return query select s.target, s.failing, s.oldest from tms._notify_state(null) s where s.tells and s.failing is not null;
-  if not exists (select from tms.outbox_targets t where t.company_id is null and tms._matches('incident.opened', t.topics)) then
-    return query select null::text, 'no target takes incidents', null::timestamptz;
-  end if;
-end
-$$;
-
 create or replace function tms.notify_status(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare

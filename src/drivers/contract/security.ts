@@ -110,7 +110,7 @@ export const securityContract = {
           paused: z.boolean(),
           /** Counted to ten thousand and a little more. */
           waiting: count,
-          /** Died after the last one that arrived. */
+          /** Died after the last one that arrived, and what paged for an incident that is still open. */
           lost: count,
           oldest_seconds: z.int().nullable(),
           delivered_at: timestamp.nullable(),
