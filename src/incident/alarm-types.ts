@@ -5,7 +5,7 @@ import { inOrder, problemLine, readPolicyFile, type FileProblem } from '../polic
 
 /** policies/incidents.yaml: what the types of alarms do, beside those that are levers by themselves. */
 
-export const levers = ['emergency_stop', 'soft_degrade', 'rollback'] as const
+const levers = ['emergency_stop', 'soft_degrade', 'rollback'] as const
 export type Lever = (typeof levers)[number]
 export const levels = ['critical', 'high', 'medium', 'low'] as const
 export type Level = (typeof levels)[number]
