@@ -58,8 +58,9 @@ begin
   insert into tms.security_blocks as b (kind, source, address, key_id, principal_id, cause, count, level, since, until)
     values (kind, source, address, key_id, principal, cause, n, 0, tms.now(), tms.now() + least(base, most) * interval '1 second')
     on conflict on constraint security_blocks_pkey do update
-      set level = case when b.until > tms.now() - interval '1 day' then least(b.level + 1, 30) else 0 end,
-          until = tms.now() + least(base * power(2, case when b.until > tms.now() - interval '1 day' then least(b.level + 1, 30) else 0 end), most) * interval '1 second',
+      -- after one that was lifted the next is a first one again
+      set level = case when b.lifted_at is null and b.until > tms.now() - interval '1 day' then least(b.level + 1, 30) else 0 end,
+          until = tms.now() + least(base * power(2, case when b.lifted_at is null and b.until > tms.now() - interval '1 day' then least(b.level + 1, 30) else 0 end), most) * interval '1 second',
           since = tms.now(), cause = excluded.cause, count = excluded.count, lifted_at = null, lifted_by = null, lifted_why = null
       where b.until <= tms.now()
     returning * into made;
@@ -241,7 +242,7 @@ begin
   return jsonb_build_object('all_visible', everywhere, 'blocks', (
     select coalesce(jsonb_agg(jsonb_build_object('kind', b.kind,
         'source', case when tms._clear(c, null) then case b.kind when 'principal' then tms._principal_name(b.principal_id) else b.source end end,
-        'key', b.key_id, 'cause', b.cause, 'count', b.count::text, 'times', b.level + 1, 'since', tms._utc(b.since), 'until', tms._utc(b.until),
+        'key', b.key_id, 'cause', b.cause, 'count', b.count::text, 'times', greatest(b.level, 0) + 1, 'since', tms._utc(b.since), 'until', tms._utc(b.until),
         'active', b.until > tms.now(), 'lifted_at', tms._utc(b.lifted_at), 'lifted_by', case when tms._clear(c, null) then b.lifted_by end) order by b.until desc, b.source collate "C"), '[]')
       from (select * from tms.security_blocks x where everywhere and (x.until > tms.now() or args -> 'all' = 'true')
              order by x.until desc, x.source collate "C" limit tms._limit(args)) b));
@@ -260,9 +261,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   wanted := tms._text(args, 'source', 140);
   with found as (
-    update tms.security_blocks b set until = tms.now(), lifted_at = tms.now(), lifted_by = c.who, lifted_why = left(coalesce(args ->> 'why', ''), 300),
-           -- the next one is a first one again
-           level = -1
+    update tms.security_blocks b set until = tms.now(), lifted_at = tms.now(), lifted_by = c.who, lifted_why = left(coalesce(args ->> 'why', ''), 300)
      where b.until > tms.now() and (b.source = wanted or b.address = wanted or (b.kind = 'principal' and b.principal_id in (select tms._principals_named(wanted))))
      returning b.kind, b.source, b.address, b.key_id
   ), cleared as (

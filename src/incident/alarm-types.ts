@@ -5,11 +5,17 @@ import { inOrder, problemLine, readPolicyFile, type FileProblem } from '../polic
 
 /** policies/incidents.yaml: what the types of alarms do, beside those that are levers by themselves. */
 
-export const levers = ['emergency_stop', 'soft_degrade', 'rollback'] as const
+const levers = ['emergency_stop', 'soft_degrade', 'rollback'] as const
 export type Lever = (typeof levers)[number]
 export const levels = ['critical', 'high', 'medium', 'low'] as const
 export type Level = (typeof levels)[number]
 export const typeRule = /^[a-z][a-z0-9_.-]{0,79}$/
+
+/** Whoever types a lever's name is in a hurry: only its letters count. */
+export function leverNamed(type: string): Lever | null {
+  const letters = (text: string) => text.toLowerCase().replace(/\P{L}/gu, '')
+  return levers.find((lever) => letters(lever) === letters(type)) ?? null
+}
 
 export type AlarmTypes = {
   readonly types: ReadonlyMap<string, { readonly lever: Lever } | { readonly level: Level }>
@@ -44,7 +50,7 @@ export async function readAlarmTypes(policyFolders: readonly string[]): Promise<
     const problems: FileProblem[] = []
     for (const [type, { lever, level }] of Object.entries(file.value.types)) {
       const say = (message: string) => problems.push(file.problemAt(['types', type], message))
-      if (levers.some((own) => own === type)) say('is a lever by itself, and stays one')
+      if (leverNamed(type) !== null) say('is a lever by itself, and stays one')
       else if (!typeRule.test(type)) say('is a word in lower case')
       else if (lever !== undefined && level === undefined) types.set(type, { lever })
       else if (level !== undefined && lever === undefined) types.set(type, { level })

@@ -36,15 +36,13 @@ export async function certifyLater(
       next: ['tms evidence keys list', 'tms doctor'],
     })
   }
-  const { incident, halts, database_id, environment } = granted(await driver.call('incident_certificates', { id }))
-  if (halts.length === 0) {
-    throw new TmsError({
-      code: 'NOT_FOUND',
-      what: `Incident ${id} has no halt.`,
-      why: 'Only an emergency stop has a certificate.',
-      next: ['tms incident list --all'],
-    })
+  const answer = await driver.call('incident_certificates', { id })
+  // It looks among the fleet's incidents only: a tenant's has no halt, and whoever may read it is told so.
+  if ('refused' in answer && answer.refused.code === 'NOT_FOUND') {
+    if (!('refused' in (await driver.call('incident_show', { id })))) throw noHalt(id)
   }
+  const { incident, halts, database_id, environment } = granted(answer)
+  if (halts.length === 0) throw noHalt(id)
   const certificates: CertifiedLater['certificates'][number][] = []
   for (const { facts, certificate, signed_by } of halts) {
     const text =
@@ -79,4 +77,13 @@ export async function certifyLater(
     })
   }
   return { incidentId: incident, target: driver.target.name, certificates }
+}
+
+function noHalt(id: string): TmsError {
+  return new TmsError({
+    code: 'NOT_FOUND',
+    what: `Incident ${id} has no halt.`,
+    why: 'Only an emergency stop has a certificate.',
+    next: ['tms incident list --all'],
+  })
 }

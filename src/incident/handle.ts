@@ -1,7 +1,15 @@
 import * as z from 'zod'
 import type { Priority } from '../drivers/contract/incidents.ts'
 import { TmsError, type Problem } from '../errors.ts'
-import { alarmTypesProblem, levels, levers, typeRule, type AlarmTypes, type Level, type Lever } from './alarm-types.ts'
+import {
+  alarmTypesProblem,
+  levels,
+  leverNamed,
+  typeRule,
+  type AlarmTypes,
+  type Level,
+  type Lever,
+} from './alarm-types.ts'
 import { words } from './words.ts'
 
 /** What an alarm says: `{"level","type","description"}`. */
@@ -58,11 +66,10 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   if (lever !== null) return pull(lever)
   const mapped = await policy()
   const named = field(value, 'type')
-  // The word that its incident would have as its type: one spelling for the file too.
-  const type = typeof named === 'string' ? asWord(named) : ''
-  const means = mapped.types.get(type)
-  if (means !== undefined && 'lever' in means) return pull(means.lever)
-  if (means !== undefined) {
+  const found = typeof named === 'string' ? mappedType(named, mapped) : undefined
+  if (found !== undefined) {
+    const [type, means] = found
+    if ('lever' in means) return pull(means.lever)
     const description = descriptionOf(value) || type
     return { priority: priorities[means.level], type, description, lever: null, problem: null }
   }
@@ -82,12 +89,14 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
 
 function leverOf(value: unknown): Lever | null {
   const type = field(value, 'type')
-  if (typeof type !== 'string') return null
-  const word = type
-    .trim()
-    .toLowerCase()
-    .replace(/[\s-]+/g, '_')
-  return levers.find((lever) => lever === word) ?? null
+  return typeof type === 'string' ? leverNamed(type) : null
+}
+
+/** The file's own spelling of a type, which its incident has then; else what differs in case and punctuation alone. */
+function mappedType(named: string, { types }: AlarmTypes) {
+  const plain = (text: string) => text.toLowerCase().replace(/[^\p{L}\p{N}]/gu, '')
+  const all = [...types]
+  return all.find(([type]) => type === asWord(named)) ?? all.find(([type]) => plain(type) === plain(named))
 }
 
 /** Of a lever's alarm, where it has one that is understood. */

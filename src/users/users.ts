@@ -3,6 +3,7 @@ import type { Contract } from '../drivers/contract.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { parseSeconds } from '../duration.ts'
+import { TmsError } from '../errors.ts'
 
 export async function listUsers(
   driver: Driver,
@@ -23,7 +24,12 @@ export type Grant = {
   readonly now: Date
 }
 
-export async function grantRole(driver: Driver, grant: Grant): Promise<Contract['users_grant']['result']> {
+export type Granted = Contract['users_grant']['result'] & {
+  /** What somebody else must run before this login can call tms at all. */
+  readonly statement: string | null
+}
+
+export async function grantRole(driver: Driver, grant: Grant): Promise<Granted> {
   const { who, role, tenant, expires, subject, login, local, now } = grant
   const credential =
     subject !== undefined
@@ -34,7 +40,7 @@ export async function grantRole(driver: Driver, grant: Grant): Promise<Contract[
           ? { kind: 'local' as const, name: local }
           : undefined
   const until = expires === undefined ? undefined : new Date(now.getTime() + parseSeconds(expires) * 1000)
-  return granted(
+  const result = granted(
     await driver.call('users_grant', {
       request_id: randomUUID(),
       principal: who,
@@ -44,6 +50,31 @@ export async function grantRole(driver: Driver, grant: Grant): Promise<Contract[
       expires_at: until?.toISOString().replace('Z', '000Z'),
     }),
   )
+  return { ...result, statement: credential?.kind === 'postgres' ? await letIn(driver, credential.name) : null }
+}
+
+/** Makes a login a member of tms_caller, without which no function is its to call; else what must be run for that. */
+async function letIn(driver: Driver, login: string): Promise<string | null> {
+  if (!driver.target.shared) return null
+  const name = `"${login.replaceAll('"', '""')}"`
+  const statement = `grant tms_caller to ${name}`
+  // A connection that takes no SQL can't look. Granted twice it does no harm.
+  if (driver.administration === undefined) return statement
+  try {
+    return await driver.administration.transaction(async (run) => {
+      const [role] = await run(
+        `select pg_has_role(rolname, 'tms_caller', 'usage') as member from pg_roles where rolname = $1`,
+        [login],
+      )
+      if (role === undefined) return `create role ${name} login in role tms_caller`
+      if (role['member'] !== true) await run(statement)
+      return null
+    })
+  } catch (error) {
+    // The role is granted already: whatever stood in the way here, the rest is said and not lost.
+    if (error instanceof TmsError) return statement
+    throw error
+  }
 }
 
 export async function revokeRole(

@@ -1,5 +1,6 @@
 import type { Contract } from '../drivers/contract.ts'
 import type { Block } from '../ui/blocks.ts'
+import type { Granted } from './users.ts'
 import type { Whoami } from './whoami.ts'
 
 export function whoamiView(me: Whoami): readonly Block[] {
@@ -41,12 +42,19 @@ export function usersView({ users }: Contract['users_list']['result']): readonly
   ]
 }
 
-export function rolesView({ principal, roles, changed }: Contract['users_grant']['result']): readonly Block[] {
+type Roles = Contract['users_grant']['result'] & Partial<Pick<Granted, 'statement'>>
+export function rolesView({ principal, roles, changed, statement }: Roles): readonly Block[] {
   return [
     {
       kind: 'text',
       text: `${principal}: ${roles.map(roleText).join(', ') || 'no role'}${changed ? '' : ' (nothing changed)'}`,
     },
+    ...(statement === null || statement === undefined
+      ? []
+      : ([
+          { kind: 'text', text: 'For this login to call tms the owner of the database runs:' },
+          { kind: 'text', text: `${statement};` },
+        ] as const)),
   ]
 }
 

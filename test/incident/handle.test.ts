@@ -22,6 +22,9 @@ describe('an alarm that pulls a lever', () => {
     ['a level of another list', { level: 'P1', type: 'emergency_stop', description: 'x' }],
     ['capital letters', { level: 'Critical', type: 'Emergency_Stop', description: 'x' }],
     ['other separators', { level: 'critical', type: ' EMERGENCY-STOP ', description: 'x' }],
+    ['an exclamation mark', { level: 'critical', type: 'Emergency Stop!' }],
+    ['camel case', { level: 'critical', type: 'emergencyStop' }],
+    ['full stops and quotes', { level: 'critical', type: '"emergency.stop"...' }],
   ])('presses with %s', async (_what, value) => {
     const read = await alarm(value)
     expect(read).toMatchObject({ lever: 'emergency_stop', type: 'emergency_stop' })
@@ -31,6 +34,12 @@ describe('an alarm that pulls a lever', () => {
 
   test('soft degrade is as easy', async () => {
     expect(await alarm({ type: 'Soft_Degrade' })).toMatchObject({ lever: 'soft_degrade', description: '' })
+    expect(await alarm({ type: 'Roll back!' })).toMatchObject({ lever: 'rollback' })
+  })
+
+  test('says its name and nothing more', async () => {
+    for (const type of ['emergency_stop_drill', 'не emergency_stop'])
+      expect(await alarm({ level: 'low', type }, unmapped)).toMatchObject({ lever: null })
   })
 })
 
@@ -79,15 +88,16 @@ describe('policies/incidents.yaml', () => {
     return () => readAlarmTypes([folder, join(root, 'policies')])
   }
 
-  test('maps a type to a lever, or to a level whatever the alarm says', async () => {
+  test('maps a type to a lever, or to a level whatever the alarm says, in any spelling', async () => {
     const mapped = policy('types:\n  system_failure: { lever: emergency_stop }\n  slow_rates: { level: critical }\n')
-    for (const type of ['System_Failure', ' system failure ', 'SYSTEM FAILURE'])
+    for (const type of ['System_Failure', ' system failure ', 'SYSTEM FAILURE', 'System failure!', 'systemFailure'])
       expect(await alarm({ type }, mapped)).toMatchObject({ lever: 'emergency_stop', problem: null })
     expect(await alarm({ type: 'slow_rates', level: 'low', description: 'x' }, mapped)).toMatchObject({
       lever: null,
       priority: 'P1',
       type: 'slow_rates',
     })
+    expect(await alarm({ type: 'SlowRates!', description: 'x' }, mapped)).toMatchObject({ type: 'slow_rates' })
     expect(await alarm({ type: 'other', level: 'low', description: 'x' }, mapped)).toMatchObject({ priority: 'P4' })
   })
 
@@ -97,6 +107,7 @@ describe('policies/incidents.yaml', () => {
       'types:\n  emergency_stop: { level: low }\n',
       /:2:\d+: types.emergency_stop: is a lever/,
     ],
+    ['a button in another spelling', 'types:\n  emergency-stop: { level: low }\n', /types.emergency-stop: is a lever/],
     ['a lever that does not exist', 'types:\n  a_type: { lever: stop }\n', /:2:\d+: types.a_type.lever: takes one of/],
     ['both', 'types:\n  a_type: { lever: rollback, level: low }\n', /:2:\d+: types.a_type: takes lever or level/],
     ['neither', 'types:\n  a_type: {}\n', /:2:\d+: types.a_type: takes lever or level/],

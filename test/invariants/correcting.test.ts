@@ -83,6 +83,41 @@ correct:
     expect(await shop.sql('select count(*)::int as n from retail.children')).toEqual([{ n: 3 }])
   })
 
+  test.each([
+    ['truncates', 'truncate retail.notes', 'truncated or altered retail.notes'],
+    ['writes and truncates', 'delete from retail.notes; truncate retail.notes', 'truncated or altered retail.notes'],
+    ['drops', 'drop table retail.notes', 'dropped retail.notes'],
+    ['drops a column of', 'alter table retail.notes drop column who', 'truncated or altered retail.notes'],
+  ])('is undone when a trigger of somebody %s a table, whose rows no counter has', async (_what, does, said) => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql(`insert into retail.notes select 'n' || n from generate_series(1, 500) n;
+      create or replace function retail.wipe() returns trigger language plpgsql security definer as $$ begin ${does}; return null; end $$;
+      create trigger wipes after delete on retail.parents for each statement execute function retail.wipe()`)
+    try {
+      expect(await correct()).toMatchObject({ touched: 0, why: expect.stringContaining(`it would have ${said}`) })
+      expect(await shop.sql('select count(who)::int as n from retail.notes')).toEqual([{ n: 500 }])
+      expect(await parents()).toEqual([1, 101, 102])
+    } finally {
+      await shop.sql('drop trigger wipes on retail.parents')
+    }
+  })
+
+  test('may have a trigger make a table, or undo what it tried on one', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql(`create or replace function retail.tries() returns trigger language plpgsql security definer as $$
+      begin
+        create table retail.made (id int); drop table retail.made;
+        begin truncate retail.notes; raise exception 'no'; exception when raise_exception then null; end;
+        return null;
+      end $$;
+      create trigger tries after delete on retail.parents for each statement execute function retail.tries()`)
+    try {
+      expect(await correct()).toMatchObject({ touched: 2, after: 0 })
+    } finally {
+      await shop.sql('drop trigger tries on retail.parents')
+    }
+  })
+
   test('is undone when it does not help', async () => {
     await load(correction('update retail.parents set id = id + 100 where id > 100', 'retail.parents'))
     expect(await correct()).toMatchObject({ touched: 0, after: 2, why: expect.stringContaining('were left of 2') })

@@ -280,6 +280,8 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
 
   test('lifting is for a super_admin, lets in at once, and makes the next time a first one', async () => {
     await report(20, { key_id: key })
+    await clock('61 seconds')
+    await report(20, { key_id: key })
     expect(codeOf(await door.call('security_unblock', { request_id: randomUUID(), source: here, why: 'x' }))).toBe(
       'ROLE_DENIED',
     )
@@ -289,8 +291,12 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     })
     expect(codeOf(await admit())).toBe('admitted')
     await expect(unblock(operator, { source: here, why: 'again' })).rejects.toMatchObject({ code: 'NOT_FOUND' })
+    // How often it was shut out stays to be read.
+    expect(await listBlocks(operator, { all: true, limit: 10 })).toMatchObject({
+      blocks: [{ times: 2, active: false }],
+    })
     await sql('delete from tms.security_known')
-    await clock('1 second')
+    await clock('62 seconds')
     expect((await report(20, { key_id: key })).blocks[0]?.seconds).toBe(60)
     const { blocks } = await listBlocks(operator, { all: true, limit: 10 })
     expect(blocks).toMatchObject([{ kind: 'key', source: `${key}@${here}`, times: 1, active: true }])
