@@ -8,7 +8,11 @@ import { words } from './words.ts'
 
 /** Soft degrade, rollback and safe mode. */
 
-export type Degraded = { readonly target: string } & Contract['incident_soft_degrade']['result']
+/** `tenant`: the only one that it was narrowed to; null: the whole fleet. */
+export type Degraded = {
+  readonly target: string
+  readonly tenant: string | null
+} & Contract['incident_soft_degrade']['result']
 
 export async function softDegrade(
   driver: Driver,
@@ -18,7 +22,7 @@ export async function softDegrade(
   const done = granted(
     await driver.call('incident_soft_degrade', { request_id: randomUUID(), ...scope, why: words(why, 1000) }),
   )
-  return { target: driver.target.name, ...done }
+  return { target: driver.target.name, tenant: tenant ?? null, ...done }
 }
 
 export type RollbackPlan = Contract['incident_rollback_plan']['result'] & {

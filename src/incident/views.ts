@@ -88,11 +88,12 @@ export function certifiedView({ incidentId, target, certificates }: CertifiedLat
 }
 
 export function degradedView(d: Degraded): readonly Block[] {
+  const of = d.tenant === null ? 'of the whole fleet' : `of tenant ${d.tenant}`
   return [
     {
       kind: 'text',
       text: {
-        text: d.changes.length === 0 ? 'Soft degrade: nothing was left to lower' : 'Soft degrade is on',
+        text: d.changes.length === 0 ? `Soft degrade ${of}: nothing was left to lower` : `Soft degrade is on, ${of}`,
         tone: 'strong',
       },
     },
@@ -100,6 +101,7 @@ export function degradedView(d: Degraded): readonly Block[] {
       kind: 'facts',
       rows: [
         ['database', `${d.target}, ${count(d.workers, 'worker')}`],
+        ['tenant', d.tenant ?? 'all: the whole fleet'],
         ['incident', `${d.incident}${d.joined ? ' (open before)' : ''}`],
         ['slots', `${d.slots_before} -> ${d.slots_after}`],
       ],

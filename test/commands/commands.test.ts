@@ -311,7 +311,13 @@ describe('in order', () => {
     const { incident: opened } = data as { incident: { id: string } }
     const incident = opened.id
     expect((await tms('incident note', incident, 'called them')).code).toBe(0)
-    expect((await tms('incident soft-degrade', '--why', 'too many errors')).out).toContain('Soft degrade is on')
+    expect((await tms('incident soft-degrade', '--why', 'too many errors')).out).toContain(
+      'Soft degrade is on, of the whole fleet',
+    )
+    // Also where it comes from a forgotten variable.
+    process.env['TMS_TENANT'] = 'acme'
+    expect((await tms('incident soft-degrade', '--why', 'everything')).out).toMatch(/Soft degrade.*of tenant acme/)
+    delete process.env['TMS_TENANT']
     const open = (await json('incident list')).data as { incidents: { id: string; type: string }[] }
     const degraded = open.incidents.find(({ id }) => id !== incident)?.id ?? ''
     const resumed = await tms('incident resume', degraded, '--watch', '0s', '--confirm', `.tms@incident-${degraded}`)
