@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Args, Flags } from '@oclif/core'
+import { exit, TmsError } from '../../errors.ts'
 import { consentFlags, TmsCommand } from '../../ui/command.ts'
 
 export default class IncidentResume extends TmsCommand {
@@ -56,7 +57,9 @@ export default class IncidentResume extends TmsCommand {
       relieve: () => tellReached(here),
     })
     const resumed = await resuming.catch((error: unknown) => {
-      // Broken off, by a signal or by the database: the fleet works with what it has got back.
+      // The fleet works with what it has got back. Nothing heard: the database may have done it all the same.
+      const brokenOff = this.signal.aborted || (error instanceof TmsError && error.exit === exit.outside)
+      if (stands === '' && brokenOff) stands = 'Whether the fence is lifted: tms agents status.'
       if (stands !== '') this.warn(`It is left where it stands. ${stands} Go on with: tms incident resume ${id}`)
       throw error
     })
