@@ -10,9 +10,9 @@ export function creatingNothing(connection: Connection): Connection {
   return connection.driver === 'embedded' ? { ...connection, create: false } : connection
 }
 
-/** For the button: whoever presses it wants to know soon that there is nothing to connect to, and goes before what it stops. */
+/** For the button: whoever presses it wants to know soon that there is nothing to connect to. */
 export function hurried(connection: Connection): Connection {
   return connection.driver === 'postgres'
-    ? { ...connection, connectTimeoutMs: Math.min(connection.connectTimeoutMs, 5000), urgent: true }
+    ? { ...connection, connectTimeoutMs: Math.min(connection.connectTimeoutMs, 5000) }
     : connection
 }

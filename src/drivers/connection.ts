@@ -21,8 +21,6 @@ export type PostgresConnection = {
   readonly replicaUrl?: string
   readonly connectTimeoutMs: number
   readonly callTimeoutMs: number
-  /** Its sessions go before others where the server is on this machine and the system allows it. */
-  readonly urgent?: boolean
 }
 
 export type SupabaseConnection = {

@@ -756,27 +756,6 @@ describe('the command where things are broken', () => {
     silent.close()
   })
 
-  test('so does its session in a server on this machine, and no other', async (context) => {
-    if (process.getuid?.() !== 0) return context.skip('to go before others takes root')
-    const holder = await arena.connect(url)
-    await holder.query('begin; lock table tms.incidents in access exclusive mode')
-    const pressed = press()
-    let priorities: readonly number[] = []
-    await until('the press waits for the holder', async () => {
-      const waiting = await arena.sql(
-        `select pid from pg_stat_activity where application_name = 'tms' and wait_event_type = 'Lock' and query like '%incident_press%'`,
-      )
-      priorities = waiting.map(({ pid }) => getPriority(Number(pid)))
-      return priorities.length > 0
-    })
-    const { rows: own } = await holder.query<{ pid: number }>('select pg_backend_pid() as pid')
-    await holder.query('rollback')
-    expect((await pressed).code).toBe(0)
-    expect([...new Set(priorities)]).toEqual([constants.priority.PRIORITY_HIGHEST])
-    expect(getPriority(own[0]?.pid)).toBe(constants.priority.PRIORITY_NORMAL)
-    await over()
-  })
-
   test('with a database that answers slowly it halts', async () => {
     const at = new URL(url)
     const port = Number(at.port)

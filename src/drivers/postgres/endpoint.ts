@@ -8,7 +8,6 @@ import type { Limits } from '../patience.ts'
 import { TimeUp, bounded, timeLeft } from '../patience.ts'
 import { parseAddress, type Address } from './address.ts'
 import { allBusy, connectError, saysNoTls, saysStartupParameter } from './errors.ts'
-import { bringForward } from './priority.ts'
 
 /** One server, with the connections to it and what was learned about it. */
 export type Endpoint = {
@@ -33,8 +32,8 @@ type Settings = { readonly tls: boolean; readonly pooled: boolean }
 
 const poolSize = 8
 
-export function endpointOf({ url, urgent = false, ...times }: PostgresConnection): Endpoint {
-  return openEndpoint(parseAddress(url), timesOf(times), urgent)
+export function endpointOf({ url, connectTimeoutMs, callTimeoutMs }: PostgresConnection): Endpoint {
+  return openEndpoint(parseAddress(url), timesOf({ connectTimeoutMs, callTimeoutMs }))
 }
 
 export function timesOf({
@@ -44,7 +43,7 @@ export function timesOf({
   return { connectMs: Math.min(connectTimeoutMs, callTimeoutMs), callMs: callTimeoutMs }
 }
 
-export function openEndpoint(address: Address, times: { connectMs: number; callMs: number }, urgent = false): Endpoint {
+export function openEndpoint(address: Address, times: { connectMs: number; callMs: number }): Endpoint {
   let settings: Settings = { tls: address.tls.use !== 'never', pooled: false }
   let worked = false
   let reached = false
@@ -78,10 +77,7 @@ export function openEndpoint(address: Address, times: { connectMs: number; callM
   const makePool = (): pg.Pool =>
     new pg.Pool({ ...config(settings), max: poolSize, idleTimeoutMillis: 30_000, allowExitOnIdle: true })
       // Errors reach us through the query; without a listener Node would end the process.
-      .on('connect', (client) => {
-        client.on('error', () => undefined)
-        if (urgent) bringForward(client)
-      })
+      .on('connect', (client) => void client.on('error', () => undefined))
       .on('error', () => undefined)
   let pool = makePool()
   const pools = [pool]
