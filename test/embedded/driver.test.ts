@@ -230,9 +230,14 @@ describe('a halt', () => {
     const owner = await opened(directory, { callTimeoutMs: 1_000 })
     // Its engine is ended, and what it would open again is of another version.
     const endless = failure(owner.call('signals', busyFor(60_000)))
+    const version = readFileSync(join(directory, 'db/PG_VERSION'))
     writeFileSync(join(directory, 'db/PG_VERSION'), '9\n')
     await endless
     expect(await failure(owner.call('fence_halt', { why: '' }))).toMatchObject({ code: 'DB_ERROR', exit: 3 })
+    // Nor is it done later, when somebody else has the database opened again.
+    writeFileSync(join(directory, 'db/PG_VERSION'), version)
+    expect(await tenants(owner)).toEqual([])
+    expect(await administer(owner, (run) => run('select * from tms.halted'))).toEqual([])
   })
 })
 

@@ -59,7 +59,9 @@ begin
 end $$;
 
 -- Says in \`waited_for\` how many changes were applied before it.
+create table tms.halted (at timestamptz);
 create function tms.fence_halt(args jsonb) returns jsonb language sql security definer as $$
+  insert into tms.halted values (clock_timestamp());
   select jsonb_build_object('halt', '1', 'epoch', 1, 'already', false, 'fenced', true, 'at', '2026-01-01T00:00:00.000000Z', 'ms', 1,
     'waited_for', (select count(*) from tms.effects), 'terminated', '[]'::jsonb, 'survivors', '[]'::jsonb, 'in_flight', 0)
 $$;

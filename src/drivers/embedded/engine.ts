@@ -163,19 +163,22 @@ export function createEngine(options: EngineOptions): Engine {
 
   /** Before everything that waits; what is being done gets a moment to end. */
   async function urgently<T>(what: string, work: (obey: Obey) => Promise<T>): Promise<T> {
-    let timer: NodeJS.Timeout | undefined
+    const timer = setInterval(() => busy?.cut(`${what} does not wait for it`), urgentGraceMs)
+    let turn: ((current: Thread) => Promise<void>) | undefined
     try {
       return await new Promise<T>((resolve, reject) => {
-        first.push(async (current) => {
+        turn = async (current) => {
           clearInterval(timer)
           await work(obeying(current, what)).then(resolve, reject)
-        })
-        timer = setInterval(() => busy?.cut(`${what} does not wait for it`), urgentGraceMs)
+        }
+        first.push(turn)
         // A turn of its own, so that there is one: the work is done in that or in an earlier one.
         inTurn(what, async () => undefined).catch(reject)
       })
     } finally {
       clearInterval(timer)
+      // Told that it failed, nobody expects it to be done by a later turn.
+      if (turn !== undefined && first.includes(turn)) first.splice(first.indexOf(turn), 1)
     }
   }
 
