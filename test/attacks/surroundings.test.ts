@@ -290,7 +290,7 @@ describe('on the embedded database', () => {
     const cwd = await initialised()
     const stopOwner = await owned(cwd)
     expect((await tms(['init', '--yes'], { cwd })).code).toBe(0)
-    const pushed = await tms(['db', 'push'], { cwd, env: { TMS_TIMEOUT: '5' } })
+    const pushed = await tms(['db', 'push'], { cwd })
     expect([pushed.code, pushed.stderr]).toEqual([0, ''])
     const second = await tms(['up'], { cwd, env: { TMS_TIMEOUT: '2' } })
     expect([second.code, second.stderr]).toEqual([3, expect.stringContaining('OWNER_BUSY')])

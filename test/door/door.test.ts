@@ -5,6 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { signRequest } from '../../src/signing/request.ts'
 import { sqlFolder } from '../servers/schema.ts'
+import { until } from '../servers/process.ts'
 import {
   doorOf,
   neverShutOut,
@@ -14,7 +15,6 @@ import {
   sign,
   stored,
   tasks,
-  until,
   type House,
   type Request,
   type Sent,

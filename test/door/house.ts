@@ -220,14 +220,6 @@ export async function stored(house: House): Promise<Record<string, unknown>> {
   return row ?? {}
 }
 
-export async function until(what: string, check: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = Date.now() + 15_000
-  while (!(await check())) {
-    if (Date.now() > deadline) throw new Error(`never: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-}
-
 export async function neverShutOut({ operator }: House): Promise<void> {
   for (const key of ['security.block.signatures', 'security.block.nonces']) {
     const set = { request_id: randomUUID(), key, level: 'global', value: 0, why: 'the test says so' } as const

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { Driver } from '../../src/drivers/driver.ts'
+import { until } from '../servers/process.ts'
 import {
   doorOf,
   houses,
@@ -11,7 +12,6 @@ import {
   sign,
   stored,
   tasks,
-  until,
   type House,
   type SigningKey,
   type TestDoor,

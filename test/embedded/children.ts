@@ -22,7 +22,7 @@ export type Child = {
   readonly facts: readonly Fact[]
   tell(order: object | 'close'): void
   /** Waits for a fact like that, and gives it. */
-  said(what: string, like: (fact: Fact) => boolean, milliseconds?: number): Promise<Fact>
+  said(what: string, like: (fact: Fact) => boolean): Promise<Fact>
   kill(signal: NodeJS.Signals): void
   /** The exit code, or the signal that ended it. */
   readonly ended: Promise<number | string>
@@ -53,15 +53,11 @@ export function startChild(file: string, ...args: readonly (string | number)[]):
     facts,
     ended,
     tell: (order) => child.stdin.write(`${JSON.stringify(order)}\n`),
-    async said(what, like, milliseconds = 30_000) {
-      await until(
-        `${what} from ${pid}`,
-        () => {
-          if (!running && !facts.some(like)) throw new Error(`${what}: the child ended without it: ${errors}`)
-          return facts.some(like)
-        },
-        milliseconds,
-      )
+    async said(what, like) {
+      await until(`${what} from ${pid}`, () => {
+        if (!running && !facts.some(like)) throw new Error(`${what}: the child ended without it: ${errors}`)
+        return facts.some(like)
+      })
       const fact = facts.find(like)
       if (!fact) throw new Error(what)
       return fact

@@ -165,7 +165,7 @@ describe('a call', () => {
 describe('the time limit', () => {
   test('ends the call that exceeds it, and the calls behind it are answered', async () => {
     const directory = await built.database()
-    const owner = await opened(directory, { callTimeoutMs: 1_500 })
+    const owner = await opened(directory, { callTimeoutMs: 4_000 })
     const client = await opened(directory, { callTimeoutMs: 20_000 })
     await client.call('tenants_add', add('before'))
     const endless = failure(owner.call('signals', busyFor(60_000)))
@@ -178,8 +178,8 @@ describe('the time limit', () => {
 
   test('ends a call of another process all the same', async () => {
     const directory = await built.database()
-    await opened(directory, { callTimeoutMs: 1_000 })
-    const client = await opened(directory, { callTimeoutMs: 20_000 })
+    await opened(directory, { callTimeoutMs: 2_000 })
+    const client = await opened(directory, { callTimeoutMs: 60_000 })
     expect(await failure(client.call('signals', busyFor(60_000)))).toMatchObject({ code: 'DB_TIMEOUT' })
   })
 
@@ -227,9 +227,9 @@ describe('a halt', () => {
 
   test('says so where the database cannot be opened', async () => {
     const directory = await built.database()
-    const owner = await opened(directory, { callTimeoutMs: 1_000 })
+    const owner = await opened(directory)
     // Its engine is ended, and what it would open again is of another version.
-    const endless = failure(owner.call('signals', busyFor(60_000)))
+    const endless = failure(owner.call('signals', busyFor(60_000), { timeoutMs: 1_000 }))
     const version = readFileSync(join(directory, 'db/PG_VERSION'))
     writeFileSync(join(directory, 'db/PG_VERSION'), '9\n')
     await endless
@@ -336,7 +336,7 @@ describe('administration', () => {
     const directory = await built.database()
     const owner = startChild(built.childFile, 'caller', directory)
     await owner.said('open', (fact) => fact.opened === true)
-    const client = await opened(directory, { callTimeoutMs: 400 })
+    const client = await opened(directory, { callTimeoutMs: 3_000 })
     const error = await failure(administer(client, (run) => run('select 1')))
     expect(error).toMatchObject({ code: 'OWNER_BUSY', exit: 3 })
     expect(error.message).toContain(String(owner.pid))
@@ -396,12 +396,12 @@ describe('listening', () => {
 
   test('goes on when the time limit ended the thread', async () => {
     const directory = await built.database()
-    const owner = await opened(directory, { callTimeoutMs: 1_000 })
+    const owner = await opened(directory)
     const client = await opened(directory)
     const heard = { owner: 0, client: 0 }
     await owner.listen('flags', () => (heard.owner += 1))
     await client.listen('flags', () => (heard.client += 1))
-    await failure(client.call('signals', busyFor(60_000)))
+    await failure(client.call('signals', busyFor(60_000), { timeoutMs: 1_000 }))
     await until('the signal after the loss', () => heard.owner === 1 && heard.client === 1)
     await client.call('tenants_add', add('after'))
     await until('a signal after it', () => heard.owner === 2 && heard.client === 2)
@@ -520,8 +520,8 @@ describe('the directory', () => {
 
   test('that vanishes is an error and not a new database', async () => {
     const directory = await built.database()
-    const driver = await opened(directory, { callTimeoutMs: 1_000 })
-    await failure(driver.call('signals', busyFor(10_000)))
+    const driver = await opened(directory)
+    await failure(driver.call('signals', busyFor(60_000), { timeoutMs: 1_000 }))
     rmSync(join(directory, 'db'), { recursive: true })
     expect(await failure(driver.call('tenants_list', {}))).toMatchObject({ code: 'CONFIG_MISSING' })
     expect(existsSync(join(directory, 'db'))).toBe(false)

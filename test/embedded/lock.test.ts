@@ -202,7 +202,7 @@ describe('taking the lock', () => {
     const children = Array.from({ length: 12 }, () => startChild(built.childFile, 'contender', directory, rounds))
     // Four die at some moment, inside or outside of the lock; the others must still get their rounds.
     for (const [i, child] of children.slice(0, 4).entries()) {
-      await child.said('a win', (fact) => (fact.won ?? 0) > i * 5, 60_000)
+      await child.said('a win', (fact) => (fact.won ?? 0) > i * 5)
       child.kill('SIGKILL')
     }
     expect(await Promise.all(children.slice(4).map((child) => child.ended))).toEqual(Array(8).fill(0))

@@ -46,7 +46,7 @@ function ownerPid(directory: string): number {
 }
 
 const isOpen = (fact: { opened?: true }) => fact.opened === true
-const opened = (child: Child) => child.said('open', isOpen, 60_000)
+const opened = (child: Child) => child.said('open', isOpen)
 
 test(
   `of ${many} processes that change something while the owner is killed, no acknowledged change is lost and none applied twice`,
@@ -65,7 +65,7 @@ test(
         }
       }
       const answered = () => children.flatMap((child) => child.facts.filter((fact) => fact.tag !== undefined))
-      await until('work in full swing', () => answered().length >= 10, 60_000)
+      await until('work in full swing', () => answered().length >= 10)
       const victim = children.find((child) => child.pid === ownerPid(directory))
       if (!victim) throw new Error('the owner is none of them')
       victim.kill('SIGKILL')

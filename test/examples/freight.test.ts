@@ -111,7 +111,7 @@ test('the commands of its README do what it says', async () => {
       const ended = collect(up)
       let said = ''
       up.stdout.on('data', (part: Buffer) => (said += part.toString()))
-      await until('it works', () => said.includes('"agents":["invoices","rates"]'), 30_000)
+      await until('it works', () => said.includes('"agents":["invoices","rates"]'))
       onTestFinished(async () => {
         up.kill('SIGTERM')
         await ended

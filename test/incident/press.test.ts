@@ -726,7 +726,7 @@ describe('the command where things are broken', () => {
     silent.close()
     expect(ended.code).toBe(3)
     // Sanity only: a machine may be busy.
-    expect(performance.now() - began).toBeLessThan(10_000)
+    expect(performance.now() - began).toBeLessThan(20_000)
     expect(existsSync(join(folder, 'stop-hangs'))).toBe(true)
     expect(ended.warnings.filter((text) => text.includes('workers of this host stop'))).toHaveLength(1)
   })

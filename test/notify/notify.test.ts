@@ -17,7 +17,7 @@ import { startSlack } from './slack-server.ts'
 
 /** From an incident to the people who must hear of it, over the outbox, with servers that check what the real ones check. */
 
-const until = (check: () => boolean | Promise<boolean>) => eventually('what is awaited', check, 15_000)
+const until = (check: () => boolean | Promise<boolean>) => eventually('what is awaited', check)
 
 type Target = Contract['outbox_targets_set']['args']['targets'][number]
 

@@ -12,7 +12,7 @@ let driver: Driver
 beforeAll(async () => {
   postgres = await startPostgres()
   database = await postgres.createDatabase()
-  driver = await openPostgres(connectionTo(database.url, { callTimeoutMs: 300 }))
+  driver = await openPostgres(connectionTo(database.url, { callTimeoutMs: 2_000 }))
 })
 afterAll(async () => {
   await driver.close()
@@ -56,7 +56,7 @@ test('what the work throws itself comes back as it is, and undoes all of it too'
 })
 
 test('a migration may take longer than a call', async () => {
-  expect(await transaction((run) => run('select pg_sleep(0.6), 1 as x'))).toMatchObject([{ x: 1 }])
+  expect(await transaction((run) => run('select pg_sleep(2.5), 1 as x'))).toMatchObject([{ x: 1 }])
 })
 
 test('a lock is waited for a minute and not for ever', async () => {

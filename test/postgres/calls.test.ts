@@ -118,7 +118,7 @@ describe('a call', () => {
   })
 
   test('that is aborted stops waiting at once, and the next one works', async () => {
-    await define(database, 'contract_version', `perform pg_sleep(1); ${says('1')}`)
+    await define(database, 'contract_version', `perform pg_sleep(30); ${says('1')}`)
     const abort = new AbortController()
     const reason = new Error('changed my mind')
     const call = driver.call('contract_version', {}, { signal: abort.signal })
@@ -126,7 +126,7 @@ describe('a call', () => {
     const started = Date.now()
     abort.abort(reason)
     await expect(call).rejects.toBe(reason)
-    expect(Date.now() - started).toBeLessThan(1_000)
+    expect(Date.now() - started).toBeLessThan(8_000)
     await define(database, 'contract_version', says(`'here again'`))
     expect(await ask(driver)).toBe('here again')
   })
@@ -224,19 +224,19 @@ describe('over a wire that fails', () => {
   })
 
   test('a server that stays away ends the call when its time is up', async () => {
-    await using(connectionTo(url, { callTimeoutMs: 500 }), async (hasty) => {
+    await using(connectionTo(url, { callTimeoutMs: 3_000 }), async (hasty) => {
       expect(await ask(hasty)).toBe('yes')
       await wire.refuse()
       const started = Date.now()
       expect(await failureOf(ask(hasty))).toMatchObject({ code: 'DB_UNREACHABLE' })
-      expect(Date.now() - started).toBeLessThan(2_000)
+      expect(Date.now() - started).toBeLessThan(8_000)
     })
   })
 
   test('a server that hangs up on every call ends in DB_UNREACHABLE, and not in a hang', async () => {
     // It ends its own session, as an administrator or a crash would.
     await define(database, 'contract_version', `perform pg_terminate_backend(pg_backend_pid()); ${says('1')}`)
-    await using(connectionTo(url, { callTimeoutMs: 500 }), async (hasty) => {
+    await using(connectionTo(url, { callTimeoutMs: 2_000 }), async (hasty) => {
       const error = await failureOf(ask(hasty))
       expect(error).toMatchObject({ code: 'DB_UNREACHABLE', message: expect.stringContaining('was lost during') })
       expect(wire.accepted()).toBeGreaterThan(1)
@@ -244,31 +244,31 @@ describe('over a wire that fails', () => {
   })
 
   test('a wire that goes dead in the middle of a call ends it a second after its time', async () => {
-    await using(connectionTo(url, { callTimeoutMs: 400 }), async (hasty) => {
+    await using(connectionTo(url, { callTimeoutMs: 3_000 }), async (hasty) => {
       expect(await ask(hasty)).toBe('yes')
       wire.stall()
       const started = Date.now()
       const error = await failureOf(ask(hasty))
       expect(error).toMatchObject({ code: 'DB_TIMEOUT', message: expect.stringContaining('did not answer') })
-      expect(Date.now() - started).toBeLessThan(2_500)
+      expect(Date.now() - started).toBeLessThan(8_000)
       await wire.resume()
       expect(await ask(hasty)).toBe('yes')
     })
   })
 
   test('closing does not wait for a call over a dead wire, and the call ends', async () => {
-    await define(database, 'contract_version', `perform pg_sleep(0.4); ${says('1')}`)
+    await define(database, 'contract_version', `perform pg_sleep(30); ${says('1')}`)
     const call = failureOf(ask(driver))
     await until('it runs', async () => (await sleeping()) === 1)
     wire.stall()
     const started = Date.now()
     await driver.close()
     expect(await call).toMatchObject({ code: 'DB_UNREACHABLE' })
-    expect(Date.now() - started).toBeLessThan(1_500)
+    expect(Date.now() - started).toBeLessThan(8_000)
   })
 
   test('closing waits for a call that is about to end', async () => {
-    await define(database, 'contract_version', `perform pg_sleep(0.2); ${says(`'done'`)}`)
+    await define(database, 'contract_version', `perform pg_sleep(1); ${says(`'done'`)}`)
     const call = ask(driver)
     await until('it runs', async () => (await sleeping()) === 1)
     await driver.close()
@@ -283,7 +283,7 @@ describe('over a wire that fails', () => {
   })
 
   test('sessions that an administrator ends in the middle of calls are replaced', async () => {
-    await define(database, 'contract_version', `perform pg_sleep(0.3); ${says(`'yes'`)}`)
+    await define(database, 'contract_version', `perform pg_sleep(2); ${says(`'yes'`)}`)
     const calls = [ask(driver), ask(driver), ask(driver)]
     await until('they run', async () => (await sleeping()) === 3)
     await query(

@@ -69,7 +69,7 @@ describe('no connection', () => {
     const started = Date.now()
     const error = await whyNot(`postgres://vera:${secret}@127.0.0.1:${await freePort()}/fleet`)
     expect(error).toMatchObject({ code: 'DB_UNREACHABLE', why: expect.stringContaining('nothing listens') })
-    expect(Date.now() - started).toBeLessThan(2_000)
+    expect(Date.now() - started).toBeLessThan(4_500)
   })
 
   test('when nothing listens on either address of localhost', async () => {
@@ -86,17 +86,17 @@ describe('no connection', () => {
   test('when packets are dropped: no longer than the connect timeout', async () => {
     const started = Date.now()
     const url = `postgres://vera:${secret}@127.0.0.1:${await blackHole()}/fleet`
-    const error = await whyNot(url, { connectTimeoutMs: 500 })
+    const error = await whyNot(url, { connectTimeoutMs: 1_000 })
     expect(error).toMatchObject({ code: 'DB_UNREACHABLE', why: expect.stringContaining('firewall') })
-    expect(Date.now() - started).toBeLessThan(2_000)
+    expect(Date.now() - started).toBeLessThan(4_500)
   })
 
   test('when there is no route to the host: no longer than the connect timeout', async () => {
     const started = Date.now()
     // The kernel itself answers that there is no way to this one; no packet leaves.
-    const error = await whyNot(`postgres://vera:${secret}@255.255.255.255/fleet`, { connectTimeoutMs: 500 })
+    const error = await whyNot(`postgres://vera:${secret}@255.255.255.255/fleet`, { connectTimeoutMs: 1_000 })
     expect(error.code).toBe('DB_UNREACHABLE')
-    expect(Date.now() - started).toBeLessThan(2_000)
+    expect(Date.now() - started).toBeLessThan(4_500)
   })
 
   test('when the socket file is missing', async () => {
@@ -151,7 +151,7 @@ describe('no connection', () => {
   })
 
   test('when every connection is taken, after trying until the time is up', async () => {
-    const error = await whyNot(database.urlAs('crowded', secret), { callTimeoutMs: 400 })
+    const error = await whyNot(database.urlAs('crowded', secret), { callTimeoutMs: 2_000 })
     expect(error).toMatchObject({ code: 'DB_BUSY', message: expect.stringContaining('no connection left for crowded') })
   })
 
@@ -163,7 +163,7 @@ describe('no connection', () => {
       await standby.stop()
       await cluster.stop()
     })
-    const error = await whyNot(standby.urlOf(cluster.superuserUrl), { callTimeoutMs: 400 })
+    const error = await whyNot(standby.urlOf(cluster.superuserUrl), { callTimeoutMs: 2_000 })
     expect(error).toMatchObject({
       code: 'DB_UNREACHABLE',
       message: expect.stringContaining('starting or shutting down'),
@@ -179,7 +179,7 @@ describe('no connection', () => {
     await lingering.connect()
     cluster.cluster?.kill('SIGTERM')
     await until('the server shuts down', async () => /smart shutdown/.test((await cluster.cluster?.log()) ?? ''))
-    const error = await whyNot(cluster.superuserUrl, { callTimeoutMs: 400 })
+    const error = await whyNot(cluster.superuserUrl, { callTimeoutMs: 2_000 })
     expect(error).toMatchObject({
       code: 'DB_UNREACHABLE',
       message: expect.stringContaining('starting or shutting down'),
@@ -204,7 +204,7 @@ describe('a port that is not a Postgres', () => {
       onTestFinished(() => void server.close())
       const { port } = server.address() as { port: number } // A TCP server's address has one.
       const url = `postgres://vera:${secret}@127.0.0.1:${port}/fleet?sslmode=${mode}`
-      const error = await whyNot(url, { connectTimeoutMs: 300, callTimeoutMs: 1_000 })
+      const error = await whyNot(url, { connectTimeoutMs: 1_000, callTimeoutMs: 2_000 })
       expect(error.code).toBe('DB_UNREACHABLE')
       expect(error.message).toBe(`What listens at 127.0.0.1:${port} does not answer as Postgres does.`)
     })
@@ -217,9 +217,9 @@ test('a server behind a wire that goes dead during the greeting is given up afte
   wire.stall()
   const url = Object.assign(new URL(database.urlAs('vera', secret)), { port: String(wire.port) }).toString()
   const started = Date.now()
-  const error = await whyNot(url, { connectTimeoutMs: 300 })
+  const error = await whyNot(url, { connectTimeoutMs: 1_000 })
   expect(error.code).toBe('DB_UNREACHABLE')
-  expect(Date.now() - started).toBeLessThan(2_000)
+  expect(Date.now() - started).toBeLessThan(4_500)
 })
 
 describe('a database URL that is not usable', () => {

@@ -63,7 +63,7 @@ describe.skipIf(missing('pgbouncer')).each([
 
   test('a call still ends at its time limit, and says so', async () => {
     await define(database, 'contract_version', says(`'quick'`))
-    await using(connectionTo(url, { callTimeoutMs: 500 }), async (driver) => {
+    await using(connectionTo(url, { callTimeoutMs: 3_000 }), async (driver) => {
       await ask(driver)
       await define(database, 'contract_version', `perform pg_sleep(30); ${says('1')}`)
       const error = await failureOf(ask(driver))

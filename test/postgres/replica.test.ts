@@ -60,15 +60,11 @@ test('a replica that is up to date answers what may be read there, and nothing e
 })
 
 test('a replica is used also when the primary has been idle for longer than the greatest lag', async () => {
-  await until(
-    'the last commit is old',
-    async () => {
-      const age = 'extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8'
-      const [row] = await query<{ age: number }>(replica.urlOf(database.url), `select ${age} as age`)
-      return row !== undefined && row.age > 5.5
-    },
-    15_000,
-  )
+  await until('the last commit is old', async () => {
+    const age = 'extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8'
+    const [row] = await query<{ age: number }>(replica.urlOf(database.url), `select ${age} as age`)
+    return row !== undefined && row.age > 5.5
+  })
   await caughtUp(replica)
   expect(await whoAnswers(await open(replica.urlOf(database.url)))).toBe('replica')
 })
@@ -79,7 +75,7 @@ test('a replica ten minutes behind is not used', async () => {
   await define(database, 'tenants_list', tenantNamed(`${whichServer} || ' after the change'`))
   const driver = await open(late.urlOf(database.url))
   // A lag below five seconds is fine, so for that long it may answer; it doesn't know of the change then.
-  await until('the change is seen', async () => (await whoAnswers(driver)) === 'primary after the change', 10_000)
+  await until('the change is seen', async () => (await whoAnswers(driver)) === 'primary after the change')
   expect(await whoAnswers(driver)).toBe('primary after the change')
 })
 
@@ -96,7 +92,7 @@ test('a replica that was cut off from the primary is not used, though it replaye
   // Stalled and not cut: its receiver believes to be connected for a minute more.
   wire.stall()
   await define(database, 'tenants_list', tenantNamed(`${whichServer} || ' after the change'`))
-  await until('the change is seen', async () => (await whoAnswers(driver)) === 'primary after the change', 10_000)
+  await until('the change is seen', async () => (await whoAnswers(driver)) === 'primary after the change')
   const received = 'pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()'
   const believes = await query(
     lonely.urlOf(postgres.superuserUrl),
@@ -169,17 +165,17 @@ test('a replica that is dead from the start leaves time for the primary too', as
   onTestFinished(() => wire.stop())
   wire.stall()
   const url = Object.assign(new URL(database.url), { port: String(wire.port) }).toString()
-  expect(await whoAnswers(await open(url, { callTimeoutMs: 500 }))).toBe('primary')
+  expect(await whoAnswers(await open(url, { callTimeoutMs: 4_000 }))).toBe('primary')
 })
 
 test('a replica that goes dead in the middle of a call leaves time for the primary', async () => {
   const wire = await startWire(replica.port)
   onTestFinished(() => wire.stop())
   const url = Object.assign(new URL(database.url), { port: String(wire.port) }).toString()
-  const driver = await open(url, { callTimeoutMs: 2_000 })
+  const driver = await open(url, { callTimeoutMs: 8_000 })
   expect(await whoAnswers(driver)).toBe('replica')
   wire.stall()
   const started = Date.now()
   expect(await whoAnswers(driver)).toBe('primary')
-  expect(Date.now() - started).toBeLessThan(1_700)
+  expect(Date.now() - started).toBeLessThan(6_800)
 })

@@ -64,8 +64,8 @@ async function run(fleet: Fleet, all: readonly Hidden[]): Promise<Place[]> {
     const { completed, failed } = working.stats()
     return completed + failed >= tasks.length
   }
-  await until('all tasks have ended', ends, 60_000)
-  await until('their dead letters are delivered', async () => working.stats().delivered > 0, 10_000)
+  await until('all tasks have ended', ends)
+  await until('their dead letters are delivered', async () => working.stats().delivered > 0)
   const files = placesInFiles(working.folder)
   const places = [
     ...(await files),

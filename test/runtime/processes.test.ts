@@ -199,7 +199,7 @@ async function working(world: World, words: readonly string[], env: Record<strin
     if (child.exitCode !== null) throw new Error(`it ended: ${out}${err}`)
     return /"worker":"\d+"|worker +\d+/.test(out)
   }
-  await until('the worker has begun', begun, 20_000)
+  await until('the worker has begun', begun)
   return running
 }
 
@@ -232,26 +232,19 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
   const look = (id: string) =>
     world.ask(async (driver) => granted(await driver.call('agents_runs', { task: id, limit: 20 })))
   const completed = (ids: readonly string[]) =>
-    until(
-      'they are completed',
-      () =>
-        world.ask(async (driver) => {
-          for (const id of ids) {
-            const { task } = granted(await driver.call('agents_runs', { task: id, limit: 1 }))
-            if (task?.status !== 'completed') return false
-          }
-          return true
-        }),
-      20_000,
+    until('they are completed', () =>
+      world.ask(async (driver) => {
+        for (const id of ids) {
+          const { task } = granted(await driver.call('agents_runs', { task: id, limit: 1 }))
+          if (task?.status !== 'completed') return false
+        }
+        return true
+      }),
     )
   const workers = () => world.ask(async (driver) => granted(await driver.call('agents_list', {})).workers)
   /** Resolves when the handler of this task runs for the n-th time. */
   const held = (id: string, attempt = 1) =>
-    until(
-      `task ${id} is held`,
-      async () => (await readdir(join(world.cwd, 'held'))).includes(`${id}-${attempt}`),
-      20_000,
-    )
+    until(`task ${id} is held`, async () => (await readdir(join(world.cwd, 'held'))).includes(`${id}-${attempt}`))
   const clear = () =>
     world.sql(
       `update tms.agent_tasks set status = 'failed', finished_at = now(), worker_id = null, run_until = null where status in ('pending', 'running') returning 1`,
@@ -300,7 +293,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
 
   test('with --workers 3 three are there, and none when it has ended', async () => {
     const running = await working(world, [...startWords, '--workers', '3'])
-    await until('three workers are there', async () => (await workers()).length === 3, 20_000)
+    await until('three workers are there', async () => (await workers()).length === 3)
     const pids = (await workers()).map(({ name: label }) => Number(label.split('/').at(-1)))
     expect(new Set(pids).size).toBe(3)
     expect(pids).toContain(running.child.pid)
@@ -315,7 +308,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
 
   test('the processes of --workers end when the first one is killed, and hand back', async () => {
     const running = await working(world, [...startWords, '--workers=2'])
-    await until('two workers are there', async () => (await workers()).length === 2, 20_000)
+    await until('two workers are there', async () => (await workers()).length === 2)
     running.child.kill('SIGKILL')
     // The killed one may still have its lease, or not any more: the others have signed off, not timed out.
     await until('the others have signed off', async () =>
@@ -325,7 +318,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
 
   test('Ctrl-C, which reaches all its processes, is one signal for each: all hand back', async () => {
     const running = await working(world, [...startWords, '--workers', '2'])
-    await until('two workers are there', async () => (await workers()).length === 2, 20_000)
+    await until('two workers are there', async () => (await workers()).length === 2)
     const ids: string[] = []
     for (let n = 0; n < 12; n++) ids.push(...(await enqueue('hold')))
     for (const id of ids) await held(id)
@@ -378,7 +371,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       await completed(before)
       await world.wire?.refuse()
       onTestFinished(() => world.wire?.resume().catch(() => undefined))
-      await until('it says so', () => /cannot (beat|claim|reap)/.test(running.out()), 40_000)
+      await until('it says so', () => /cannot (beat|claim|reap)/.test(running.out()))
       await world.wire?.resume()
       await completed(await enqueue('quick', 3))
       running.child.kill('SIGTERM')
@@ -417,7 +410,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
         `update tms.outbox_deliveries set lease_until = clock_timestamp() - interval '1 second' where target = 'hook'`,
       )
       const next = await working(world, startWords, env)
-      await until('it comes again', () => hook.received.length === 1, 20_000)
+      await until('it comes again', () => hook.received.length === 1)
       expect(hook.received[0]?.headers['idempotency-key']).toBe(sent?.['id'])
       expect(
         (await run([bin, 'outbox', 'list', '--json'], { cwd: world.cwd, env: { ...world.env } })).stdout,
@@ -430,7 +423,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const owner = start([bin, 'up', '--no-work', '--json'], { cwd: world.cwd, env: { ...world.env } })
       let said = ''
       owner.stdout.on('data', (part: Buffer) => (said += part.toString()))
-      await until('it holds the database', () => said.includes('"held":true'), 20_000)
+      await until('it holds the database', () => said.includes('"held":true'))
       const running = await working(world, startWords)
       await completed(await enqueue('quick', 3))
       owner.kill('SIGKILL')
@@ -478,7 +471,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       const ended = collect(owner)
       let said = ''
       owner.stdout.on('data', (part: Buffer) => (said += part.toString()))
-      await until('it holds the database', () => said.includes('"held":true'), 20_000)
+      await until('it holds the database', () => said.includes('"held":true'))
       const [id = ''] = await enqueue('quick')
       expect(await workers()).toEqual([])
       owner.kill('SIGTERM')

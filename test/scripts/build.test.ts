@@ -48,7 +48,7 @@ writeFileSync(process.argv[2] + '/snapshot', String(process.hrtime.bigint()))
 if (existsSync('hang')) { process.stderr.write('hanging'); setInterval(() => undefined, 1000) }\n`,
   )
   expect(script('build').status).toBe(0)
-}, 60_000)
+})
 afterAll(() => rmSync(copy, { recursive: true, force: true }))
 
 let sources = 0

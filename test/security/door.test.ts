@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { listEvents, unblock } from '../../src/security/security.ts'
-import { doorOf, houses, ringOf, send, sign, stored, tasks, until, type House, type SigningKey } from '../door/house.ts'
+import { doorOf, houses, ringOf, send, sign, stored, tasks, type House, type SigningKey } from '../door/house.ts'
+import { until } from '../servers/process.ts'
 
 /** Attacks on the door: it counts them, shuts their source out, and serves everybody else. */
 

@@ -73,7 +73,7 @@ test('a test process killed with -9 leaves neither a server nor a folder', async
   onTestFinished(() => void child.kill('SIGKILL'))
   let output = ''
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()))
-  await until('the server is up', () => output.includes('RUNNING'), 60_000)
+  await until('the server is up', () => output.includes('RUNNING'))
   const [, worker, port, folder = ''] = /RUNNING (\d+) (\d+) (\S+)/.exec(output) ?? []
   const url = `postgres://nobody:wrong@127.0.0.1:${port}/postgres`
   expect(existsSync(folder)).toBe(true)

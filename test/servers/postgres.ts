@@ -237,19 +237,15 @@ async function run(options: {
     })
     const superuserUrl = `postgres://superuser:${password}@127.0.0.1:${port}/postgres`
     try {
-      await until(
-        'Postgres accepts connections',
-        async () => {
-          if (!server.running()) throw new Error(`Postgres ended:\n${await server.log()}`)
-          return query(superuserUrl, 'select 1').then(
-            () => true,
-            // Said by a standby that is there and takes no queries.
-            (error: unknown) =>
-              options.takesQueries === false && error instanceof pg.DatabaseError && error.code === '57P03',
-          )
-        },
-        30_000,
-      )
+      await until('Postgres accepts connections', async () => {
+        if (!server.running()) throw new Error(`Postgres ended:\n${await server.log()}`)
+        return query(superuserUrl, 'select 1').then(
+          () => true,
+          // Said by a standby that is there and takes no queries.
+          (error: unknown) =>
+            options.takesQueries === false && error instanceof pg.DatabaseError && error.code === '57P03',
+        )
+      })
       return { host: '127.0.0.1', port, superuserUrl, cluster: { ...server, directory, data, bin, user } }
     } catch (error) {
       const portTaken = /could not bind/.test(await server.log())

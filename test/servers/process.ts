@@ -105,7 +105,8 @@ export async function freePort(): Promise<number> {
 export async function until(
   what: string,
   check: () => boolean | Promise<boolean>,
-  milliseconds = 20_000,
+  // Only what hangs should meet it: a busy machine takes ten times what a quiet one does.
+  milliseconds = 60_000,
 ): Promise<void> {
   const deadline = Date.now() + milliseconds
   while (!(await check())) {

@@ -29,7 +29,7 @@ beforeAll(async () => {
   await createTinySchema(database)
   // As the real schema does: nobody but signed-in people may call anything.
   await query(database.url, 'revoke usage on schema tms from public; grant usage on schema tms to authenticated')
-  await query(database.superuserUrl, `alter role authenticated set statement_timeout = '700ms'`)
+  await query(database.superuserUrl, `alter role authenticated set statement_timeout = '3s'`)
   for (const fn of ['contract_version', 'whoami', 'status'] as const) await define(database, fn, says(`'yes'`))
   postgrest = await startPostgrest(database)
 })
@@ -44,7 +44,7 @@ const connection = (more: Partial<SupabaseConnection> = {}): SupabaseConnection 
   url: postgrest.url,
   key: postgrest.anonKey,
   token: postgrest.tokenFor('vera'),
-  callTimeoutMs: 5_000,
+  callTimeoutMs: 20_000,
   pollMs: 50,
   ...more,
 })
@@ -234,7 +234,7 @@ describe('a URL that is not usable', () => {
 
 describe('no connection', () => {
   const whyNot = async (url: string, more = {}) => {
-    const error = await failureOf(ask(await open({ url, callTimeoutMs: 600, ...more })))
+    const error = await failureOf(ask(await open({ url, callTimeoutMs: 2_000, ...more })))
     expect(everythingOf(error)).not.toContain(postgrest.anonKey)
     expect(error.exit).toBe(3)
     return error
@@ -252,7 +252,7 @@ describe('no connection', () => {
     const started = Date.now()
     // The kernel itself answers that there is no way to this one; no packet leaves.
     expect((await whyNot('http://255.255.255.255')).code).toMatch(/DB_UNREACHABLE|DB_TIMEOUT/)
-    expect(Date.now() - started).toBeLessThan(2_000)
+    expect(Date.now() - started).toBeLessThan(8_000)
   })
 
   test('when the URL has a path too many', async () => {
@@ -309,7 +309,7 @@ describe('no connection', () => {
 describe('a proxy that answers itself', () => {
   const proxied = async (listener: RequestListener, more = {}) => {
     const url = `http://127.0.0.1:${await listening(createServer(listener))}`
-    return open({ url, callTimeoutMs: 600, ...more })
+    return open({ url, callTimeoutMs: 2_000, ...more })
   }
   const html = '<html><body>Sign in</body></html>'
 
@@ -354,7 +354,7 @@ describe('a proxy that answers itself', () => {
         if (times.length === 1) answer.writeHead(429, { 'retry-after': '1' }).end(html)
         else answer.end('{"contract":1,"server":"later"}')
       },
-      { callTimeoutMs: 5_000 },
+      { callTimeoutMs: 20_000 },
     )
     expect(await ask(driver)).toBe('later')
     expect(Number(times[1]) - Number(times[0])).toBeGreaterThanOrEqual(1_000)
@@ -385,12 +385,12 @@ describe('over a wire that fails', () => {
   })
 
   test('a wire that went dead ends the call when its time is up', async () => {
-    const { wire, driver } = await wired({ callTimeoutMs: 400 })
+    const { wire, driver } = await wired({ callTimeoutMs: 3_000 })
     expect(await ask(driver)).toBe('yes')
     wire.stall()
     const started = Date.now()
     expect(await failureOf(ask(driver))).toMatchObject({ code: 'DB_TIMEOUT', exit: 3 })
-    expect(Date.now() - started).toBeLessThan(2_000)
+    expect(Date.now() - started).toBeLessThan(8_000)
   })
 })
 

@@ -108,7 +108,7 @@ export async function startCrew(options: {
         member.process.kill('SIGTERM')
       }
       try {
-        await until('the crew has signed off', () => members.size === 0, 20_000)
+        await until('the crew has signed off', () => members.size === 0)
       } finally {
         for (const { process } of members) process.kill('SIGKILL')
         await Promise.all(ends)
