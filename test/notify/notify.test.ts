@@ -254,6 +254,20 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     expect((await notifyStatus(operator)).verdict).toBe('ok')
   })
 
+  if (name === 'postgres')
+    test('a lost page among many deliveries is found by its index: a look must end while everything fails', async () => {
+      const { pager } = await people()
+      pager.misbehave = answer(400)
+      await open('P1', 'stock')
+      await sql(`update tms.outbox_deliveries set status = 'dead'`)
+      await sql(`insert into tms.outbox_deliveries (event_id, target, company_id, ordering_key, status, created_at, delivered_at)
+        select 1, 'hook', (select id from tms.companies limit 1), 'k' || g % 1000, 'delivered', now(), now() from generate_series(1, 20000) g`)
+      await sql('analyze tms.outbox_deliveries')
+      expect(await failing()).toEqual(['pager', 'slack'])
+      const used = `select idx_scan::int as n from pg_stat_user_indexes where indexrelname = 'outbox_deliveries_halt'`
+      await until(async () => Number((await sql(used))[0]?.['n']) > 0)
+    })
+
   test('what was lost of an incident that is over is no trouble once something else arrives', async () => {
     const { slack } = await people()
     slack.misbehave = answer(404)
