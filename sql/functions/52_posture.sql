@@ -114,7 +114,7 @@ begin
     'uptime', tms._uptime_json(opens, closes),
     'incidents', (select jsonb_build_object('p1', count(*) filter (where i.priority = 'P1'), 'p2', count(*) filter (where i.priority = 'P2'),
                          'p3', count(*) filter (where i.priority = 'P3'), 'p4', count(*) filter (where i.priority = 'P4'))
-                    from tms.incidents i where i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and (visible is null or i.company_id is null or i.company_id = any (visible))),
+                    from tms.incidents i where i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and not tms._for_practice(i.company_id) and (visible is null or i.company_id is null or i.company_id = any (visible))),
     'drift', case when fleet then (select case when d.score is not null then jsonb_build_object('score', d.score::text, 'at', tms._utc(d.at)) end from tms.drift_scores d where d.at <= closes order by d.at desc, d.id desc limit 1) end,
     -- null: nothing here records backups
     'backup', null,

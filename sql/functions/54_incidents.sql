@@ -19,10 +19,12 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
     values (incident, company, tms.now(), who, kind, left(words, 2000), coalesce(body, '{}'))
 $$;
 
--- One of `tms incident test`: in the tenant of rehearsals, and nobody's.
-create or replace function tms._rehearsed(i tms.incidents) returns boolean
-language sql stable as $$
-  select i.type = 'rehearsal' and i.company_id is not null and tms._tenant_key(i.company_id) = 'tms-incident-test'
+-- In the tenant of `tms incident test`: nobody's, and nobody was late or in time.
+create or replace function tms._for_practice(company uuid) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return company is not null and tms._tenant_key(company) is not distinct from 'tms-incident-test';
+end
 $$;
 
 -- Tells whoever listens. The halt's lane: an incident is news while the fleet is halted, then most of all.
@@ -37,7 +39,7 @@ declare
     'severity', case i.priority when 'P1' then 'critical' when 'P2' then 'error' when 'P3' then 'warning' else 'info' end,
     'opened_at', tms._utc(i.opened_at), 'link', 'tms incident show ' || i.id, 'epoch', tms._fence_json() -> 'epoch') || more
     -- a rehearsal arrives everywhere and wakes nobody
-    || case when tms._rehearsed(i) then '{"event_action": "change"}'::jsonb else '{}' end;
+    || case when tms._for_practice(i.company_id) then '{"event_action": "change"}'::jsonb else '{}' end;
   once text := 'incident ' || i.id || ' ' || key;
 begin
   if i.company_id is null then
@@ -140,14 +142,16 @@ begin
 end
 $$;
 
--- Something tried to heal it. The third time that didn't help it is somebody's (tms.incident_cycle).
-create or replace function tms._incident_attempt(dedupe_key text, what text) returns boolean
+-- Something tried to heal it. The third time that didn't help it is somebody's (tms.incident_cycle). `acts`: false for what only looked
+-- again: that answers nobody's call, and calls nobody who has it in hand.
+drop function if exists tms._incident_attempt(text, text);
+create or replace function tms._incident_attempt(dedupe_key text, what text, acts boolean default true) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   i tms.incidents;
 begin
-  update tms.incidents x set attempts = x.attempts + 1, acted_at = coalesce(x.acted_at, tms.now()), status = case when x.status = 'OPEN' then 'AUTO_HEALING' else x.status end
-   where x.dedupe_key = _incident_attempt.dedupe_key and x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and x.type <> 'emergency_stop' returning * into i;
+  update tms.incidents x set attempts = x.attempts + 1, acted_at = case when acts then coalesce(x.acted_at, tms.now()) else x.acted_at end, status = case when x.status = 'OPEN' then 'AUTO_HEALING' else x.status end
+   where x.dedupe_key = _incident_attempt.dedupe_key and x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and x.type <> 'emergency_stop' and (acts or x.acked_at is null) returning * into i;
   if i.id is null then return false; end if;
   perform tms._incident_event(i.id, i.company_id, 'tms', 'attempt', what, jsonb_build_object('attempt', i.attempts));
   return true;
@@ -326,13 +330,14 @@ declare
   visible uuid[] := tms._allowed('incident.read');
 begin
   if c.answer is not null then return c.answer; end if;
-  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'resuming', tms._resuming()::text, 'incidents', (
-    select coalesce(jsonb_agg(tms._incident_json(c, x.i) order by (x.i).status in ('RESOLVED', 'CLOSED'), (x.i).priority, (x.i).id desc), '[]')
-      from (select i from tms.incidents i
+  -- the gravest first, before the list is cut: sixty small ones of a tenant must not push an emergency stop out of sight
+  return jsonb_build_object('fence', tms._fence_json(), 'slots_percent', tms._slots_percent(), 'resuming', tms._resuming()::text) || (
+    select jsonb_build_object('incidents', coalesce(jsonb_agg(tms._incident_json(c, x.i) order by x.place) filter (where x.place <= tms._limit(args)), '[]'),
+                              'more', greatest(count(*) - tms._limit(args), 0))
+      from (select i, row_number() over (order by i.status in ('RESOLVED', 'CLOSED'), i.priority, i.id desc) from tms.incidents i
              where (case when args ? 'tenant' then i.company_id = c.company_id else visible is null or i.company_id is null or i.company_id = any (visible) end)
                and (not args ? 'status' or i.status = args ->> 'status')
-               and (args ? 'status' or coalesce((args ->> 'all')::boolean, false) or i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED'))
-             order by i.id desc limit tms._limit(args)) x (i)));
+               and (args ? 'status' or coalesce((args ->> 'all')::boolean, false) or i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED'))) x (i, place));
 end
 $$;
 grant execute on function tms.incident_list(jsonb) to tms_caller;
@@ -519,7 +524,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   i := tms._incident_of(c, args);
   if i.id is null then return tms._no_incident(c, args ->> 'id'); end if;
-  if not tms._rehearsed(i) then
+  if i.type <> 'rehearsal' or not tms._for_practice(i.company_id) then
     return tms._refuse(c, 'CONFLICT', format('incident %s is no rehearsal', i.id), 'only what tms incident test opened may be played with', array['tms incident test']);
   end if;
   case coalesce(args ->> 'step', '')
@@ -536,14 +541,6 @@ begin
 end
 $$;
 grant execute on function tms.incident_rehearse(jsonb) to tms_caller;
-
--- In the tenant of `tms incident test`: nobody was late, and nobody was in time.
-create or replace function tms._for_practice(company uuid) returns boolean
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-begin
-  return company is not null and tms._tenant_key(company) is not distinct from 'tms-incident-test';
-end
-$$;
 
 -- Mean time until somebody or something acted (MTTA) and until it was over (MTTR), of incidents opened in the span. No samples: null.
 create or replace function tms._incident_mtta(low timestamptz, high timestamptz, companies uuid[] default null) returns interval

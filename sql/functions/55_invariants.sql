@@ -31,11 +31,12 @@ begin
     when 'outbox_past_slo' then
       return query select jsonb_build_object('delivery', d.id::text, 'target', d.target, 'topic', e.topic, 'status', d.status, 'attempts', d.attempts,
           'created_at', tms._utc(d.created_at), 'next_at', tms._utc(d.next_at))
-        from tms.outbox_deliveries d join tms.outbox_targets t on t.name = d.target left join tms.outbox_events e on e.id = d.event_id
-       where not t.paused and (d.lane = 'halt' or not tms._halted())
+        -- a target that is gone too: what was published while it was removed waits for nobody
+        from tms.outbox_deliveries d left join tms.outbox_targets t on t.name = d.target left join tms.outbox_events e on e.id = d.event_id
+       where t.paused is not true and (d.lane = 'halt' or not tms._halted())
          -- due for a minute and not even tried; one that is tried again and again has its own times
          and ((d.status = 'pending' and d.next_at < clock_timestamp() - interval '60 seconds')
-           or (d.status = 'sending' and d.lease_until < clock_timestamp() - grace))
+           or (d.status = 'sending' and coalesce(d.lease_until, d.next_at) < clock_timestamp() - grace))
          and not exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused' and d.lane <> 'halt')
        limit most;
     when 'ledger_unsealed' then
@@ -78,6 +79,8 @@ begin
        -- a lower limit takes a heartbeat of each worker to arrive
        where x.slots > greatest(tms._fleet_limit(), 0)
          and not exists (select from tms.feature_flags_history h where h.key = 'budget.agents.maxConcurrent' and h.at > clock_timestamp() - grace)
+         -- a fleet that comes back in steps has a lower one, too
+         and not exists (select from tms.resumption r where r.since > clock_timestamp() - grace)
        limit most;
     when 'letters_without_task' then
       return query select jsonb_build_object('letter', l.id::text, 'task', l.task_id::text, 'agent', l.agent, 'status', l.status)
@@ -136,6 +139,15 @@ begin
 end
 $$;
 
+-- What an error says, where its words are the server's own. Words of somebody's code, and messages about values, hold what stands in
+-- rows: those are left out, for this goes into the ledger and to people of every tenant.
+create or replace function tms._error_words(state text, message text, context text) returns text
+language sql immutable as $$
+  select case when state ~ '^2[23]' then 'a value or a constraint stood in its way'
+              when state !~ '^(0A|25|4[02]|5[3457])' or context like '%at RAISE%' then 'code that it calls raised an error'
+              else pg_catalog.left(message, 200) end
+$$;
+
 -- Runs a check and lists what it finds, at most `most` rows. What it does besides is undone: the subtransaction ends with an
 -- exception, always. `done` is set here and nowhere else: a query that raises the same exception has not been done.
 create or replace function tms._invariant_find(v tms.invariants, most integer, out hits jsonb[], out problem text, out ms integer)
@@ -143,6 +155,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
   done boolean := false;
   began timestamptz := clock_timestamp();
+  words text;
 begin
   problem := case v.kind when 'broken' then v.problem when 'query' then tms._invariant_unfit(v, 'find') end;
   if problem is null then
@@ -163,11 +176,10 @@ begin
         if not done then problem := 'its query raised an error of tms'; end if;
       -- not among `others`
       when query_canceled then problem := format('it took longer than its time limit, or was cancelled, after %s ms', round(extract(epoch from clock_timestamp() - began) * 1000));
-      when assert_failure then problem := 'its query failed: ' || left(sqlerrm, 200);
       when lock_not_available then problem := 'a table was locked by somebody for longer than a second';
-      when others then
-        -- messages about values quote them
-        problem := format('its query failed: %s (%s)', case when sqlstate ~ '^2[23]' then 'a value was not what it expects' else left(sqlerrm, 200) end, sqlstate);
+      when assert_failure or others then
+        get stacked diagnostics words = pg_exception_context;
+        problem := format('its query failed: %s (%s)', case v.kind when 'own' then left(sqlerrm, 200) else tms._error_words(sqlstate, sqlerrm, words) end, sqlstate);
     end;
   end if;
   ms := round(extract(epoch from clock_timestamp() - began) * 1000);
@@ -232,6 +244,7 @@ declare
   rest record;
   done boolean := false;
   left_over integer;
+  words text;
 begin
   allowed := least(v.rows_per_scan::bigint, violations::bigint * v.rows_per_violation);
   touched := 0;
@@ -277,7 +290,8 @@ begin
     when sqlstate 'TM000' then why := coalesce(why, 'its statement raised an error of tms');
     when query_canceled then why := 'it took longer than its time limit';
     when assert_failure or others then
-      why := format('its statement failed: %s (%s)', case when sqlstate ~ '^2[23]' then 'a value or a constraint stood in its way' else left(sqlerrm, 200) end, sqlstate);
+      get stacked diagnostics words = pg_exception_context;
+      why := format('its statement failed: %s (%s)', tms._error_words(sqlstate, sqlerrm, words), sqlstate);
   end;
   if done then after := left_over; else touched := 0; end if;
 end
@@ -293,6 +307,15 @@ begin
   if i.id is null then return; end if;
   perform tms._incident_event(i.id, i.company_id, 'tms', 'escalated', why);
   perform tms._incident_announce('incident.escalated', i, 'escalated', jsonb_build_object('why', left(why, 300)));
+end
+$$;
+
+-- Once may happen. What can't be checked for long is news.
+create or replace function tms._invariant_unchecked(c tms.call, v tms.invariants) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if v.since > tms.now() - greatest(v.every_ms * 3, 900000) * interval '1 millisecond' then return null; end if;
+  return tms._incident_open('P3', 'invariant', 'unknown:' || v.id, null, v.id || ' cannot be checked', jsonb_build_object('invariant', v.id, 'why', v.why, 'since', tms._utc(v.since)), c.who);
 end
 $$;
 
@@ -339,10 +362,7 @@ begin
     update tms.invariants x set outcome = 'unknown', why = left(f.problem, 400), checked_at = tms.now(), checked_by = c.who, ms = f.ms,
            since = case when x.outcome = 'unknown' then coalesce(x.since, tms.now()) else tms.now() end
      where x.id = v.id returning * into v;
-    -- once may happen. What can't be checked for long is news.
-    if v.since <= tms.now() - greatest(v.every_ms * 3, 900000) * interval '1 millisecond' then
-      number := tms._incident_open('P3', 'invariant', 'unknown:' || v.id, null, v.id || ' cannot be checked', jsonb_build_object('invariant', v.id, 'why', v.why, 'since', tms._utc(v.since)), c.who);
-    end if;
+    number := tms._invariant_unchecked(c, v);
     if was <> 'unknown' then perform tms._record(c, 'invariant.unknown', 'done', 'invariant ' || v.id, v.why, tms._invariant_result(v)); end if;
     return tms._finish(c, tms._invariant_result(v) || jsonb_build_object('by', 'this', 'incident', number::text));
   end if;
@@ -379,8 +399,8 @@ begin
     elsif v.escalate = 'at_once' then
       perform tms._invariant_escalate(key, 'nothing corrects it but a person');
     elsif v.correction_sha256 is null then
-      -- looking again is all that is tried: the third look is somebody's
-      perform tms._incident_attempt(key, format('looked again: %s', least(n, 1000)));
+      -- looking is all that is tried: the third look is somebody's
+      perform tms._incident_attempt(key, format('looked: %s', least(n, 1000)), false);
     end if;
   end if;
 
@@ -452,12 +472,15 @@ create or replace function tms.invariants_score(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('invariants_score', args, '{request_id,missed}', 'invariants.scan');
+  v tms.invariants;
 begin
   if c.answer is not null then return c.answer; end if;
-  update tms.invariants x set outcome = 'unknown', why = left(m.why, 400), checked_at = tms.now(), checked_by = c.who,
-         since = case when x.outcome = 'unknown' then coalesce(x.since, tms.now()) else tms.now() end
-    from jsonb_to_recordset(coalesce(args -> 'missed', '[]')) m (invariant text, why text)
-   where x.id = m.invariant;
+  for v in update tms.invariants x set outcome = 'unknown', why = left(m.why, 400), checked_at = tms.now(), checked_by = c.who,
+                  since = case when x.outcome = 'unknown' then coalesce(x.since, tms.now()) else tms.now() end
+             from jsonb_to_recordset(coalesce(args -> 'missed', '[]')) m (invariant text, why text)
+            where x.id = m.invariant returning x.* loop
+    perform tms._invariant_unchecked(c, v);
+  end loop;
   perform tms._drift_record();
   return tms._finish(c, tms._drift_now());
 end

@@ -55,6 +55,16 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
       throw error
     }
   })
+  await step('what an earlier one left is ended', async () => {
+    const { incidents } = granted(await driver.call('incident_list', { tenant, limit: 1000 }))
+    // One that is under way is somebody's. A soft degrade is ended below.
+    const left = incidents.filter((i) => i.type === 'rehearsal' && Date.now() - Date.parse(i.opened_at) > 600_000)
+    for (const { id } of left) {
+      await workOn(driver, 'resolve', { id, tenant, text: 'left by a rehearsal that was cut short' })
+      await workOn(driver, 'close', { id, tenant })
+    }
+    return left.length === 0 ? 'nothing' : left.map(({ id }) => `incident ${id}`).join(', ')
+  })
   await step('open', async () => {
     const { incident, joined } = await openIncident(driver, { priority: 'P4', title, key, tenant, type: 'rehearsal' })
     incidentId = incident.id

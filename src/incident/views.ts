@@ -304,6 +304,7 @@ export function incidentsView({
   slots_percent,
   resuming,
   incidents,
+  more,
   times,
   stopFile,
 }: Listed): readonly Block[] {
@@ -338,6 +339,7 @@ export function incidentsView({
       ]),
       empty: 'No open incidents.',
     },
+    ...(more === 0 ? [] : [{ kind: 'text', text: `${more} more, less grave or older: --limit` } as const]),
     { kind: 'next', commands: resuming === null ? [] : [`tms incident resume ${resuming}`] },
   ]
 }

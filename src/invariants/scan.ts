@@ -125,8 +125,10 @@ export async function invariantsHistory(
   driver: Driver,
   { invariant, limit }: { invariant?: string | undefined; limit: number },
 ): Promise<History> {
-  if (invariant !== undefined) await showInvariant(driver, invariant)
-  return granted(await driver.call('invariants_history', { invariant, limit }))
+  const history = granted(await driver.call('invariants_history', { invariant, limit }))
+  // One that was removed has no more than its history.
+  if (invariant !== undefined && history.violations.length === 0) await showInvariant(driver, invariant)
+  return history
 }
 
 /** How a scan ends: yes, no, or nobody knows. No is stronger: what is known to be wrong is wrong whatever else isn't known. */

@@ -396,6 +396,50 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     granted(await work(incident.id, 'resolve', 'done'))
   })
 
+  test('what a rehearsal left when it was cut short pages nobody, counts for nothing, and is ended by the next', async () => {
+    granted(
+      await scene.operator.call('outbox_targets_set', {
+        request_id: randomUUID(),
+        targets: [{ name: 'pager', kind: 'webhook', topics: ['incident.*'], config: {} }],
+      }),
+    )
+    const before = granted(await scene.operator.call('posture_facts', {})).incidents
+    const left = (await open({ tenant: rehearsalTenant, type: 'rehearsal', priority: 'P4' })).incident.id
+    const degraded = granted(
+      await scene.operator.call('incident_soft_degrade', { request_id: randomUUID(), tenant: rehearsalTenant }),
+    ).incident
+    for (const id of [left, degraded]) await aged(id, 20)
+    expect(granted(await scene.operator.call('posture_facts', {})).incidents).toEqual(before)
+    expect((await cycle()).escalated).toEqual(expect.arrayContaining([left, degraded]))
+    const actions = await scene.sql(
+      `select distinct payload ->> 'event_action' as action from tms.outbox_events where payload ->> 'incident' in ('${left}', '${degraded}')`,
+    )
+    expect(actions).toEqual([{ action: 'change' }])
+    const walked = await rehearse(scene.operator, () => Promise.resolve(newSigner()))
+    granted(await scene.operator.call('outbox_targets_set', { request_id: randomUUID(), targets: [] }))
+    expect(walked.steps.filter(({ ok }) => !ok)).toEqual([])
+    expect(walked.steps).toContainEqual({
+      name: 'what an earlier one left is ended',
+      ok: true,
+      why: `incident ${left}`,
+    })
+    expect((await showOf(scene.operator, left)).incident.status).toBe('CLOSED')
+    expect((await showOf(scene.operator, degraded)).incident.status).toBe('RESOLVED')
+  })
+
+  test('the list is cut where it matters least: the gravest stay, and it says how many did not fit', async () => {
+    const grave = (await open({ priority: 'P1', title: 'everything stands still' })).incident.id
+    const small: string[] = []
+    for (let n = 0; n < 3; n++) small.push((await open({ priority: 'P4', title: `small ${n}` })).incident.id)
+    const list = async (limit: number) => granted(await scene.operator.call('incident_list', { limit }))
+    const all = await list(1000)
+    expect(all.more).toBe(0)
+    const cut = await list(all.incidents.length - 2)
+    expect(cut.more).toBe(2)
+    expect(cut.incidents.map(({ id }) => id)).toContain(grave)
+    for (const id of [grave, ...small]) granted(await work(id, 'resolve', 'done'))
+  })
+
   test('a rehearsal by somebody who may not, or without the database, says nothing about the chain', async () => {
     const system = await scene.account('system')
     const refused = await rehearse(system, () => Promise.resolve(newSigner()))

@@ -20,12 +20,7 @@ describe.each(Object.entries(subjects))('through %s', (subject, make) => {
         targets: [{ name: 'pager', kind: 'webhook', topics: ['incident.*'], config: {} }],
       }),
     )
-    const files = await readPolicies({
-      SLIPPED: policyText('SLIPPED', 'select s.sku from retail.stock s where s.quantity > 100'),
-    })
-    const shopFiles = await readShop()
-    const { problems } = await shop.load({ ...shopFiles, invariants: [...shopFiles.invariants, ...files.invariants] })
-    expect(problems).toEqual([])
+    await loadAll()
   })
   afterAll(() => shop.stop())
   beforeEach(async () => {
@@ -33,6 +28,14 @@ describe.each(Object.entries(subjects))('through %s', (subject, make) => {
     await at(0)
   })
 
+  const loadAll = async () => {
+    const files = await readPolicies({
+      SLIPPED: policyText('SLIPPED', 'select s.sku from retail.stock s where s.quantity > 100'),
+    })
+    const shopFiles = await readShop()
+    const { problems } = await shop.load({ ...shopFiles, invariants: [...shopFiles.invariants, ...files.invariants] })
+    expect(problems).toEqual([])
+  }
   /** Minutes since the test's beginning. */
   const at = async (minutes: number) => {
     // Tests begin an hour apart, so that nothing of one is news in the next.
@@ -113,6 +116,78 @@ describe.each(Object.entries(subjects))('through %s', (subject, make) => {
     expect(topic).toBe('incident.escalated')
   })
 
+  test('to look again answers nobody: it is late all the same, and whoever acknowledged it is not called again', async () => {
+    // ends what the test before has left
+    await scan('SLIPPED')
+    await shop.sql(`insert into retail.stock values ('a', 101)`)
+    await scan('SLIPPED')
+    const id = (await incident('invariant:SLIPPED'))?.['id']
+    await at(2)
+    expect((await cycle()).late).toContain(id)
+    granted(await shop.operator.call('incident_work', { request_id: randomUUID(), id: String(id), action: 'ack' }))
+    for (const minutes of [5, 10, 20]) {
+      await at(minutes)
+      await scan('SLIPPED')
+      await cycle()
+    }
+    expect(await incident('invariant:SLIPPED')).toMatchObject({ id, status: 'AUTO_HEALING', attempts: 1 })
+  })
+
+  test('a check that gave no answer at all is an incident after a quarter of an hour, too', async () => {
+    const missed = async () =>
+      granted(
+        await shop.operator.call('invariants_score', {
+          request_id: randomUUID(),
+          missed: [{ invariant: 'SLIPPED', why: 'the connection was lost' }],
+        }),
+      )
+    await scanInvariants(shop.operator)
+    await missed()
+    expect(await incident('unknown:SLIPPED')).toBeUndefined()
+    await at(20)
+    await missed()
+    expect(await incident('unknown:SLIPPED')).toMatchObject({ status: 'OPEN' })
+    await scan('SLIPPED')
+    expect(await incident('unknown:SLIPPED')).toMatchObject({ status: 'RESOLVED' })
+  })
+
+  test('what somebody’s code says when it fails, which may quote rows, is told to nobody; what the server says is', async () => {
+    await shop.sql(`create function retail.odd(sku text) returns boolean language plpgsql stable as $$ begin raise exception 'odd customer Jane Doe of %', sku; end $$;
+      create function retail.sure(sku text) returns boolean language plpgsql stable as $$ begin assert false, 'Jane Doe of ' || sku; return true; end $$;
+      create function retail.strange(sku text) returns boolean language plpgsql stable as $$ begin raise exception 'Jane Doe' using errcode = '42501'; end $$;
+      create function retail.absent(sku text) returns boolean language plpgsql stable as $$ begin return exists (select from retail.nowhere); end $$`)
+    await shop.sql(`insert into retail.stock values ('a', 1)`)
+    const names = ['odd', 'sure', 'strange', 'absent']
+    const files = await readPolicies(
+      Object.fromEntries(
+        names.map((name) => [
+          name.toUpperCase(),
+          policyText(
+            name.toUpperCase(),
+            `select s.sku from retail.stock s where retail.${name}(s.sku)`,
+            `grants: { read: [retail.stock], functions: [retail.${name}] }`,
+          ),
+        ]),
+      ),
+    )
+    expect((await shop.load(files)).problems).toEqual([])
+    const { checks } = await scanInvariants(shop.operator, {
+      ids: files.invariants.map(({ loaded }) => loaded.invariant),
+    })
+    const why = Object.fromEntries(checks.map((check) => [check.invariant, check.why]))
+    expect(why).toEqual({
+      ODD: 'its query failed: code that it calls raised an error (P0001)',
+      SURE: 'its query failed: code that it calls raised an error (P0004)',
+      STRANGE: 'its query failed: code that it calls raised an error (42501)',
+      ABSENT: 'its query failed: relation "retail.nowhere" does not exist (42P01)',
+    })
+    // takes those four away again
+    await loadAll()
+    expect(
+      await invariantsHistory(shop.operator, { invariant: 'NO_SUCH', limit: 1 }).catch((error: unknown) => error),
+    ).toMatchObject({ code: 'NOT_FOUND' })
+  })
+
   test('what cannot be checked is unknown, makes the score a range, and is an incident after a quarter of an hour', async () => {
     await scanInvariants(shop.operator)
     await shop.sql('alter table retail.invoices rename to gone')
@@ -190,6 +265,8 @@ describe.each(Object.entries(subjects))('through %s', (subject, make) => {
       opened?.['id'],
     ])
     expect(events.at(-1)).toMatchObject({ kind: 'unwatched', text: expect.stringContaining('a person resolves it') })
+    const { violations } = await invariantsHistory(shop.operator, { invariant: 'NO_DUPLICATE_INVOICES', limit: 1 })
+    expect(violations).toMatchObject([{ cleared_why: 'its policy was removed' }])
     await shop.load(await readShop())
   })
 

@@ -245,7 +245,14 @@ export const incidentsContract = {
       all: z.boolean().optional(),
       limit: z.int().optional(),
     }),
-    result: z.object({ fence, slots_percent: z.number(), resuming, incidents: z.array(incident) }),
+    result: z.object({
+      fence,
+      slots_percent: z.number(),
+      resuming,
+      incidents: z.array(incident),
+      /** So many lesser ones didn't fit. */
+      more: z.int(),
+    }),
   },
   incident_show: {
     operation: 'incident.read',
