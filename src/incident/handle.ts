@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import * as z from 'zod'
 import type { Priority } from '../drivers/contract/incidents.ts'
 import { TmsError, type Problem } from '../errors.ts'
@@ -25,6 +26,9 @@ export type Alarm = {
 
 const priorities = { critical: 'P1', high: 'P2', medium: 'P3', low: 'P4' } as const satisfies Record<Level, Priority>
 const longest = 1000
+const longestType = 80
+/** What says something and is in no word that an incident takes. */
+const foreign = /(?!\p{ASCII})[\p{L}\p{M}\p{N}\p{S}]/u
 
 /** Whoever sends it is in trouble already: what can be understood is taken, whatever its case, its blanks and its length. */
 const alarm = z.object({
@@ -38,12 +42,21 @@ const alarm = z.object({
     .pipe(z.string().regex(typeRule, 'a word')),
 })
 
+/** With a digest where letters are lost: alarms of one type join, and without it all of a script would be one type. */
 function asWord(type: string): string {
+  const spelled = type.normalize('NFC').trim().toLowerCase()
+  if (!foreign.test(spelled)) return inAscii(spelled).slice(0, longestType)
+  const digest = createHash('sha256').update(spelled).digest('hex').slice(0, 8)
+  const readable = inAscii(spelled).slice(0, longestType - 1 - digest.length)
+  return `${readable.replace(/_+$/, '')}_${digest}`
+}
+
+function inAscii(type: string): string {
   const word = type
     .trim()
     .toLowerCase()
     .replace(/[^a-z0-9_.-]+/g, '_')
-  return (/^[^a-z]/.test(word) ? `alarm_${word}` : word).slice(0, 80)
+  return /^[^a-z]/.test(word) ? `alarm_${word}` : word
 }
 
 /** `policy` is looked at only for types that are no levers by themselves: no file can keep those from being pulled. */
@@ -70,7 +83,7 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   if (found !== undefined) {
     const [type, means] = found
     if ('lever' in means) return pull(means.lever)
-    const description = descriptionOf(value) || type
+    const description = descriptionOf(value) || foreignType(value) || type
     return { priority: priorities[means.level], type, description, lever: null, problem: null }
   }
   const parsed = alarm.safeParse(value)
@@ -81,7 +94,7 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   return {
     priority: priorities[parsed.data.level],
     type: parsed.data.type,
-    description: descriptionOf(value) || parsed.data.type,
+    description: descriptionOf(value) || foreignType(value) || parsed.data.type,
     lever: null,
     problem: alarmTypesProblem(mapped),
   }
@@ -96,7 +109,12 @@ function leverOf(value: unknown): Lever | null {
 function mappedType(named: string, { types }: AlarmTypes) {
   const plain = (text: string) => text.toLowerCase().replace(/[^\p{L}\p{N}]/gu, '')
   const all = [...types]
-  return all.find(([type]) => type === asWord(named)) ?? all.find(([type]) => plain(type) === plain(named))
+  return (
+    all.find(([type]) => type === asWord(named)) ??
+    // The file takes ASCII alone: whoever mapped a `störung` wrote `st_rung`.
+    all.find(([type]) => type === inAscii(named).slice(0, longestType)) ??
+    all.find(([type]) => plain(type) === plain(named))
+  )
 }
 
 /** Of a lever's alarm, where it has one that is understood. */
@@ -108,6 +126,12 @@ function levelOf(value: unknown): Priority | null {
 function descriptionOf(value: unknown): string {
   const description = field(value, 'description')
   return typeof description === 'string' ? words(description, longest) : ''
+}
+
+/** What stands for a description that is missing: a digest tells nobody what happened. Empty where the word has none. */
+function foreignType(value: unknown): string {
+  const type = field(value, 'type')
+  return typeof type === 'string' && foreign.test(type) ? words(type, longest) : ''
 }
 
 function field(value: unknown, name: string): unknown {

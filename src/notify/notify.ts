@@ -67,6 +67,8 @@ export type Tested = {
   /** What came back; for a pager also of ending the alert that the test made. */
   readonly steps: readonly { readonly what: string; readonly outcome: Outcome['kind']; readonly said: string }[]
   readonly arrived: boolean
+  /** The dedup key of an alert that the test made and could not end. */
+  readonly open: string | null
 }
 
 export type TestOptions = Omit<Context, 'signal'> & {
@@ -75,7 +77,12 @@ export type TestOptions = Omit<Context, 'signal'> & {
   readonly signal: AbortSignal
   readonly host: string
   readonly database: string
+  readonly pause: (ms: number) => Promise<void>
 }
+
+/** How long the end of a test's alert is tried. */
+const patienceMs = 5_000
+const leastPauseMs = 1_000
 
 /** One notification for real, from this host and with its secrets, past the outbox. */
 export async function testTarget(driver: Driver, options: TestOptions): Promise<Tested> {
@@ -83,6 +90,7 @@ export async function testTarget(driver: Driver, options: TestOptions): Promise<
   const { kind, config } = granted(await driver.call('notify_target', { target: name }))
   const target = openTarget(kind, config)
   const id = randomUUID()
+  const dedupKey = `tms-test-${id}`
   const event = (action: 'trigger' | 'resolve'): Event => ({
     id,
     deliveryId: `test-${id}`,
@@ -93,7 +101,7 @@ export async function testTarget(driver: Driver, options: TestOptions): Promise<
       text: 'Nothing happened. Somebody tries whether this arrives.',
       severity: 'info',
       event_action: action,
-      dedup_key: `tms-test-${id}`,
+      dedup_key: dedupKey,
       host,
     },
     createdAt: context.clock().toISOString(),
@@ -102,26 +110,47 @@ export async function testTarget(driver: Driver, options: TestOptions): Promise<
     traceparent: null,
   })
   const steps: Tested['steps'][number][] = []
-  const send = async (what: string, action: 'trigger' | 'resolve') => {
-    const outcome = await target.send(secrets, event(action), context)
+  const send = (action: 'trigger' | 'resolve') => target.send(secrets, event(action), context)
+  const step = (what: string, outcome: Outcome) => {
     const said = outcome.kind === 'delivered' ? (outcome.note ?? 'it arrived') : outcome.why
     steps.push({ what, outcome: outcome.kind, said })
     return outcome.kind === 'delivered'
   }
-  let arrived = await send('sent', 'trigger')
+  const arrived = step('sent', await send('trigger'))
+  if (!arrived || kind !== 'pagerduty') return { target: name, kind, host, steps, arrived, open: null }
   // An alert that a test leaves open wakes somebody for nothing.
-  if (arrived && kind === 'pagerduty') arrived = await send('ended', 'resolve')
-  return { target: name, kind, host, steps, arrived }
+  const end = await patiently(() => send('resolve'), options)
+  const ended = step(end.kind === 'delivered' ? 'ended' : 'not ended', end)
+  return { target: name, kind, host, steps, arrived, open: ended ? null : dedupKey }
 }
 
-/** Null when it arrived. */
-export function testProblem({ target, steps, arrived }: Tested): Problem | null {
+async function patiently(
+  send: () => Promise<Outcome>,
+  { clock, pause, signal }: Pick<TestOptions, 'clock' | 'pause' | 'signal'>,
+): Promise<Outcome> {
+  const until = clock().getTime() + patienceMs
+  for (;;) {
+    const outcome = await send()
+    if (outcome.kind !== 'retry' || signal.aborted) return outcome
+    const ms = Math.max(outcome.afterMs ?? 0, leastPauseMs)
+    if (clock().getTime() + ms > until) return outcome
+    await pause(ms)
+  }
+}
+
+/** Null when it arrived, and nothing is left of it. */
+export function testProblem({ target, steps, arrived, open }: Tested): Problem | null {
   const last = steps.at(-1)
-  if (arrived || last === undefined) return null
+  if ((arrived && open === null) || last === undefined) return null
   return {
     code: 'TOOL_FAILED',
-    what: `the test of ${target} did not arrive`,
-    why: last.said,
+    what: `the test of ${target} ${arrived ? 'arrived, but its alert could not be ended' : 'did not arrive'}`,
+    why: open === null ? last.said : `${last.said}. ${leftOpen(open)}`,
     next: ['tms notify status', 'tms outbox targets'],
   }
+}
+
+/** The end may have arrived with its answer lost, or with the second of two keys alone: PagerDuty knows. */
+function leftOpen(dedupKey: string): string {
+  return `The alert with dedup_key ${dedupKey} is still open unless PagerDuty shows otherwise: resolve it there by hand.`
 }

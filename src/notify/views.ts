@@ -48,15 +48,23 @@ export function statusView({ targets, verdict, untold }: NotifyStatus): readonly
   ]
 }
 
-export function testedView({ target, kind, host, steps, arrived }: Tested): readonly Block[] {
+export function testedView({ target, kind, host, steps, arrived, open }: Tested): readonly Block[] {
   return [
-    { kind: 'text', text: arrived ? { text: 'ARRIVED', tone: 'good' } : { text: 'DID NOT ARRIVE', tone: 'bad' } },
+    {
+      kind: 'text',
+      text: !arrived
+        ? { text: 'DID NOT ARRIVE', tone: 'bad' }
+        : open === null
+          ? { text: 'ARRIVED', tone: 'good' }
+          : { text: 'ARRIVED, but its alert was NOT ENDED: resolve it by hand', tone: 'bad' },
+    },
     {
       kind: 'facts',
       rows: [
         ['target', `${target} (${kind})`],
         ['from', `${host}, with its secrets; workers use theirs`],
         ...steps.map(({ what, said }) => [what, said] as const),
+        ...(open === null ? [] : [['dedup_key', open] as const]),
       ],
     },
   ]

@@ -62,6 +62,35 @@ describe('an alarm that opens an incident', () => {
   })
 
   test.each([
+    ['in whatever script', ['Ошибка базы', 'платежи', 'データ損失', '数据库', 'Störung', 'st_rung', '🔥', '💥']],
+    ['however long', ['я', 'ю', ''].map((end) => 'x'.repeat(90) + end)],
+  ])('joins no other type, %s', async (_what, types) => {
+    const read = await Promise.all(types.map((type) => alarm({ level: 'high', type }, unmapped)))
+    expect(new Set(read.map(({ type }) => type)).size).toBe(types.length)
+    for (const { type } of read) expect(type).toMatch(/^[a-z][a-z0-9_.-]{0,79}$/)
+  })
+
+  test('of one type is one, however it is typed, and says what was said where its word does not', async () => {
+    const typed = [' Störung ', 'STÖRUNG', 'Störung'.normalize('NFD')]
+    const read = await Promise.all(typed.map((type) => alarm({ level: 'high', type }, unmapped)))
+    expect(read[0]?.type).toMatch(/^st_rung_[0-9a-f]{8}$/)
+    expect(new Set(read.map(({ type }) => type)).size).toBe(1)
+    expect(await alarm({ level: 'high', type: 'платежи' }, unmapped)).toMatchObject({
+      type: 'alarm_3b477354',
+      description: 'платежи',
+    })
+  })
+
+  test.each([
+    ['slow.rates-2', 'slow.rates-2'],
+    ['a $ + ~ b', 'a_b'],
+    ['!!!', 'alarm__'],
+    ['Rates —\u00a0slow…', 'rates_slow_'],
+  ])('of the type %s has a word without a digest', async (type, word) => {
+    expect(await alarm({ level: 'high', type }, unmapped)).toMatchObject({ type: word, description: word })
+  })
+
+  test.each([
     ['no type', { level: 'high', description: 'x' }],
     ['an empty type', { level: 'high', type: ' ', description: 'x' }],
     ['a level of another list', { level: 'urgent', type: 'slow', description: 'x' }],
@@ -98,6 +127,9 @@ describe('policies/incidents.yaml', () => {
       type: 'slow_rates',
     })
     expect(await alarm({ type: 'SlowRates!', description: 'x' }, mapped)).toMatchObject({ type: 'slow_rates' })
+    expect(await alarm({ type: 'SlowRätes' }, policy('types:\n  slowr_tes: { lever: rollback }\n'))).toMatchObject({
+      lever: 'rollback',
+    })
     expect(await alarm({ type: 'other', level: 'low', description: 'x' }, mapped)).toMatchObject({ priority: 'P4' })
   })
 

@@ -473,7 +473,9 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
 
   test('a test of a target is sent for real, and says what came back', async () => {
     const { slack, pager } = await people()
-    const options = { ...context, secrets, signal: new AbortController().signal, host: 'box', database: 'here' }
+    const pause = () => Promise.reject(new Error('nothing of this is tried again'))
+    const signal = new AbortController().signal
+    const options = { ...context, secrets, signal, pause, host: 'box', database: 'here' }
     const told = await testTarget(operator, { ...options, target: 'slack' })
     expect([told.arrived, testProblem(told), slack.received.length]).toEqual([true, null, 1])
     const paged = await testTarget(operator, { ...options, target: 'pager' })

@@ -1,3 +1,4 @@
+import { TmsError } from '../../errors.ts'
 import { addressProblem } from './address.ts'
 import { urlProblem } from './config.ts'
 import { withDeadline } from './deadline.ts'
@@ -93,6 +94,9 @@ async function findSecrets<T>(
     // Assigned inside the function above, which the compiler doesn't follow.
     const source = missing as SecretSource | null
     if (source === null) throw error
+    // Only our own reasons are passed on: another's words could quote the secret.
+    if (error instanceof TmsError && error.code === 'CONFIG_MISSING')
+      return `the worker can't get the secret, because ${error.why}`
     return 'env' in source
       ? `the secret in the variable ${source.env} is missing on the worker`
       : `the secret in the file ${source.file} can't be read by the worker`

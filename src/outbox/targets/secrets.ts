@@ -21,16 +21,20 @@ export function hostSecrets(
       const allowed = source.env.startsWith(prefix) || usualNames.includes(source.env)
       const secret = allowed ? environment[source.env] : undefined
       if (secret) return secret
-      throw missing(allowed ? `${source.env} is not set` : `${source.env} can't be named by a target`)
+      throw missing(
+        allowed
+          ? `${source.env} is not set`
+          : `${source.env} can't be named by a target, only ${prefix}… and ${usualNames.join(', ')}`,
+      )
     }
-    if (folder === null) throw missing('this host has no folder of secrets')
+    if (folder === null) throw missing(`this host has no folder of secrets for ${source.file}`)
     try {
       const [root, path] = await Promise.all([realpath(folder), realpath(source.file)])
-      if (!path.startsWith(root + sep)) throw missing('the file is outside the folder of secrets')
+      if (!path.startsWith(root + sep)) throw missing(`${source.file} is outside the folder of secrets`)
       // Editors end a file with a line feed; no secret does.
       return (await readFile(path, 'utf8')).replace(/\r?\n$/, '')
     } catch (error) {
-      throw error instanceof TmsError ? error : missing('the file is not there, or not readable')
+      throw error instanceof TmsError ? error : missing(`${source.file} is not there, or not readable`)
     }
   }
 }

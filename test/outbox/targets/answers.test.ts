@@ -4,7 +4,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { retryAfterMs } from '../../../src/outbox/targets/exchange.ts'
 import { openTarget } from '../../../src/outbox/targets/kinds.ts'
+import { hostSecrets } from '../../../src/outbox/targets/secrets.ts'
 import type { Context, Event, Outcome } from '../../../src/outbox/targets/target.ts'
+import { redact } from '../../../src/redaction/redact.ts'
 import { aContext, anEvent, answer, checkSigned, receiver, signingSecret } from './receivers.ts'
 
 /** What the answers of a receiver mean; the same for all kinds that speak HTTP. */
@@ -135,6 +137,24 @@ test('a secret that is missing, or can not be read, is a reason to try again and
     kind: 'retry',
     why: "the secret in the file /run/secrets/hook can't be read by the worker",
   })
+  expect(there.requests).toBe(0)
+})
+
+test('a secret that a target may not name is not said to be missing', async () => {
+  const { there } = await aWebhook()
+  const set = hostSecrets({ SIGNING: signingSecret }, null)
+  const from = (secretFrom: { env: string } | { file: string }) =>
+    openTarget('webhook', { url: there.url, ...config, secretFrom }).send(set, anEvent(), aContext())
+  const why = "the worker can't get the secret, because "
+  const unnamed = await from({ env: 'SIGNING' })
+  // A name that looks like a secret's value would be shown as asterisks.
+  expect(redact(unnamed)).toEqual(unnamed)
+  expect(unnamed).toEqual({
+    kind: 'retry',
+    why: expect.stringContaining(`${why}SIGNING can't be named by a target, only TMS_SECRET_…`),
+  })
+  expect(await from({ env: 'TMS_SECRET_HOOK' })).toEqual({ kind: 'retry', why: `${why}TMS_SECRET_HOOK is not set` })
+  expect(await from({ file: '/run/hook' })).toMatchObject({ why: expect.stringContaining('no folder of secrets') })
   expect(there.requests).toBe(0)
 })
 
