@@ -146,7 +146,7 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
       if (name === 'embedded') return context.skip('there the call limit ends the engine: a test of its own')
       await shop.load(
         await readPolicies({
-          SPIED: spied,
+          SPIED: spied.replace('timeout: 30s', 'timeout: 1s'),
           WAITED: policyText('WAITED', 'select * from retail.stock where quantity < 0'),
         }),
       )

@@ -26,7 +26,7 @@ test('on the embedded database a check without an end is ended with its engine, 
   const endless =
     'with recursive n (i) as (select 1 union all select i + 1 from n) select max(i) from n, retail.stock having max(i) < 0'
   const read = await readPolicies({
-    ENDLESS: policyText('ENDLESS', endless),
+    ENDLESS: policyText('ENDLESS', endless, undefined, '1s'),
     EMPTY_ONE: policyText('EMPTY_ONE', 'select * from retail.stock'),
   })
   const { problems } = await loadInvariants(driver, read)

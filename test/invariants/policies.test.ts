@@ -39,7 +39,7 @@ describe('a policy', () => {
       /is a table of the system or of tms itself/,
     ],
     ['with a table without its schema', valid.replace('retail.stock', 'stock'), /takes a table with its schema/],
-    ['with a time limit in bare seconds', valid.replace('1s', '5'), /timeout takes a duration from 1s to 30s/],
+    ['with a time limit in bare seconds', valid.replace('30s', '5'), /timeout takes a duration from 1s to 30s/],
     ['with both query and check', `${valid}check: ledger_unsealed\n`, /takes query or check: one of the two/],
     [
       'with a check nobody has',

@@ -21,6 +21,7 @@ beforeAll(async () => {
     `select count(*) as pairs from retail.sale_items a join retail.sale_items b on a.price < b.price
      having count(*) = 0`,
     'grants: { read: [retail.sale_items] }',
+    '1s',
   )
   const files = await readPolicies({ PAIRS: pairs })
   const whole = await readShop()

@@ -75,15 +75,20 @@ export async function readPolicies(files: Readonly<Record<string, string>>): Pro
   }
 }
 
-/** One policy, of which only the query matters. */
-export function policyText(invariant: string, query: string, more = 'grants: { read: [retail.stock] }'): string {
+/** One policy, of which only the query matters; its limit is for what is to meet it. */
+export function policyText(
+  invariant: string,
+  query: string,
+  more = 'grants: { read: [retail.stock] }',
+  timeout = '30s',
+): string {
   const block = query.split('\n').map((line) => `  ${line}`)
   return [
     `invariant: ${invariant}`,
     'title: tried',
     'owner: test',
     'priority: P2',
-    'timeout: 1s',
+    `timeout: ${timeout}`,
     'query: |',
     ...block,
     more,
