@@ -206,11 +206,12 @@ $$;
 
 -- ---------------------------------------------------------------------------------------------- correcting
 -- Rows of anybody's tables that this transaction has written, by the server's own count: cascades and triggers are in it, and a
--- statement can't hide any.
+-- statement can't hide any. Large objects are rows of two tables of the system.
 create or replace function tms._touched() returns bigint
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select coalesce(sum(pg_stat_get_xact_tuples_inserted(k.oid) + pg_stat_get_xact_tuples_updated(k.oid) + pg_stat_get_xact_tuples_deleted(k.oid)), 0)::bigint
-    from pg_class k where k.relkind = 'r' and k.relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    from pg_class k where k.relkind = 'r'
+     and (k.relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) or k.oid in ('pg_largeobject'::regclass, 'pg_largeobject_metadata'::regclass))
      and k.relpersistence <> 't'
 $$;
 
@@ -218,18 +219,20 @@ $$;
 create or replace function tms._tables() returns jsonb
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select coalesce(jsonb_object_agg(k.oid, k.oid::regclass::text), '{}')
-    from pg_class k where k.relkind = 'r' and k.relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    from pg_class k where k.relkind in ('r', 'f') and k.relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
      and k.relpersistence <> 't'
 $$;
 
--- Which of these tables this transaction has truncated, dropped or altered; null: none. No counter has the rows that go this way, and
--- truncating takes back what was counted before. It is seen by the lock, which whatever does so holds until it is undone: a column
--- that is dropped leaves no other trace, and what others do meanwhile isn't taken for this.
+-- Which of these tables this transaction has truncated, dropped or altered, and which foreign ones it has written to; null: none. No
+-- counter has the rows that go this way, and truncating takes back what was counted before. It is seen by the lock, which whatever
+-- does so holds until it is undone: a column that is dropped leaves no other trace, and what others do meanwhile isn't taken for this.
 create or replace function tms._uncounted(tables jsonb) returns text
 language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select left(string_agg(case when k.oid is null then 'dropped ' else 'truncated or altered ' end || t.value, ', ' order by t.value), 200)
-    from pg_locks l join jsonb_each_text(tables) t on t.key = l.relation::text left join pg_class k on k.oid = l.relation
-   where l.locktype = 'relation' and l.pid = pg_backend_pid() and l.granted and l.mode = 'AccessExclusiveLock'
+  select left(string_agg(case when l.mode = 'RowExclusiveLock' then 'written to ' when k.oid is null then 'dropped ' else 'truncated or altered ' end
+           || coalesce(t.value, k.oid::regclass::text), ', ' order by t.value), 200)
+    from pg_locks l left join jsonb_each_text(tables) t on t.key = l.relation::text left join pg_class k on k.oid = l.relation
+   where l.locktype = 'relation' and l.pid = pg_backend_pid() and l.granted
+     and ((l.mode = 'AccessExclusiveLock' and t.key is not null) or (l.mode = 'RowExclusiveLock' and k.relkind = 'f'))
      and l.database = (select d.oid from pg_database d where d.datname = current_database())
 $$;
 

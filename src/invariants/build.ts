@@ -20,6 +20,7 @@ export function bodies({ query, correction, functions, loaded: { reads, writes }
       correction === null
         ? null
         : `${grants}
+#variable_conflict use_column
 declare
   n bigint;
 begin
@@ -76,10 +77,11 @@ export function building(policy: ReadInvariant): string {
   return block(
     {
       id: loaded.invariant.toLowerCase(),
-      query,
+      // To be tried out, and between line breaks here, too.
+      query: `select * from (\n${query ?? ''}\n) x`,
+      correction: `with changed as (\n${correction?.statement ?? ''}\nreturning 1) select count(*) from changed`,
       find,
       fix,
-      statement: correction?.code ?? null,
       verb: correction?.verb ?? null,
       reads: loaded.reads,
       writes: loaded.writes,
@@ -99,6 +101,7 @@ declare
   found text;
   trial refcursor;
   settings text;
+  part text := 'query';
 begin
   if d ->> 'fix' is null then fixer := null; end if;
   foreach role in array array_remove(array[reader, fixer], null) loop
@@ -146,27 +149,9 @@ begin
     if not found_any(t) then raise exception 'there is no function % in this database', t; end if;
   end loop;
 
-  -- the query, as the role that will run it: what it refers to shows in a view
   perform set_config('search_path', 'pg_catalog, pg_temp', true);
   execute format('set local role %I', reader);
-  -- as a cursor, which takes one statement only
-  open trial for execute 'select * from (' || E'\\n' || (d ->> 'query') || E'\\n' || ') x limit 0';
-  close trial;
-  execute 'create view tms_invariants.on_trial as select * from (' || E'\\n' || (d ->> 'query') || E'\\n' || ') x';
-  select string_agg(distinct c.oid::regclass::text, ', ') into found
-    from pg_rewrite w join pg_depend p on p.classid = 'pg_rewrite'::regclass and p.objid = w.oid and p.refclassid = 'pg_class'::regclass join pg_class c on c.oid = p.refobjid
-   where w.ev_class = 'tms_invariants.on_trial'::regclass and c.oid <> w.ev_class
-     and not c.oid in (select to_regclass(value)::oid from jsonb_array_elements_text(d -> 'reads'));
-  if found is not null then raise exception 'it reads %, which grants.read does not name', found; end if;
-  select string_agg(distinct f.oid::regprocedure::text, ', ') into found
-    from pg_rewrite w join pg_depend p on p.classid = 'pg_rewrite'::regclass and p.objid = w.oid and p.refclassid = 'pg_proc'::regclass join pg_proc f on f.oid = p.refobjid
-      join pg_namespace n on n.oid = f.pronamespace
-   where w.ev_class = 'tms_invariants.on_trial'::regclass and not (d -> 'functions') ? (n.nspname || '.' || f.proname);
-  if found is not null then raise exception 'it calls %, which grants.functions does not name', found; end if;
-  -- what comes with Postgres leaves no trace there: its name stands in the view's text, texts taken out
-  shown := regexp_replace(pg_get_viewdef('tms_invariants.on_trial'::regclass), '''([^'']|'''')*''', '''''', 'g');
-  drop view tms_invariants.on_trial;
-  ${refuseVolatile('the query')}
+  ${tryOut('query', `d -> 'reads'`)}
   ${makeFunction({
     name: 'find',
     arguments: 'most integer',
@@ -179,9 +164,9 @@ begin
   execute format('set local role %I', me);
 
   if fixer is not null then
-    shown := d ->> 'statement';
-    ${refuseVolatile('the correction')}
+    part := 'correct.statement';
     execute format('set local role %I', fixer);
+    ${tryOut('correction', `(d -> 'reads') || (d -> 'writes')`)}
     ${makeFunction({ name: 'fix', arguments: '', returns: 'bigint', language: 'plpgsql volatile', body: 'fix' })}
     execute format('set local role %I', me);
   end if;
@@ -192,7 +177,7 @@ exception
   when sqlstate 'TM400' then raise;
   when query_canceled then raise;
   when others then
-    raise exception using errcode = 'TM400', message = left(sqlerrm, 300), hint = 'tms invariants load';
+    raise exception using errcode = 'TM400', message = left(sqlerrm, 300), detail = 'in ' || part, hint = 'tms invariants load';
 end`.replaceAll(
       'found_any(t)',
       `exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname || '.' || p.proname = t)`,
@@ -205,10 +190,44 @@ const becomeMember = `if not pg_has_role(current_user, role, case when current_s
         execute format('grant %I to %I', role, current_user);
       end if;`
 
-function refuseVolatile(what: string): string {
-  return `select string_agg(distinct p.proname, ', ') into found from pg_proc p
+/** As the role that will run it, and without running it: a function with a parsed body shows what it refers to. */
+function tryOut(part: 'query' | 'correction', tables: string): string {
+  return `-- as a cursor, which takes one statement only
+  open trial for execute 'explain ' || (d ->> '${part}');
+  execute 'create function tms_invariants.on_trial() returns setof record begin atomic ' || (d ->> '${part}') || '; end';
+  select string_agg(distinct c.oid::regclass::text, ', ') into found
+    from pg_depend p join pg_class c on c.oid = p.refobjid
+   where p.classid = 'pg_proc'::regclass and p.objid = 'tms_invariants.on_trial'::regproc and p.refclassid = 'pg_class'::regclass
+     and not c.oid in (select to_regclass(value)::oid from jsonb_array_elements_text(${tables}));
+  if found is not null then raise exception 'it ${part === 'query' ? 'reads %, which grants.read does not name' : 'uses %, which neither grants.read nor correct.write names'}', found; end if;
+  -- an operator calls its function, and a type the conditions of its domains; a type's own functions are written by superusers only
+  with recursive used (class, id) as (
+    select 'pg_proc'::regclass::oid, 'tms_invariants.on_trial'::regproc::oid
+    union
+    select r.class, r.id from used u cross join lateral (
+        select p.refclassid, p.refobjid from pg_depend p
+         where p.classid = u.class and p.objid = u.id and not (u.class = 'pg_type'::regclass and p.refclassid = 'pg_proc'::regclass)
+        -- of what comes with Postgres pg_depend has nothing
+        union all select 'pg_proc'::regclass, o.oprcode from pg_operator o where u.class = 'pg_operator'::regclass and o.oid = u.id
+        union all select 'pg_constraint'::regclass, co.oid from pg_constraint co where u.class = 'pg_type'::regclass and co.contypid = u.id
+        union all select 'pg_type'::regclass, a.atttypid from pg_type ty join pg_attribute a on a.attrelid = ty.typrelid and a.attnum > 0
+                   where u.class = 'pg_type'::regclass and ty.oid = u.id) r (class, id)
+     where u.class in ('pg_operator'::regclass, 'pg_type'::regclass, 'pg_constraint'::regclass) or u.id = 'tms_invariants.on_trial'::regproc
+  )
+  select string_agg(distinct f.oid::regprocedure::text, ', ') into found
+    from used u join pg_proc f on u.class = 'pg_proc'::regclass and f.oid = u.id join pg_namespace n on n.oid = f.pronamespace
+   where f.oid <> 'tms_invariants.on_trial'::regproc and not (d -> 'functions') ? (n.nspname || '.' || f.proname)
+     and (n.nspname <> 'pg_catalog' or f.provolatile = 'v');
+  if found is not null then raise exception 'it calls %, which grants.functions does not name', found; end if;
+  -- a call of what comes with Postgres leaves no trace there: its name stands in the body's text, texts taken out and names left
+  shown := regexp_replace(pg_get_function_sqlbody('tms_invariants.on_trial'::regproc), '("([^"]|"")*")|''([^'']|'''')*''', '\\1', 'g');
+  drop function tms_invariants.on_trial();
+  select string_agg(distinct p.proname, ', ') into found from pg_proc p
    where p.pronamespace = 'pg_catalog'::regnamespace and p.provolatile = 'v' and shown ~* ('(^|[^\\w$])"?' || p.proname || '"?\\s*\\(');
-  if found is not null then raise exception '${what} calls %: what is volatile may write, wait, or answer differently each time', found; end if;`
+  if found is not null then raise exception 'the ${part} calls %: what is volatile may write, wait, or answer differently each time', found; end if;
+  -- whether it may
+  fetch trial into shown;
+  close trial;`
 }
 
 function makeFunction(fn: { name: string; arguments: string; returns: string; language: string; body: string }) {

@@ -130,7 +130,8 @@ async function construct(
     } catch (error) {
       if (!(error instanceof TmsError) || error.code !== 'INPUT_INVALID') throw error
       await run('rollback to savepoint one_invariant')
-      problems.push({ ...policy.problemAt('query', error.message), invariant: policy.loaded.invariant })
+      const part = error.why === 'in correct.statement' ? 'correct' : 'query'
+      problems.push({ ...policy.problemAt(part, error.message), invariant: policy.loaded.invariant })
     }
   }
   return problems

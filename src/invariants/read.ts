@@ -12,7 +12,7 @@ export type ReadInvariant = {
   readonly loaded: LoadedInvariant
   /** Null for one of tms's own checks. */
   readonly query: string | null
-  readonly correction: { readonly statement: string; readonly code: string; readonly verb: string } | null
+  readonly correction: { readonly statement: string; readonly verb: string } | null
   readonly functions: readonly string[]
   /** Where the SQL is written, for what only the database can find wrong with it. */
   readonly problemAt: (part: 'query' | 'correct', message: string) => FileProblem
@@ -83,7 +83,7 @@ function invariantOf(path: string, { value, problemAt }: PolicyFile<InvariantFor
     correction:
       statement === null || parsed === null || 'problem' in parsed
         ? null
-        : { statement, code: parsed.code, verb: parsed.verb ?? 'delete' },
+        : { statement, verb: parsed.verb ?? 'delete' },
     functions: value.grants?.functions ?? [],
     problemAt: (part, message) => problemAt(part === 'query' ? ['query'] : ['correct', 'statement'], message),
     loaded: {

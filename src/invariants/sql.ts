@@ -45,6 +45,13 @@ export function readStatement(text: string): Statement | { readonly problem: str
   return { code, verb: verbOf(code), end, functions: functionsIn(code) }
 }
 
+/** In a name, for Postgres: whatever isn't ASCII is a letter, too. */
+const letter = String.raw`A-Za-z_\u0080-\uffff`
+const quoteTag = new RegExp(String.raw`^\$([${letter}][${letter}0-9]*)?\$`)
+const name = String.raw`(?:[${letter}][${letter}0-9$]*|"(?:[^"]|"")+")`
+const call = new RegExp(String.raw`(${name}\s*\.\s*${name})\s*\(`, 'g')
+const endOfName = new RegExp(`[${letter}0-9$]$`)
+
 type Hidden = { readonly end: number; readonly unfinished: string }
 
 /** Where what begins here ends, when it is a comment, a text or a quoted name; beyond the text when it doesn't. */
@@ -55,14 +62,14 @@ function skip(text: string, at: number): Hidden | null {
     return { end: end < 0 ? text.length : end, unfinished: '' }
   }
   if (rest.startsWith('/*')) return { end: endOfComment(text, at), unfinished: 'has a comment without an end' }
-  if (/^e'/i.test(rest) && !/[\w$]/.test(text[at - 1] ?? ''))
+  if (/^e'/i.test(rest) && !endOfName.test(text[at - 1] ?? ''))
     return { end: endOfQuoted(text, at + 2, "'", true), unfinished: 'has a text without an end' }
   if (rest.startsWith("'"))
     return { end: endOfQuoted(text, at + 1, "'", false), unfinished: 'has a text without an end' }
   if (rest.startsWith('"'))
     return { end: endOfQuoted(text, at + 1, '"', false), unfinished: 'has a name in quotes without an end' }
-  const tag = /^\$([A-Za-z_][A-Za-z0-9_]*)?\$/.exec(rest)?.[0]
-  if (tag === undefined || /[\w$]/.test(text[at - 1] ?? '')) return null
+  const tag = quoteTag.exec(rest)?.[0]
+  if (tag === undefined || endOfName.test(text[at - 1] ?? '')) return null
   const end = text.indexOf(tag, at + tag.length)
   return { end: end < 0 ? Infinity : end + tag.length, unfinished: 'has a text without an end' }
 }
@@ -117,7 +124,5 @@ function verbOf(code: string): Statement['verb'] {
 }
 
 function functionsIn(code: string): readonly string[] {
-  const name = String.raw`(?:[A-Za-z_][\w$]*|"(?:[^"]|"")+")`
-  const found = code.matchAll(new RegExp(String.raw`(${name}\s*\.\s*${name})\s*\(`, 'g'))
-  return [...new Set([...found].map(([, path = '']) => path.replaceAll(/\s/g, '')))]
+  return [...new Set([...code.matchAll(call)].map(([, path = '']) => path.replaceAll(/\s/g, '')))]
 }

@@ -27,6 +27,10 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
     await shop.sql(
       `create function retail.writes() returns boolean language plpgsql volatile as $$ begin delete from retail.stock; return true; end $$`,
     )
+    await shop.sql(`create function retail.peeks(bigint, bigint) returns boolean language sql stable security definer as 'select exists (select from retail.secrets)';
+      create operator retail.### (function = retail.peeks, leftarg = bigint, rightarg = bigint);
+      create operator retail.!! (function = pg_try_advisory_lock, rightarg = bigint);
+      create domain retail.peeked as int check (retail.peeks(value, 1)); create type retail.peeking as (n retail.peeked)`)
     const { problems } = await shop.load(await readPolicies({ SPIED: spied }))
     expect(problems).toEqual([])
     await shop.sql(`insert into retail.stock values ('a', 1)`)
@@ -45,6 +49,26 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
       'grants: { read: [retail.stock], functions: [retail.writes] }',
     ],
     'that calls a function nobody granted': ['select retail.writes()', /permission denied|does not name/],
+    'that calls one by its operator': [
+      'select * from retail.stock where quantity operator(retail.###) 1',
+      /calls retail\.peeks.* does not name/,
+    ],
+    'that calls one as the condition of a domain': [
+      'select * from retail.stock where quantity::retail.peeked > 0',
+      /calls retail\.peeks.* does not name/,
+    ],
+    'that calls one as the condition of a domain in a type': [
+      `select json_populate_record(null::retail.peeking, '{}')::text`,
+      /calls retail\.peeks.* does not name/,
+    ],
+    'that calls what is volatile by an operator': [
+      'select * from retail.stock where operator(retail.!!) 1::bigint',
+      /calls pg_try_advisory_lock/,
+    ],
+    'that calls what is volatile between names with quotes in them': [
+      `select 1 as "it's", pg_sleep(1)::text as "isn't"`,
+      /calls pg_sleep/,
+    ],
     'that deletes in a with': [
       'with gone as (delete from retail.stock returning *) select * from gone',
       /data-modifying/,
@@ -75,6 +99,17 @@ describe.each(Object.entries(subjects))('through %s, a query', (name, make) => {
       expect(tried.map(({ outcome }) => outcome)).toEqual(Object.values(refused).map(() => 'unknown'))
       expect(drift.score).toBeNull()
     }
+    await shop.load(await readPolicies({ SPIED: spied }))
+  })
+
+  test('may use the operator of a function that it was granted, and those of Postgres', async () => {
+    const granting = policyText(
+      'OPERATED',
+      `select s.sku from retail.stock s where s.quantity operator(retail.###) 1 and s.sku ~ '^x' and (s.quantity, 1) < (2, 3)`,
+      'grants: { read: [retail.stock], functions: [retail.peeks] }',
+    )
+    const { problems } = await shop.load(await readPolicies({ SPIED: spied, OPERATED: granting }))
+    expect(problems).toEqual([])
     await shop.load(await readPolicies({ SPIED: spied }))
   })
 

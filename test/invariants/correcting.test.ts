@@ -4,11 +4,12 @@ import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { scanInvariants } from '../../src/invariants/scan.ts'
 import { subjects } from '../contract/subjects.ts'
+import { password } from '../servers/template.ts'
 import { openShop, policyText, readPolicies, readShop, type Shop } from './shop.ts'
 
 /** What a correction may do: what its policy says, within its bounds, while machines may write at all. */
 
-describe.each(Object.entries(subjects))('through %s, a correction', (_, make) => {
+describe.each(Object.entries(subjects))('through %s, a correction', (name, make) => {
   let shop: Shop
   let autopilot: Driver
 
@@ -33,7 +34,7 @@ correct:
     )
     const owner = String(row?.['owner'])
     await shop.sql(`
-      create table retail.parents (id int primary key);
+      create table retail.parents (id int primary key, n int);
       create table retail.children (id int, parent int references retail.parents on delete cascade);
       create table retail.notes (who text);
       alter table retail.parents owner to "${owner}"; alter table retail.children owner to "${owner}"; alter table retail.notes owner to "${owner}"`)
@@ -54,6 +55,14 @@ correct:
     expect(read.problems).toEqual([])
     const { problems } = await shop.load(read)
     expect(problems).toEqual([])
+  }
+  /** What loading says against it, and where. */
+  const refusal = async (text: string) => {
+    const read = await readPolicies({ TIDY: text })
+    expect(read.problems).toEqual([])
+    if (shop.operator.administration === undefined) return shop.load(read).then(String, String)
+    const { problems } = await shop.load(read)
+    return problems.map(({ line, keys, message }) => `${line} ${keys} ${message}`).join()
   }
   const correct = async (driver = shop.operator) => {
     const { checks } = await scanInvariants(driver, { ids: ['TIDY'], correct: true })
@@ -102,6 +111,43 @@ correct:
     }
   })
 
+  test('is undone when a trigger of somebody removes large objects beyond its bound', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    const objects = () => shop.sql('select count(*)::int as n from pg_largeobject_metadata')
+    await shop.sql(`create table retail.objects (o oid); insert into retail.objects select lo_from_bytea(0, 'x') from generate_series(1, 50);
+      create function retail.unlinks() returns trigger language plpgsql security definer as $$ begin perform lo_unlink(o) from retail.objects; return null; end $$;
+      create trigger unlinks after delete on retail.parents for each statement execute function retail.unlinks()`)
+    try {
+      // each is a row, and a row for each of its pages
+      expect(await correct()).toMatchObject({ touched: 0, why: 'it would have touched 102 rows and may touch 4' })
+      expect(await objects()).toEqual([{ n: 50 }])
+    } finally {
+      await shop.sql('drop trigger unlinks on retail.parents')
+    }
+  })
+
+  test('is undone when a trigger of somebody writes to a foreign table, whose rows no counter has', async (context) => {
+    const [has] = await shop.sql(`select from pg_available_extensions where name = 'postgres_fdw'`)
+    if (has === undefined) return context.skip(`the server of ${name} has no postgres_fdw`)
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql(`do $do$ begin
+        create extension postgres_fdw;
+        execute format('create server itself foreign data wrapper postgres_fdw options (host %L, port %L, dbname %L)', host(inet_server_addr()), inet_server_port(), current_database());
+        execute format('create user mapping for current_user server itself options (user %L, password %L)', session_user, '${password}');
+      end $do$;
+      create table retail.far (id int); insert into retail.far select generate_series(1, 500);
+      create foreign table retail.near (id int) server itself options (schema_name 'retail', table_name 'far');
+      create function retail.reaches() returns trigger language plpgsql security definer as $$ begin delete from retail.near; return null; end $$;
+      create trigger reaches after delete on retail.parents for each statement execute function retail.reaches()`)
+    try {
+      const written = { touched: 0, why: expect.stringContaining('it would have written to retail.near') as unknown }
+      expect(await correct()).toMatchObject(written)
+      expect(await shop.sql('select count(*)::int as n from retail.near')).toEqual([{ n: 500 }])
+    } finally {
+      await shop.sql('drop trigger reaches on retail.parents; drop extension postgres_fdw cascade')
+    }
+  })
+
   test('may have a trigger make a table, or undo what it tried on one', async () => {
     await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
     await shop.sql(`create or replace function retail.tries() returns trigger language plpgsql security definer as $$
@@ -125,14 +171,45 @@ correct:
   })
 
   test('writes no other table and reads no other', async () => {
-    await load(correction('delete from retail.children', 'retail.parents'))
-    expect(await correct()).toMatchObject({ touched: 0, why: expect.stringContaining('permission denied') })
-    await load(correction('delete from retail.parents where exists (select from retail.notes)', 'retail.parents'))
-    expect(await correct()).toMatchObject({ touched: 0, why: expect.stringContaining('permission denied') })
+    for (const [statement, why] of [
+      ['delete from retail.children', /permission denied for table children/],
+      ['delete from retail.notes', /uses retail\.notes, which neither grants\.read nor correct\.write names/],
+      ['delete from retail.parents where exists (select from retail.notes)', /uses retail\.notes/],
+      ['delete from retail.parents where exists (select from pg_authid)', /permission denied for table pg_authid/],
+    ] as const) {
+      expect(await refusal(correction(statement, 'retail.parents'))).toMatch(why)
+    }
     // granted is what its verb needs, and that alone
     await load(correction('insert into retail.parents select 1 from retail.parents where id = 7', 'retail.parents'))
     const [may] = await shop.sql(`select has_table_privilege('tms_correction_tidy', 'retail.parents', 'delete') as may`)
     expect(may).toEqual({ may: false })
+  })
+
+  test('is tried when it is loaded, and what is wrong is told at its statement', async () => {
+    const said = await refusal(correction('delete from retail.parents where nosuch = 3', 'retail.parents'))
+    expect(said).toContain('column "nosuch" does not exist')
+    if (shop.operator.administration !== undefined) expect(said).toMatch(/^11 correct\.statement /)
+    expect(await parents()).toEqual([1, 101, 102])
+  })
+
+  test('may name a column as its function names a variable', async () => {
+    await load(correction('delete from retail.parents where id > 100 and n is null', 'retail.parents'))
+    expect(await correct()).toMatchObject({ touched: 2, after: 0 })
+  })
+
+  test('calls only what it was granted, whatever it is called by', async () => {
+    await shop.sql(`create function retail.süß() returns boolean language sql stable as 'select true';
+      create function retail.beyond(int, int) returns boolean language sql stable as 'select $1 > $2';
+      create operator retail.>>> (function = retail.beyond, leftarg = int, rightarg = int)`)
+    for (const [condition, called] of [
+      ['id operator(retail.>>>) 100', 'calls retail.beyond'],
+      [String.raw`id > 100 and retail.U&"s\00fc\00df"()`, 'calls retail."süß"'],
+      ['id > 100 and pg_sleep(0)::text is null', 'calls pg_sleep'],
+    ] as const) {
+      expect(await refusal(correction(`delete from retail.parents where ${condition}`, 'retail.parents'))).toContain(
+        called,
+      )
+    }
   })
 
   test('lets no trigger do later, or as somebody else, what it may not do itself', async () => {

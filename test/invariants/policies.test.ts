@@ -78,6 +78,11 @@ describe('a policy', () => {
       `${valid}correct: { statement: delete from retail.stock where retail.evil(), write: [retail.stock], rows_per_scan: 1, rows_per_violation: 1 }\n`,
       /calls retail\.evil, which grants\.functions does not name/,
     ],
+    [
+      'whose correction calls what it was not granted, in letters of another alphabet',
+      `${valid}correct: { statement: delete from retail.stock where retail.süß(), write: [retail.stock], rows_per_scan: 1, rows_per_violation: 1 }\n`,
+      /calls retail\.süß, which grants\.functions does not name/,
+    ],
   ])('%s is not read, and the place is told', async (_, text, problem) => {
     const { loaded, problems } = await problemsOf(text)
     expect(loaded).toBe(0)
@@ -106,6 +111,8 @@ describe('a statement', () => {
     ['with x as (delete from y returning 1) select * from x', 'select'],
     ['with x as (select 1) delete from y', 'delete'],
     ['values (1)', null],
+    [`select $ü$ ' ; ) $ü$ from t`, 'select'],
+    ['select ü$$1 from t', 'select'],
   ])('%s is read as %s', (text, verb) => {
     expect(readStatement(text)).toMatchObject({ verb })
   })
