@@ -52,7 +52,7 @@ describe('tms invariants', () => {
     const ids = ['--id', 'NO_NEGATIVE_STOCK,NO_ORPHANED_SALE_ITEMS']
     const held = await tms('invariants', 'scan', ...ids)
     expect(held.code, held.stdout + held.stderr).toBe(0)
-    await sql(`insert into retail.sale_items values (1, 99, 'tea', 1, 2.50)`)
+    await sql(`insert into retail.sale_items values (1, 99, 'tea', 1, 2.50, now() - interval '2 hours')`)
     const violated = await tms('invariants', 'scan', ...ids)
     expect([violated.code, violated.stdout]).toEqual([1, expect.stringContaining('VIOLATED 1') as unknown])
     const shown = await tms('invariants', 'show', 'NO_ORPHANED_SALE_ITEMS')
