@@ -18,15 +18,24 @@ begin
 end
 $$;
 
--- The tenant whose task's own SQL runs now; null: none does.
+-- The tenant whose task's own SQL runs now; null: none does. Nothing says that one does but the stack: that SQL can write the setting too,
+-- and would else have every tenant of its worker, or all of an approver's, for a blank.
 create or replace function tms._acting() returns uuid
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   acting text := current_setting('tms.acting', true);
+  stack text;
 begin
   if acting is not null and acting <> '' and pg_current_xact_id_if_assigned() is not null
      and acting = tms._sealed(split_part(acting, '.', 1)) then
     return split_part(acting, '.', 1)::uuid;
+  end if;
+  -- whatever ends tasks has written
+  if pg_current_xact_id_if_assigned() is not null then
+    get diagnostics stack = pg_context;
+    if stack ~ 'tms\._(apply_all|check_deferred)\(' then
+      raise exception 'apply: "tms.acting" is not yours to change' using errcode = 'TM403';
+    end if;
   end if;
   return null;
 end

@@ -477,30 +477,32 @@ grant execute on function tms.fence_state(jsonb) to tms_caller;
 
 -- ---------------------------------------------------------------------------------------------- guarded tables
 -- Called by the table's owner: it runs with the caller's rights, because only an owner may make a trigger fire always. A
--- trigger on a partitioned table does not see writes straight to a partition, so each partition gets its own; call it again
--- after adding one (`tms guard check` finds those without).
+-- trigger on a table does not see writes straight to a partition or to a child that inherits from it, so each gets its own; call it
+-- again after adding one (`tms guard check` finds those without). A trigger of these names that isn't the guard's is replaced.
 create or replace function tms.guard_table(target regclass) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   t regclass;
   kind "char";
+  guard record;
   guarded integer := 0;
 begin
   if (select c.relkind not in ('r', 'p') or c.relnamespace = 'tms'::regnamespace or c.relnamespace = 'pg_catalog'::regnamespace from pg_class c where c.oid = target) then
     raise exception '% is not a table of yours', target using errcode = 'TM400';
   end if;
-  for t, kind in select p.relid, c.relkind from pg_partition_tree(target) p join pg_class c on c.oid = p.relid
-              union select c.oid, c.relkind from pg_class c where c.oid = target loop
+  for t, kind in with recursive tree as (
+                   select target::oid as oid union select i.inhrelid from tree p join pg_inherits i on i.inhparent = p.oid)
+                 select c.oid, c.relkind from tree join pg_class c using (oid) loop
     if kind = 'f' then raise exception '% is a foreign table: its writes happen elsewhere and cannot be guarded', t using errcode = 'TM400'; end if;
-    if not exists (select from pg_trigger g where g.tgrelid = t and g.tgname = 'tms_fence') then
-      execute format('create trigger tms_fence before insert or update or delete on %s for each statement execute function tms.fence_guard()', t);
-    end if;
-    execute format('alter table %s enable always trigger tms_fence', t);
-    -- statements that change partition-wise and TRUNCATE have their own event
-    if not exists (select from pg_trigger g where g.tgrelid = t and g.tgname = 'tms_fence_truncate') then
-      execute format('create trigger tms_fence_truncate before truncate on %s for each statement execute function tms.fence_guard()', t);
-    end if;
-    execute format('alter table %s enable always trigger tms_fence_truncate', t);
+    -- TRUNCATE has its own event
+    for guard in select * from (values ('tms_fence', 'insert or update or delete', 30), ('tms_fence_truncate', 'truncate', 34)) v (name, events, type) loop
+      if not exists (select from pg_trigger g where g.tgrelid = t and g.tgname = guard.name and g.tgfoid = 'tms.fence_guard()'::regprocedure
+                       and g.tgtype = guard.type and g.tgqual is null and g.tgattr::text = '') then
+        execute format('drop trigger if exists %I on %s', guard.name, t);
+        execute format('create trigger %I before %s on %s for each statement execute function tms.fence_guard()', guard.name, guard.events, t);
+      end if;
+      execute format('alter table %s enable always trigger %I', t, guard.name);
+    end loop;
     guarded := guarded + 1;
   end loop;
   return guarded;
@@ -513,24 +515,32 @@ create or replace function tms._guards() returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   return (
-    with guards as (
-      select g.tgrelid as oid, bool_and(g.tgenabled = 'A') as always, count(*) filter (where g.tgname in ('tms_fence', 'tms_fence_truncate')) as made,
-             bool_or(g.tgname = 'tms_fence' and g.tgtype = 30) as writes, bool_or(g.tgname = 'tms_fence_truncate' and g.tgtype = 34) as truncates
-        from pg_trigger g where g.tgfoid = 'tms.fence_guard()'::regprocedure and not g.tgisinternal group by 1
-    ), roots as (
-      select distinct coalesce(pg_partition_root(g.oid), g.oid::regclass) as root from guards g
+    with recursive guards as (
+      select g.tgrelid as oid, bool_and(g.tgenabled = 'A') as always,
+             bool_or(g.tgname = 'tms_fence' and g.tgtype = 30 and w.whole) as writes, bool_or(g.tgname = 'tms_fence_truncate' and g.tgtype = 34 and w.whole) as truncates
+        from pg_trigger g cross join lateral (select g.tgfoid = 'tms.fence_guard()'::regprocedure and g.tgqual is null and g.tgattr::text = '' as whole) w
+       where (g.tgfoid = 'tms.fence_guard()'::regprocedure or g.tgname in ('tms_fence', 'tms_fence_truncate')) and not g.tgisinternal group by 1
+    ), tree as (
+      select r.root::oid, r.root::oid as oid from (select distinct coalesce(pg_partition_root(g.oid), g.oid::regclass) as root from guards g) r
+      union select t.root, i.inhrelid from tree t join pg_inherits i on i.inhparent = t.oid
     ), everything as (
-      select r.root, p.relid as oid from roots r, lateral (select relid from pg_partition_tree(r.root) union select r.root) p (relid)
+      -- once, below the topmost: a child with a guard of its own is a root as well
+      select distinct on (t.oid) t.oid, t.root::regclass as root from tree t
+       order by t.oid, exists (select from tree u where u.oid = t.root and u.root <> t.root), t.root
     )
     select coalesce(jsonb_agg(jsonb_build_object(
         'table', format('%s.%s', n.nspname, t.relname), 'root', e.root::text,
-        'state', case when g.oid is null then 'unguarded' when not g.always then 'not always' when not (coalesce(g.writes, false) and coalesce(g.truncates, false)) then 'incomplete' else 'guarded' end)
+        'state', case
+          -- what replication applies fires no trigger of a statement
+          when exists (select from pg_subscription_rel s join pg_subscription u on u.oid = s.srsubid
+                        where u.subenabled and (s.srrelid = e.oid or s.srrelid in (select pg_partition_ancestors(e.oid)))) then 'replicated'
+          when g.oid is null then 'unguarded' when not g.always then 'not always' when not (coalesce(g.writes, false) and coalesce(g.truncates, false)) then 'incomplete' else 'guarded' end)
         order by e.root::text collate "C", t.relname collate "C"), '[]')
       from everything e join pg_class t on t.oid = e.oid join pg_namespace n on n.oid = t.relnamespace left join guards g on g.oid = e.oid);
 end
 $$;
 
--- Every guarded table and each of its partitions: does the guard stand everywhere, and does it fire always.
+-- Every guarded table, each of its partitions and what inherits from it: does the guard stand everywhere, and does it fire always.
 create or replace function tms.guard_check(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare

@@ -281,15 +281,19 @@ declare
   w tms.workers;
   t tms.agent_tasks;
   p tms.agent_policies;
-  d_tokens bigint := greatest(coalesce((args ->> 'tokens')::bigint, 0), 0);
-  d_calls bigint := greatest(coalesce((args ->> 'calls')::bigint, 0), 0);
-  d_cost numeric := greatest(coalesce((args ->> 'cost')::numeric, 0), 0);
+  d_tokens bigint := coalesce((args ->> 'tokens')::bigint, 0);
+  d_calls bigint := coalesce((args ->> 'calls')::bigint, 0);
+  d_cost numeric := coalesce((args ->> 'cost')::numeric, 0);
   today date := (clock_timestamp() at time zone 'UTC')::date;
   spent tms.task_spend;
   daily tms.spend;
   over text;
 begin
   if c.answer is not null then return c.answer; end if;
+  -- A mistake that counted as nothing spent would be spending without a limit: a program's NaN arrives as null.
+  if not args ?| '{tokens,calls,cost}' or 'null' in (args -> 'tokens', args -> 'calls', args -> 'cost') or least(d_tokens, d_calls, d_cost) < 0 then
+    raise exception 'what is spent is "tokens", "calls" or "cost", and not less than 0' using errcode = 'TM400';
+  end if;
   -- NaN and infinity are numerics, and sums of what is too large would end every roll-up
   if d_tokens > 1000000000000 or d_calls > 1000000000 or not (d_cost between 0 and 1000000000) then
     raise exception 'nobody spends that much at once' using errcode = 'TM400';

@@ -31,6 +31,33 @@ begin
 end
 $$;
 
+-- Constraints that wait for the commit are checked now, as it were the commit. Before 18 their triggers would run with this function's
+-- rights instead of those of whoever wrote the rows: there they wait.
+create or replace function tms._check_deferred() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if current_setting('server_version_num')::integer < 180000 then return; end if;
+  set constraints all immediate;
+  -- what follows may put off again what may be put off
+  set constraints all deferred;
+end
+$$;
+
+-- Does an error inside an apply end the whole call: a halt or safe mode (the batch waits for its end), a snapshot that is too old, or
+-- somebody who cancels the call, by hand or by a time limit. What a function raises of itself is its task's failure, whatever code it has.
+create or replace function tms._ends_call(code text, message text, context text, epoch bigint) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  f jsonb;
+begin
+  if code = '57014' then return message like 'canceling statement%' or split_part(context, E'\n', 1) not like '%RAISE%'; end if;
+  if code not in ('TM423', '40001') then return false; end if;
+  f := tms._fence_json();
+  return f -> 'halted' = 'true' or f -> 'safe_mode' = 'true' or (f ->> 'epoch')::bigint <> epoch
+    or (code = '40001' and current_setting('transaction_isolation') <> 'read committed');
+end
+$$;
+
 -- Events of finished tasks, and a delivery for each target that wants them.
 create or replace function tms._publish(
   companies uuid[], topics text[], payloads jsonb[], orders text[], keys text[], tasks bigint[], claims integer[], traces text[], lane text) returns integer
@@ -84,9 +111,10 @@ begin
                     from jsonb_array_elements(case when jsonb_typeof(u.effects -> 'events') = 'array' then u.effects -> 'events' else '[]' end) e
                    where not tms._matches(coalesce(e ->> 'topic', ''), p.publish) or length(e ->> 'topic') > 120
                       or length(e ->> 'order') not between 1 and 200 or length(e ->> 'key') not between 1 and 200 limit 1),
-                 (select format('enqueue of "%s" is not allowed', left(coalesce(e ->> 'function', ''), 120))
+                 (select format(case when s.odd then 'the priority or the delay of "%s" is not a whole number' else 'enqueue of "%s" is not allowed' end, left(coalesce(e ->> 'function', ''), 120))
                     from jsonb_array_elements(case when jsonb_typeof(u.effects -> 'tasks') = 'array' then u.effects -> 'tasks' else '[]' end) e
-                   where not tms._matches(coalesce(e ->> 'function', ''), p.enqueue)
+                   cross join lateral (select coalesce((e ->> 'priority') !~ '^-?\d{1,9}$', false) or coalesce((e ->> 'delay_ms') !~ '^-?\d{1,18}$', false)) s (odd)
+                   where s.odd or not tms._matches(coalesce(e ->> 'function', ''), p.enqueue)
                       or not exists (select from tms.agent_functions f where f.fn_name = e ->> 'function') or length(e ->> 'key') not between 1 and 200
                       or octet_length((e -> 'payload')::text) > 262144 limit 1),
                  (select format('apply of "%s" is not allowed', left(coalesce(e ->> 'fn', ''), 120))
@@ -127,6 +155,7 @@ declare
   x record; e record;
   broken boolean;
   acting uuid;
+  said text; context text; constraint_at text;
   pulses integer := 0;
   -- these have more to end than a status
   busy bigint[] := array(select s.task_id from tms.task_spend s where s.task_id = any (ids) union select s.task_id from tms.task_steps s where s.task_id = any (ids));
@@ -150,7 +179,8 @@ begin
       insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch, xid)
         select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch, xid from ended n
     ), pulse as (
-      select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
+      select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer]), array_agg(k.claimed))
+        from (select n.agent, count(*)::integer as n, max(n.claimed_at) as claimed from ended n group by 1) k
     )
     select (select array_agg(n.id) from ended n), (select count(*) from pulse) into done_ids, pulses;
     if cardinality(done_ids) is distinct from cardinality(ids) then
@@ -234,9 +264,11 @@ begin
         end if;
         perform tms._apply_all(e.fn, e.args);
       end loop;
-    exception when others then
-      -- a halt or safe mode is nobody's fault: the whole batch waits for its end
-      if sqlstate in ('TM423', '40001') then raise; end if;
+      perform tms._check_deferred();
+    -- others are not all
+    exception when query_canceled or assert_failure or others then
+      get stacked diagnostics said = message_text, context = pg_exception_context;
+      if tms._ends_call(sqlstate, said, context, epoch) then raise; end if;
       broken := true;
     end;
     if broken then
@@ -247,17 +279,14 @@ begin
           for e in select a.value ->> 'fn' as fn, a.value -> 'args' as args from jsonb_array_elements(x.effects -> 'apply') with ordinality a order by a.ordinality loop
             perform tms._apply_all(e.fn, array[e.args]);
           end loop;
-        exception when others then
-          if sqlstate in ('TM423', '40001') then raise; end if;
-          declare
-            constraint_at text; routine text := e.fn;
-          begin
-            -- the message may quote rows: only the code and the constraint are kept
-            get stacked diagnostics constraint_at = constraint_name;
-            bad := bad || x.id;
-            bad_class := bad_class || 'bug'::text;
-            bad_error := bad_error || format('apply %s failed: SQLSTATE %s%s', left(routine, 120), sqlstate, case when constraint_at <> '' then ', constraint ' || constraint_at end);
-          end;
+          perform tms._check_deferred();
+        exception when query_canceled or assert_failure or others then
+          get stacked diagnostics said = message_text, context = pg_exception_context, constraint_at = constraint_name;
+          if tms._ends_call(sqlstate, said, context, epoch) then raise; end if;
+          -- the message may quote rows: only the code and the constraint are kept
+          bad := bad || x.id;
+          bad_class := bad_class || 'bug'::text;
+          bad_error := bad_error || format('apply %s failed: SQLSTATE %s%s', left(e.fn, 120), sqlstate, case when constraint_at <> '' then ', constraint ' || constraint_at end);
         end;
       end loop;
     end if;
@@ -309,7 +338,8 @@ begin
              coalesce(o.tokens, 0), coalesce(o.calls, 0), coalesce(o.cost, 0)
         from ended n left join own o on o.task_id = n.id
   ), pulse as (
-    select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer])) from (select n.agent, count(*)::integer as n from ended n group by 1) k
+    select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer]), array_agg(k.claimed))
+      from (select n.agent, count(*)::integer as n, max(n.claimed_at) as claimed from ended n group by 1) k
   )
   select answers || coalesce(jsonb_object_agg(n.id::text, 'completed'), '{}'), coalesce(bool_or(n.replay_run_id is not null), false)
     into answers, replays from ended n left join pulse p on true;
@@ -335,21 +365,22 @@ begin
 end
 $$;
 
--- Counts outcomes for the breaker, and opens it when too many fail.
-create or replace function tms._pulse(agents text[], oks integer[], fails integer[]) returns void
+-- Counts outcomes for the breaker, which opens when too many fail. `claimed`: when the newest of each was.
+create or replace function tms._pulse(agents text[], oks integer[], fails integer[], claimed timestamptz[]) returns void
 language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   insert into tms.agent_pulse as p (agent, minute, shard, ok, errors)
     select u.agent, date_trunc('minute', clock_timestamp()), pg_backend_pid() % 8, u.ok, u.fail from unnest(agents, oks, fails) u (agent, ok, fail) order by 1
     on conflict on constraint agent_pulse_pkey do update set ok = p.ok + excluded.ok, errors = p.errors + excluded.errors;
-  -- a probe that came back well closes the breaker
+  -- A probe that came back well closes the breaker. What was claimed since it opened is a probe; what ran before says nothing about now.
   with closed as (
     update tms.agent_state s set breaker = 'closed', breaker_until = null, breaker_opened = 0, breaker_since = clock_timestamp(), breaker_why = ''
-      from unnest(agents, oks) u (agent, ok) where s.agent = u.agent and u.ok > 0 and s.breaker = 'half_open' returning s.agent)
+      from unnest(agents, oks, claimed) u (agent, ok, claimed)
+     where s.agent = u.agent and u.ok > 0 and s.breaker = 'half_open' and u.claimed >= s.breaker_since returning s.agent)
   -- minutes are too coarse to tell before from after
   delete from tms.agent_pulse p using closed k where p.agent = k.agent
 $$;
 
-create or replace function tms._breaker(failed_agent text) returns void
+create or replace function tms._breaker(failed_agent text, claimed timestamptz) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   p tms.agent_policies;
@@ -361,6 +392,7 @@ begin
   if p.agent is null then return; end if;
   select * into s from tms.agent_state x where x.agent = failed_agent;
   if s.breaker = 'half_open' then
+    if claimed < s.breaker_since then return; end if;
     update tms.agent_state x set breaker = 'open', breaker_opened = x.breaker_opened + 1, breaker_since = clock_timestamp(),
            breaker_until = clock_timestamp() + least(p.breaker_seconds * power(2, least(x.breaker_opened, 10)), 900) * interval '1 second', breaker_why = 'the probe failed'
      where x.agent = failed_agent;
@@ -405,8 +437,8 @@ begin
             class, left(error, 2000), t.claimed_at, clock_timestamp(),
             coalesce(ms, (extract(epoch from clock_timestamp() - t.claimed_at) * 1000)::integer, 0), trace, (tms._fence_json() ->> 'epoch')::bigint,
             coalesce(spent.tokens, 0), coalesce(spent.calls, 0), coalesce(spent.cost, 0));
-  perform tms._pulse(array[t.agent], array[0], array[1]);
-  perform tms._breaker(t.agent);
+  perform tms._pulse(array[t.agent], array[0], array[1], array[t.claimed_at]);
+  perform tms._breaker(t.agent, t.claimed_at);
   if final then
     delete from tms.task_spend s where s.task_id = task;
     delete from tms.task_effects f where f.task_id = task;

@@ -37,7 +37,9 @@ begin
       when d.snooze_until > clock_timestamp() then 'snoozed until ' || tms._utc(d.snooze_until)
       when d.replays >= 3 then 'replayed three times already'
       when not exists (select from tms.agent_functions f where f.fn_name = d.fn_name) then 'no loaded policy allows ' || d.fn_name
-      when exists (select from tms.agent_state s where s.agent = d.agent and s.state <> 'running') then 'its agent is ' || (select s.state from tms.agent_state s where s.agent = d.agent)
+      -- whose function it is now
+      when exists (select from tms.agent_functions f join tms.agent_state s on s.agent = f.agent where f.fn_name = d.fn_name and s.state <> 'running') then
+        'its agent is ' || (select s.state from tms.agent_functions f join tms.agent_state s on s.agent = f.agent where f.fn_name = d.fn_name)
       when d.bytes > room then 'larger than a replay may be'
       when jsonb_array_length(items) >= most then 'the batch is full'
       when bytes + d.bytes > room then 'the batch has its bytes'
@@ -98,6 +100,7 @@ declare
   run tms.replay_runs;
   d tms.dead_letter_queue;
   made bigint;
+  works text;
   tasks jsonb := '[]';
 begin
   if c.answer is not null then return c.answer; end if;
@@ -124,9 +127,9 @@ begin
     -- one attempt: an operator looks at the outcome, and trying on would hide it
     insert into tms.agent_tasks (company_id, agent, fn_name, payload, max_attempts, next_run_at, traceparent, created_by, dead_letter_id, replay_run_id, parent_id)
       select d.company_id, f.agent, d.fn_name, d.payload, 1, clock_timestamp(), d.traceparent, c.principal_id, d.id, run.id, d.task_id
-        from tms.agent_functions f where f.fn_name = d.fn_name returning id into made;
+        from tms.agent_functions f where f.fn_name = d.fn_name returning id, agent into made, works;
     update tms.dead_letter_queue x set status = 'replaying', replays = x.replays + 1, replay_task_id = made where x.id = d.id;
-    perform tms._touch_queues(d.company_id, array[d.agent], array[0::smallint]);
+    perform tms._touch_queues(d.company_id, array[works], array[0::smallint]);
     tasks := tasks || jsonb_build_object('id', d.id::text, 'task', made::text);
   end loop;
   perform tms._record(c, 'dlq.replay', 'done', format('replay %s', run.id), reason, jsonb_build_object('run', run.id::text, 'plan', run.plan, 'items', tasks));

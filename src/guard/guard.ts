@@ -13,13 +13,13 @@ export async function guardedTables(driver: Driver): Promise<GuardedTables> {
 export type Guarded = {
   readonly target: string
   readonly table: string
-  /** Tables that carry the guard now: the table and its partitions. */
+  /** Tables that carry the guard now: the table, its partitions and what inherits from it. */
   readonly tables: number
 }
 
 /**
- * Puts the guard on a table and its partitions. It is the table's owner who does that, with a login that speaks SQL; a
- * connection that can't is told what to paste.
+ * Puts the guard on a table, its partitions and what inherits from it. It is the table's owner who does that, with a login
+ * that speaks SQL; a connection that can't is told what to paste.
  */
 export async function guardTable(driver: Driver, table: string): Promise<Guarded> {
   checkName(table)

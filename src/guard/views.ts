@@ -5,7 +5,8 @@ const meaning: Record<GuardedTable['state'], string> = {
   guarded: 'guarded',
   unguarded: 'NOT guarded: made after the guard',
   'not always': 'NOT always: its trigger can be skipped',
-  incomplete: 'INCOMPLETE: one of its triggers is gone',
+  incomplete: 'INCOMPLETE: one of its triggers is gone, or is another',
+  replicated: 'NOT guarded: a subscription writes to it',
 }
 
 export function guardView({ tables }: GuardedTables): readonly Block[] {
@@ -27,7 +28,9 @@ export function guardView({ tables }: GuardedTables): readonly Block[] {
           ? ['tms guard add <table>']
           : [
               ...new Set(
-                tables.filter(({ state }) => state !== 'guarded').map(({ root }) => `tms guard add ${word(root)}`),
+                tables
+                  .filter(({ state }) => state !== 'guarded' && state !== 'replicated')
+                  .map(({ root }) => `tms guard add ${word(root)}`),
               ),
             ],
     },

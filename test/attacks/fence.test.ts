@@ -281,6 +281,25 @@ describe('traps', () => {
     expect(await codeOf(person.query(insert))).toBe('done')
   })
 
+  test('a table that a subscription writes to is not called guarded: replication fires no trigger of a statement', async () => {
+    const state = async () =>
+      granted(await arena.fleet.operator.call('guard_check', {})).tables.find(({ table }) => table === 'app.emptied')
+        ?.state
+    await arena.sql(`create subscription copied connection 'dbname=elsewhere' publication p with (connect = false)`)
+    try {
+      await arena.sql(
+        `insert into pg_subscription_rel select oid, 'app.emptied'::regclass, 'r' from pg_subscription where subname = 'copied'`,
+      )
+      expect(await state(), 'it is not on').toBe('guarded')
+      await arena.sql(`update pg_subscription set subenabled = true where subname = 'copied'`)
+      expect(await state()).toBe('replicated')
+    } finally {
+      await arena.sql(`update pg_subscription set subenabled = false, subslotname = null where subname = 'copied'`)
+      await arena.sql('drop subscription copied')
+    }
+    expect(await state()).toBe('guarded')
+  })
+
   test('prepared but not lifted, it is still halted', async () => {
     await halt(arena.fleet)
     granted(await arena.fleet.operator.call('fence_resume', { request_id: randomUUID(), step: 'prepare', why: 'over' }))

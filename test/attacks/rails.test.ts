@@ -233,6 +233,11 @@ describe("an agent's limits", () => {
     ['cost', 'NaN'],
     ['cost', 'Infinity'],
     ['tokens', 9_000_000_000_000_000],
+    ['tokens', null],
+    ['tokens', -5],
+    ['calls', -1],
+    ['cost', '-0.5'],
+    ['nothing', undefined],
   ])('%s of %s is no amount that can be spent', async (what, amount) => {
     await one()
     const worker = await hello()
@@ -325,6 +330,45 @@ describe('the breaker', () => {
       expect(await breaker()).toBe('closed')
     },
     ['_open_queues', /here := 1;/g, 'here := null;'],
+  )
+
+  /** The breaker half open, its probe under way, and two tasks that run since before it opened. */
+  async function probing() {
+    await clean()
+    await arena.fleet.load(strict)
+    await many(30)
+    const worker = await hello(20)
+    const tasks = await claim(worker, 23)
+    await done(worker, tasks.slice(0, 19))
+    for (const task of tasks.slice(19, 21)) await fail(worker, task)
+    let probe: Awaited<ReturnType<typeof claim>> = []
+    await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+    return { worker, probe, early: tasks.slice(21) }
+  }
+  rail(
+    'what ends well that ran before it opened does not close it; its probe does',
+    async () => {
+      const { worker, probe, early } = await probing()
+      await done(worker, early.slice(0, 1))
+      for (const { id, claim: taken } of early.slice(1))
+        await finish(worker, { id, claim: taken, outcome: 'completed', output: 1 })
+      expect(await breaker()).toBe('half_open')
+      expect(await claim(worker)).toEqual([])
+      await done(worker, probe)
+      expect(await breaker()).toBe('closed')
+    },
+    ['_pulse', 'and u.claimed >= s.breaker_since', ''],
+  )
+  rail(
+    'what fails that ran before it opened is not its probe',
+    async () => {
+      const { worker, probe, early } = await probing()
+      for (const task of early) await fail(worker, task)
+      expect(await breaker()).toBe('half_open')
+      await fail(worker, probe[0])
+      expect(await breaker()).toBe('open')
+    },
+    ['_breaker', 'if claimed < s.breaker_since then return; end if;', ''],
   )
 
   test('a look at an empty queue does not use the probe up', async () => {
@@ -597,6 +641,73 @@ describe('apply', () => {
     ['_acting', /and acting = tms\._sealed\(split_part\(acting, '\.', 1\)\)/, ''],
   )
 
+  rail(
+    'who blanks the setting inside is no member of anything, and the task fails',
+    async () => {
+      await clean()
+      await arena.sql(`create or replace function app.blank(args jsonb) returns void language plpgsql security definer as $$ begin
+          perform set_config('tms.acting', '', true);
+          insert into app.effects values (0, null, tms.is_company_member((args ->> 'company')::uuid)::text);
+        end $$; alter function app.blank(jsonb) owner to app_owner`)
+      await arena.fleet.load(rails({ apply: ['app.blank'], max_attempts: 1 }))
+      const company = await companyOf('globex')
+      const [a] = [await one('demo.one', 'acme'), await one('demo.one', 'globex')]
+      const worker = await hello()
+      await claim(worker)
+      const effects = { apply: [{ fn: 'app.blank', args: { company } }] }
+      const said = await finish(worker, { id: a, claim: 1, outcome: 'completed', effects })
+      expect([said[a], await number(`select count(*) from app.effects`)]).toEqual(['quarantined', 0])
+    },
+    ['_acting', /if stack ~ .* then/, 'if false then'],
+  )
+
+  /** One task whose apply is `fn`, ended in a call of its own: how the call ends, and what becomes of the task. */
+  const ended = async (fn: string, body: string): Promise<unknown[]> => {
+    await clean()
+    await arena.sql(`create or replace function ${fn}(args jsonb) returns void language plpgsql security definer as $$ begin ${body}; end $$;
+      alter function ${fn}(jsonb) owner to app_owner`)
+    await arena.fleet.load(rails({ apply: [fn] }))
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    const rest = [{ id, claim: 1, outcome: 'completed', effects: { apply: [{ fn, args: {} }] } }]
+    const code = await ask(raw, 'tasks_finish', { worker, rest }).then(
+      () => 'done',
+      (error: unknown) => (error instanceof Error && 'code' in error ? error.code : String(error)),
+    )
+    return [code, await statusOf(id)]
+  }
+  rail(
+    'a time limit, or whoever cancels the call, ends it: nothing goes on without one',
+    async () => {
+      await raw.query(`set statement_timeout = '1s'`)
+      try {
+        expect(await ended('app.slow', 'perform pg_sleep(5)')).toEqual(['57014', 'running'])
+      } finally {
+        await raw.query('reset statement_timeout')
+      }
+    },
+    ['_ends_call', /if code = '57014' then return [^;]*;/, `if code = '57014' then return false;`],
+  )
+  rail(
+    'what safe mode forbids is not the fault of the task: it waits',
+    async () => {
+      granted(await arena.fleet.operator.call('safe_mode_on', { why: 'a test' }))
+      try {
+        expect(await ended('app.loads', `insert into app.loads (who) values ('me')`)).toEqual(['TM423', 'running'])
+      } finally {
+        granted(
+          await arena.fleet.operator.call('safe_mode_off', {
+            request_id: randomUUID(),
+            override_token_sha256: 'ab'.repeat(32),
+            why: 'over',
+          }),
+        )
+      }
+    },
+    ['_ends_call', `f -> 'safe_mode' = 'true'`, 'false'],
+  )
+
   test("an approval by somebody who sees every tenant applies for the task's tenant and for no other", async () => {
     await arena.fleet.load(rails({ approval: ['demo.one'] }))
     const id = await one('demo.one', 'acme')
@@ -692,6 +803,36 @@ describe('replay', () => {
       expect(await replayed()).toBe(1)
     },
     ['_replay_plan', 'd.replays >= 3', 'false'],
+  )
+  /** The function has moved from demo to side since. */
+  const moved = () =>
+    arena.fleet.load(
+      rails({ functions: ['demo.two'], approval: [] }),
+      policy('side', { functions: ['demo.one'], approval: [] }),
+    )
+  rail(
+    'what moved to another agent is claimed by that one',
+    async () => {
+      await clean()
+      await moved()
+      await letters(1)
+      await replay()
+      expect(await claim(await hello())).toHaveLength(1)
+    },
+    ['dlq_replay', 'array[works]', 'array[d.agent]'],
+  )
+  rail(
+    'it is asked whether that agent works, not the former one',
+    async () => {
+      await clean()
+      await moved()
+      await letters(1)
+      await arena.sql(`insert into tms.agent_state (agent, state) values ('demo', 'quarantined')`)
+      expect((await planned()).items).toHaveLength(1)
+      await arena.sql(`insert into tms.agent_state (agent, state) values ('side', 'paused')`)
+      expect((await planned()).skipped).toMatchObject([{ why: 'its agent is paused' }])
+    },
+    ['_replay_plan', /join tms\.agent_state s on s\.agent = f\.agent/g, 'join tms.agent_state s on s.agent = d.agent'],
   )
   rail(
     'when more than a fifth fails, the rest is withdrawn and stays in the queue of dead letters',

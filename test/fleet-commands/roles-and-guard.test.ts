@@ -181,6 +181,46 @@ describe('the guard', () => {
     expect((await tms('guard check')).code).toBe(0)
   })
 
+  test('what inherits from a table is guarded with it, and found when it was made afterwards', async () => {
+    await subject.sql('create table public.papers (id int)')
+    await subject.sql('create table public.papers_old () inherits (public.papers)')
+    await subject.sql('create table public.papers_oldest () inherits (public.papers_old)')
+    expect((await json('guard add', 'public.papers')).data).toMatchObject({ tables: 3 })
+    await subject.sql('create table public.papers_new () inherits (public.papers_old)')
+    const { code, out } = await tms('guard check')
+    expect([code, out]).toEqual([1, expect.stringMatching(/papers_new +public\.papers +NOT guarded/)])
+    expect(out.match(/public\.papers_oldest/g)).toHaveLength(1)
+    expect((await json('guard add', 'public.papers')).data).toMatchObject({ tables: 4 })
+    expect((await tms('guard check')).code).toBe(0)
+  })
+
+  test.each([
+    [
+      'never',
+      'before insert or update or delete on public.orders for each statement when (false) execute function tms.fence_guard()',
+    ],
+    [
+      'for one column',
+      'before insert or delete or update of id on public.orders for each statement execute function tms.fence_guard()',
+    ],
+    ['for other rows', 'before insert on public.orders for each row execute function tms.fence_guard()'],
+    [
+      'something else',
+      'before insert or update or delete on public.orders for each statement execute function public.nothing()',
+    ],
+  ])('a trigger of the name that does %s is found and replaced', async (_, trigger) => {
+    await subject.sql(
+      'create or replace function public.nothing() returns trigger language plpgsql as $$ begin return null; end $$',
+    )
+    await subject.sql('drop trigger tms_fence on public.orders')
+    await subject.sql(`create trigger tms_fence ${trigger}`)
+    await subject.sql('alter table public.orders enable always trigger tms_fence')
+    const { code, out } = await tms('guard check')
+    expect([code, out]).toEqual([1, expect.stringMatching(/public\.orders +\S+ +INCOMPLETE/)])
+    expect((await tms('guard add', 'public.orders')).code).toBe(0)
+    expect((await tms('guard check')).code).toBe(0)
+  })
+
   test('a name is data: quotes in it belong to it', async () => {
     expect((await json('guard add', 'public."Odd ""Name"')).data).toMatchObject({ tables: 1 })
     for (const name of [`orders'; drop table public.orders; --`, '"orders', '1', 'a.b.c', '']) {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { EndedTask } from '../../src/drivers/contract/fleet.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { sqlBeside, subjects } from '../contract/subjects.ts'
@@ -289,6 +289,100 @@ describe.each(Object.entries(subjects))('tasks through %s', (name, make) => {
     expect(await claim(worker)).toEqual([])
     granted(await control('running'))
     expect((await claim(worker)).map((t) => [t.id, t.attempt])).toEqual([[id, 1]])
+    await fleet.worker.call('worker_bye', { worker })
+    await drained()
+  })
+
+  describe('an apply that fails', () => {
+    let sql: ReturnType<typeof sqlBeside>
+    beforeAll(async () => {
+      sql = sqlBeside(fleet.subject, fleet.operator)
+      for (const statement of [
+        'create schema shop',
+        'create table shop.sales (n integer)',
+        `create function shop.says(args jsonb) returns void language plpgsql security definer as $$
+           begin raise exception 'no' using errcode = args ->> 'code'; end $$`,
+        `create function shop.asserts(args jsonb) returns void language plpgsql security definer as $$ begin assert false; end $$`,
+        `create function shop.sells(args jsonb) returns void language sql security definer as
+           $$ insert into shop.sales values ((args ->> 'n')::integer) $$`,
+        `create function shop.audit() returns trigger language plpgsql as
+           $$ begin if new.n < 0 then raise exception 'out of balance'; end if; return null; end $$`,
+        `create constraint trigger audit after insert on shop.sales deferrable initially deferred for each row execute function shop.audit()`,
+        'grant usage on schema shop to public',
+      ])
+        await sql(statement)
+      await fleet.load(policy('demo', { apply: ['shop.says', 'shop.asserts', 'shop.sells'] }))
+    })
+    afterAll(() => fleet.load(policy('demo')))
+    beforeEach(() => sql('truncate shop.sales'))
+
+    /** Three tasks in one call; the second calls `bad`. */
+    async function between(bad: EndedTask['effects']) {
+      const ids = await fleet.enqueue('globex', [
+        { function: 'demo.one' },
+        { function: 'demo.one' },
+        { function: 'demo.one' },
+      ])
+      const worker = await fleet.hello(['demo'])
+      const tasks = await claim(worker)
+      expect(tasks).toHaveLength(3)
+      const rest = tasks.map(({ id, claim: taken }) => ({
+        id,
+        claim: taken,
+        outcome: 'completed' as const,
+        effects: id === ids[1] ? bad : { apply: [{ fn: 'shop.sells', args: { n: 1 } }] },
+      }))
+      const said = await finish(worker, ...rest).catch((error: unknown) => error)
+      const sales = Number((await sql('select count(*) as n from shop.sales'))[0]?.['n'])
+      await fleet.worker.call('worker_bye', { worker })
+      await drained()
+      return {
+        outcomes: said instanceof Error ? said.name : ids.map((id) => (said as Record<string, string>)[id]),
+        sales,
+      }
+    }
+    const others = { outcomes: ['completed', 'retry', 'completed'], sales: 2 }
+
+    test.each(['TM423', '40001', '57014', 'P0004'])('with %s of its own fails its task and no other', async (code) => {
+      expect(await between({ apply: [{ fn: 'shop.says', args: { code } }] })).toEqual(others)
+    })
+
+    test('an assertion fails its task and no other', async () => {
+      expect(await between({ apply: [{ fn: 'shop.asserts', args: {} }] })).toEqual(others)
+    })
+
+    test('a constraint that waits for the commit fails its task and no other, where it may be asked before', async () => {
+      const version = Number((await sql(`select current_setting('server_version_num') as n`))[0]?.['n'])
+      const answer = await between({ apply: [{ fn: 'shop.sells', args: { n: -1 } }] })
+      if (version >= 180000) expect(answer).toEqual(others)
+      else expect(answer, 'its trigger would run as tms_owner').toEqual({ outcomes: 'TmsError', sales: 0 })
+    })
+  })
+
+  test('effects whose numbers are none fail their task, with the reason', async () => {
+    const ids = await fleet.enqueue('globex', [
+      { function: 'demo.one' },
+      { function: 'demo.one' },
+      { function: 'demo.one' },
+    ])
+    const worker = await fleet.hello(['demo'])
+    const odd = [{ priority: 'high' }, { delay_ms: 1e30 }, { priority: 1, delay_ms: 1e3 }]
+    const tasks = await claim(worker)
+    const rest = tasks.map(({ id, claim: taken }) => ({
+      id,
+      claim: taken,
+      outcome: 'completed' as const,
+      // Not what the types allow: a worker may send anything.
+      effects: { tasks: [{ function: 'demo.two', payload: {}, ...odd[ids.indexOf(id)] }] } as never,
+    }))
+    const outcomes = await finish(worker, ...rest)
+    expect(ids.map((id) => outcomes[id])).toEqual(['failed', 'failed', 'completed'])
+    for (const id of ids.slice(0, 2)) {
+      expect((await status(id)).runs[0]).toMatchObject({
+        class: 'policy',
+        error: 'the priority or the delay of "demo.two" is not a whole number',
+      })
+    }
     await fleet.worker.call('worker_bye', { worker })
     await drained()
   })

@@ -296,7 +296,7 @@ export const fleetContract = {
         z.object({
           table: z.string(),
           root: z.string(),
-          state: z.enum(['guarded', 'unguarded', 'not always', 'incomplete']),
+          state: z.enum(['guarded', 'unguarded', 'not always', 'incomplete', 'replicated']),
         }),
       ),
     }),
