@@ -366,6 +366,7 @@ end
 $$;
 
 -- Counts outcomes for the breaker, which opens when too many fail. `claimed`: when the newest of each was.
+drop function if exists tms._pulse(text[], integer[], integer[]);
 create or replace function tms._pulse(agents text[], oks integer[], fails integer[], claimed timestamptz[]) returns void
 language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   insert into tms.agent_pulse as p (agent, minute, shard, ok, errors)
@@ -380,6 +381,7 @@ language sql security definer set search_path = pg_catalog, pg_temp set jit = of
   delete from tms.agent_pulse p using closed k where p.agent = k.agent
 $$;
 
+drop function if exists tms._breaker(text);
 create or replace function tms._breaker(failed_agent text, claimed timestamptz) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
