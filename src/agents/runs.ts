@@ -6,6 +6,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { parseSeconds } from '../duration.ts'
 import { TmsError, type Problem } from '../errors.ts'
+import { redact } from '../redaction/redact.ts'
 
 export type Runs = Contract['agents_runs']['result']
 export type Logs = Contract['agents_logs']['result']
@@ -104,10 +105,22 @@ export type RunsWanted = {
   readonly limit: number
 }
 
+/** More than the database takes for a payload, so that nothing but secrets is missing. */
+const longestShown = 512 * 1024
+
+/** What a person, or whoever reads a command's output, gets of a payload. The stored one is for the work. */
+export function shownPayload(payload: Payload): Payload {
+  // True because redaction makes new lists and objects: nobody else has them.
+  return redact(payload, { limit: longestShown }) as Payload
+}
+
+/** The attempts; of one task what went in and came out, too, without the secrets that only its agent needs. */
 export async function listRuns(driver: Driver, wanted: RunsWanted): Promise<Runs> {
   if (wanted.task !== undefined) checkIds([wanted.task], 'task')
   const { tenant, agent, task, outcome, limit } = wanted
-  return granted(await driver.call('agents_runs', { tenant, agent, task, outcome, limit }))
+  const { task: about, runs } = granted(await driver.call('agents_runs', { tenant, agent, task, outcome, limit }))
+  if (about === null) return { task: about, runs }
+  return { task: { ...about, payload: shownPayload(about.payload), output: shownPayload(about.output) }, runs }
 }
 
 export type LogsWanted = Omit<RunsWanted, 'outcome'> & { readonly level?: string | undefined }

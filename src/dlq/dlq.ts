@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { checkIds } from '../agents/runs.ts'
+import { checkIds, shownPayload } from '../agents/runs.ts'
 import type { Contract } from '../drivers/contract.ts'
 import type { errorClasses } from '../drivers/contract/fleet.ts'
 import type { Driver } from '../drivers/driver.ts'
@@ -24,7 +24,7 @@ export async function listLetters(driver: Driver, wanted: LettersWanted): Promis
   return granted(await driver.call('dlq_list', { tenant, class: wanted.class, status, limit }))
 }
 
-/** One dead letter with its payload, as far as the caller may see it. */
+/** One dead letter with its payload, as far as the caller may see it and without the secrets that a replay needs. */
 export async function showLetter(
   driver: Driver,
   { id, tenant }: { id: string; tenant?: string | undefined },
@@ -32,7 +32,7 @@ export async function showLetter(
   checkIds([id], 'dead letter')
   const { letters } = granted(await driver.call('dlq_list', { tenant, id, limit: 1 }))
   const [letter] = letters
-  if (letter) return letter
+  if (letter) return { ...letter, payload: shownPayload(letter.payload) }
   throw new TmsError({
     code: 'NOT_FOUND',
     what: `there is no dead letter ${id}`,

@@ -9,6 +9,7 @@ const doorCodes = {
   BODY_TOO_LARGE: { http: 413, message: 'The body is larger than 2 MB.' },
   MEDIA_TYPE: { http: 415, message: 'The body must be application/json, not compressed.' },
   METHOD: { http: 405, message: 'This address does not take this method.' },
+  EXPECTATION: { http: 417, message: 'This door does nothing of what Expect asks for.' },
   SLOW: { http: 408, message: 'The request took too long to arrive.' },
   HEADERS_TOO_LARGE: { http: 431, message: 'The headers are too large.' },
   OVERLOADED: { http: 503, message: 'Too much at once. Sign and send it again in a moment.' },

@@ -23,6 +23,7 @@ export function parseBody(bytes: Uint8Array): unknown {
   } catch {
     throw invalid('not_json', 'It is not JSON.')
   }
+  if (changesNumbers(text)) throw invalid('number', 'It has a number that would not be kept as it is.')
   // Only as an escape can these be there; JSON.stringify writes nothing else of them like this.
   if (text.includes('\\u') && unstorable.test(JSON.stringify(content))) {
     throw invalid('not_json', 'It has a zero character or half a surrogate pair.')
@@ -48,6 +49,29 @@ export function depthOf(text: string): number {
     else if (char === 0x7d || char === 0x5d) depth -= 1
   }
   return most
+}
+
+/**
+ * Whether parsing makes another number of one: of 1e400 nothing, of a long integer one with zeros at its end. Decimals are
+ * as near as a double comes. The text was found to be JSON.
+ */
+function changesNumbers(text: string): boolean {
+  const number = /-?(\d+)([.eE][\d.eE+-]+)?/y
+  let quoted = false
+  for (let at = 0; at < text.length; at += 1) {
+    const char = text.charCodeAt(at)
+    if (quoted) {
+      if (char === 0x5c) at += 1
+      else if (char === 0x22) quoted = false
+    } else if (char === 0x22) quoted = true
+    else if (char === 0x2d || (char >= 0x30 && char <= 0x39)) {
+      number.lastIndex = at
+      const [all = '', digits = '', rest] = number.exec(text) ?? []
+      if (rest === undefined ? String(Number(digits)) !== digits : !Number.isFinite(Number(all))) return true
+      at += all.length - 1
+    }
+  }
+  return false
 }
 
 /** Says where it is wrong and what kind of wrong; never what stands there. */

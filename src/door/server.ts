@@ -96,6 +96,7 @@ const routes = {
   '/metrics': { name: 'metrics', methods: 'GET, HEAD' },
 } as const
 
+const longestHead = 16 * 1024
 const readyMs = 2_000
 const readyFreshMs = 1_000
 const mostUsed = 10_000
@@ -129,13 +130,14 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       requestTimeout: limits.requestMs,
       headersTimeout: Math.min(limits.headersMs, limits.requestMs),
       connectionsCheckingInterval: limits.checkMs,
-      maxHeaderSize: 16 * 1024,
+      maxHeaderSize: longestHead,
     },
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     requestIdHeader: false,
     trustProxy: options.trustProxy && options.trustProxy.length > 0 ? [...options.trustProxy] : false,
-    routerOptions: { maxParamLength: 100 },
+    // A name that the router refused would never come to the hook that counts strangers.
+    routerOptions: { maxParamLength: longestHead },
     frameworkErrors: (error, request, reply) => {
       void reply.headers(securityHeaders)
       refuse(error, request, reply)
@@ -149,6 +151,14 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       }
       socket.destroySoon()
     },
+  })
+  // Of itself Node answers these, without the usual headers.
+  app.server.on('checkExpectation', (_request, response) => {
+    const { status, reason, ...answer } = answerTo(new DoorRefusal('EXPECTATION', 'expectation'), clock())
+    count('none', status, 0, reason)
+    response.shouldKeepAlive = false
+    response.writeHead(status, { ...securityHeaders, 'content-type': 'application/json; charset=utf-8' })
+    response.end(JSON.stringify(answer.body))
   })
   const crowd = limitCrowd(app.server, limits.connections, () => metrics.refused('put_out'))
 

@@ -31,6 +31,7 @@ export type FieldKind = {
 /** By the last word alone. Too short to be looked for inside words: "span" isn't a PAN, "discard" no card. */
 const lastWords: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ['address', 'address'],
+  ['bearer', 'authorization'],
   ['card', 'card'],
   ['cdl', 'document'],
   ['csc', 'card'],
@@ -45,6 +46,8 @@ const lastWords: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ['pass', 'secret'],
   ['passport', 'document'],
   ['pin', 'secret'],
+  ['psw', 'secret'],
+  ['pw', 'secret'],
   ['pwd', 'secret'],
   ['ssn', 'ssn'],
   ['street', 'address'],
@@ -72,7 +75,7 @@ const endings: readonly (readonly [Kind, RegExp])[] = [
   ['address', /(addressline|streetaddress|homeaddress|postaladdress|mailingaddress)$/],
   [
     'secret',
-    /(password|passwd|passphrase|passcode|secret|token|credential|passwordhash|passwordsalt|(api|secret|access|signing|encryption|master|hmac|auth|anon|role|routing|ssh|account|license|shared)key|(auth|access|verification|recovery|backup)code)$/,
+    /(password|passwd|passphrase|passcode|secret|token|credential|passwordhash|passwordsalt|(api|secret|access|signing|encryption|master|hmac|auth|anon|role|routing|ssh|account|license|shared)key|(auth|access|verification|recovery|backup)code|session(id|key))$/,
   ],
 ]
 
@@ -89,7 +92,7 @@ const harmless =
 
 /** Part of every name that says something; most names are done with this one look. */
 const stems =
-  /pass|pwd|pin|otp|secret|token|credential|key|code|auth|cookie|webhook|mail|phone|mobile|tel|fax|cell|contact|card|cc|cvv|cvc|csc|ssn|itin|social|tax|iban|account|routing|bank|dob|birth|licen|cdl|name|address|street/i
+  /pass|pw|psw|pin|otp|secret|token|credential|key|code|auth|bearer|session|cookie|webhook|mail|phone|mobile|tel|fax|cell|contact|card|cc|cvv|cvc|csc|ssn|itin|social|tax|iban|account|routing|bank|dob|birth|licen|cdl|name|address|street/i
 
 /** What a field's name says about its value, whatever the spelling: snake, kebab, camel, one word, plural, numbered. */
 export function kindOfField(name: string): FieldKind | null {

@@ -11,25 +11,27 @@ export function findNumbers(text: string, add: Add): void {
   findSsns(text, add)
 }
 
-type Group = { readonly start: number; readonly digits: string }
+/** Digits, and what stands between them and the group before. */
+type Group = { readonly start: number; readonly digits: string; readonly gap: string }
 
 function findCards(text: string, add: Add): void {
   let groups: Group[] = []
   let end = -1
   for (const { 0: digits, index } of text.matchAll(/\d+/g)) {
-    if (end === -1 || !isSeparator(text, end, index)) {
+    const gap = end === -1 || index - end > 4 ? '' : text.slice(end, index)
+    if (!separator.test(gap)) {
       cardsIn(groups, add)
       groups = []
     }
-    groups.push({ start: index, digits })
+    groups.push({ start: index, digits, gap })
     end = index + digits.length
   }
   cardsIn(groups, add)
 }
 
-function isSeparator(text: string, from: number, to: number): boolean {
-  return to - from <= 2 && /^[ -]{1,2}$/.test(text.slice(from, to))
-}
+const plainGap = /^[ -]{1,2}$/
+const lineEnd = /^ ?\r?\n ?$/
+const separator = /^(?:[ -]{1,2}|[./_]| ?\r?\n ?)$/
 
 function cardsIn(groups: readonly Group[], add: Add): void {
   const all = groups.map(({ digits }) => digits).join('')
@@ -45,7 +47,7 @@ function cardsIn(groups: readonly Group[], add: Add): void {
       const group = groups[next]
       if (!group || length + group.digits.length > 19) break
       length += group.digits.length
-      if (length < 13 || !isGrouping(groups, first, next) || !isCard(all.slice(offset, offset + length))) continue
+      if (length < 13 || !isWritten(groups, first, next) || !isCard(all.slice(offset, offset + length))) continue
       // The longest that is one; what follows it may be the next.
       end = group.start + group.digits.length
       last = next
@@ -54,6 +56,23 @@ function cardsIn(groups: readonly Group[], add: Add): void {
     for (; first < last; first += 1) offset += groups[first]?.digits.length ?? 0
     offset += groups[first]?.digits.length ?? 0
   }
+}
+
+/**
+ * Decimals, paths and tables have dots, slashes and line ends, too: with these it must be groups of four, the same all through, or
+ * a card that one line end breaks.
+ */
+function isWritten(groups: readonly Group[], first: number, last: number): boolean {
+  if (!isGrouping(groups, first, last)) return false
+  const odd: string[] = []
+  for (let place = first + 1; place <= last; place += 1) {
+    const gap = groups[place]?.gap ?? ''
+    if (!plainGap.test(gap)) odd.push(gap)
+  }
+  const [one = ''] = odd
+  if (odd.length === 0) return true
+  if (groups[first]?.digits.length !== 4 || last - first < 2) return false
+  return lineEnd.test(one) ? odd.length === 1 : odd.length === last - first && odd.every((gap) => gap === one)
 }
 
 /** As cards are written: in equal groups with another one at the end, as 4-6-5, or digit by digit. */
@@ -89,7 +108,11 @@ function findSsns(text: string, add: Add): void {
   for (const { 0: all, index } of text.matchAll(/(?<!\d)(?!000|666)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?!\d)/g)) {
     add(index, index + all.length, 'ssn')
   }
+  for (const { 0: all, index } of text.matchAll(namedSsn)) add(index + all.length - 9, index + all.length, 'ssn')
 }
+
+/** Nine digits in one are many things, unless it is said which. */
+const namedSsn = /(?<![A-Za-z])(?:ssn|social security(?: (?:number|no\.?))?)(?: is)?[ \t#]{1,4}\d{9}(?!\d)/gi
 
 const american =
   /(?<!\d)(?:\+?1[ .-]?)?(?:\([2-9]\d{2}\)[ .-]{0,2}\d{3}[ .-]\d{4}|[2-9]\d{2}[-/]\d{3}[-.]\d{4}|[2-9]\d{2} \d{3}-\d{4}|[2-9]\d{2} [2-9]\d{2} \d{4})(?!\d)/g

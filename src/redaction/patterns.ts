@@ -219,6 +219,14 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
     end.lastIndex = from
     return { start: from + 1, end: end.exec(text)?.index ?? text.length }
   }
+  const folded = /[>|][+-]?\d?[ \t]{0,44}/y
+  folded.lastIndex = from
+  if (folded.test(text)) {
+    const lines = indentedLines(text, folded.lastIndex)
+    if (lines) return lines
+    // The line ends were escapes.
+    from = folded.lastIndex
+  }
   const open = /(\\*)(["'`])/y
   open.lastIndex = from
   const [opening, slashes = '', quote = ''] = open.exec(text) ?? []
@@ -246,6 +254,23 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
   const count = text.slice(from, end).replace(/\D/g, '').length
   const short = field.kind === 'card' ? /^\d{3,4}$/.test(value) : field.kind === 'ssn' || field.kind === 'birth-date'
   return count >= (short ? 3 : 7) ? { start: from, end } : null
+}
+
+/** What YAML has below `password: >-`. */
+function indentedLines(text: string, from: number) {
+  const begin = /\r?\n([ \t]{1,40})(?=\S)/y
+  begin.lastIndex = from
+  const [, indent] = begin.exec(text) ?? []
+  if (indent === undefined) return null
+  const start = begin.lastIndex
+  let end = endOfLine(text, start)
+  while (text.startsWith(indent, end + 1)) end = endOfLine(text, end + 1)
+  return { start, end }
+}
+
+function endOfLine(text: string, from: number): number {
+  const end = text.indexOf('\n', from)
+  return end === -1 ? text.length : end
 }
 
 /** As JSON and its nestings escape: inside two backslashes and a quote, only the same or fewer backslashes close. */
@@ -319,7 +344,7 @@ function findOtherForms(text: string, add: Add): void {
     }
   }
   if (text.includes('--')) {
-    for (const { 0: all, 1: name = '', index } of text.matchAll(/--([a-z][a-z\d-]{1,40})[ \t]{1,4}(?=[^\s<-])/gi)) {
+    for (const { 0: all, 1: name = '', index } of text.matchAll(/--([a-z][a-z\d-]{1,40})[ \t]{1,4}(?=[^\s<>|-])/gi)) {
       const field = kindOfField(name)
       if (!field || wordy.has(field.kind)) continue
       const value = readValue(text, index + all.length, { field, quoted: false, tuple: false, before: '' })

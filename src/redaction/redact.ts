@@ -216,7 +216,10 @@ function contents(walk: Walk, value: object, field: FieldKind | null, depth: num
 
 function binarySize(value: object): number | null {
   if (ArrayBuffer.isView(value)) return value.byteLength
-  return types.isAnyArrayBuffer(value) ? value.byteLength : null
+  if (types.isAnyArrayBuffer(value)) return value.byteLength
+  // A Buffer that went through JSON.
+  const data = read(value, 'type') === 'Buffer' ? read(value, 'data') : null
+  return Array.isArray(data) ? data.length : null
 }
 
 function primitiveOf(boxed: object): unknown {
@@ -293,7 +296,7 @@ function plainFields(walk: Walk, fields: readonly Field[], field: FieldKind | nu
   const shown = fields.slice(0, most)
   const named = field ? null : kindOfNamedValue(shown)
   const items = shown.map(([name, get], place) => {
-    const kind = field ?? (name === 'value' || name === 'values' ? named : null) ?? kindOfField(name)
+    const kind = field ?? (/^(?:v|val|values?)$/i.test(name) ? named : null) ?? kindOfField(name)
     return { name, place, kind, value: attempt(get) }
   })
   const inside = items.filter(({ value }) => typeof value === 'object' && value !== null)
@@ -336,9 +339,10 @@ function attempt(get: () => unknown): unknown {
 /** `{name: 'Authorization', value: '…'}`: headers, parameters and form fields are often listed like this. */
 function kindOfNamedValue(fields: readonly Field[]): FieldKind | null {
   for (const [name, get] of fields) {
-    if (!/^(?:name|key|field|header)$/i.test(name)) continue
+    if (!/^(?:name|k|key|field|header|title|label)$/i.test(name)) continue
     const value = attempt(get)
-    if (typeof value === 'string') return kindOfField(value)
+    const kind = typeof value === 'string' ? kindOfField(value) : null
+    if (kind) return kind
   }
   return null
 }

@@ -107,6 +107,8 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
       ['a key that may not', 403, { body, key: ci }],
       ['a replay by a key that may not', 403, { path: '/v1/dlq/replay', body: replay(['1']), key: n8n }],
       ['an unknown source', 404, { path: '/v1/webhooks/other', body: '{}', key: n8n }],
+      ['a long name of a source', 404, { path: `/v1/webhooks/${'a'.repeat(101)}`, body: '{}', key: n8n }],
+      ['a number that would be another', 400, { path: '/v1/webhooks/plain', body: '[1e400]', key: n8n }],
       ['a webhook without its event key', 400, { path: '/v1/webhooks/carrier', body: '{}', key: n8n }],
       ['an unknown route', 404, { path: '/v2/tasks', body, key: n8n }],
       ['another method', 405, { method: 'PUT', body, key: n8n }],
@@ -263,6 +265,15 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     // Somebody behind the same address still gets in.
     expect((await send(door, { body, key: n8n })).status).toBe(202)
     expect(door.logs.length).toBeLessThan(100)
+  })
+
+  test('a name longer than any source makes nobody less of a stranger', async () => {
+    const door = await opened()
+    const path = `/v1/webhooks/${'a'.repeat(101)}`
+    const sent: number[] = []
+    for (let i = 0; i < 40; i += 1) sent.push((await send(door, { path })).status)
+    expect([new Set(sent), sent.at(-1)]).toEqual([new Set([401, 429]), 429])
+    expect(JSON.stringify(door.logs)).not.toContain('aaaa')
   })
 
   test('an address beyond its knocks is known to every door', async () => {

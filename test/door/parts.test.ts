@@ -175,6 +175,24 @@ describe('bodies', () => {
     }
   })
 
+  test('a number that parsing would change is refused, and those that are only written otherwise are not', () => {
+    for (const text of ['1e400', '-1E400', '12345678901234567890123', '[-9007199254740993]', '{"\\"": [0.5, 2e999]}']) {
+      expect(failure(() => parseBody(Buffer.from(text)))).toMatchObject({ code: 'INPUT_INVALID', reason: 'number' })
+    }
+    for (const text of [
+      '0.1',
+      '1.50',
+      '1e3',
+      '-0',
+      '9007199254740991',
+      '"1e400"',
+      '{"\\"1e400": "\\\\"}',
+      '[1,-2.5E-3]',
+    ]) {
+      expect(parseBody(Buffer.from(text))).toEqual(JSON.parse(text))
+    }
+  })
+
   test('a wrong shape is named by its place, not by what stands there', () => {
     const wrong = { tenant: 'acme', tasks: [{ function: 'demo.one', priority: 'Mr. Smith' }] }
     const error = failure(() => readShape(tasksBody, wrong))

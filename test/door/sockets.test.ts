@@ -106,6 +106,7 @@ test.each<readonly [what: string, status: number, bytes: string | Uint8Array]>([
     'POST /v1/tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
   ],
   ['huge headers', 431, `GET /healthz HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(40_000)}\r\n\r\n`],
+  ['an unknown expectation', 417, 'POST /v1/tasks HTTP/1.1\r\nHost: a\r\nExpect: zz\r\nContent-Length: 2\r\n\r\n{}'],
   ['a broken path', 400, 'GET /v1/webhooks/%zz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
 ])('%s is answered with %i and the usual headers', async (_, status, bytes) => {
   const door = await doorOf(house, { keys })

@@ -67,6 +67,14 @@ async function dead(tenant: string, n = 1): Promise<string[]> {
   return letters.slice(0, n).map(({ id }) => id)
 }
 
+const careless = { password: 'hunter2', note: 'card 4111 1111 1111 1111 ada@example.com', load: 'L1' }
+
+function expectCareful(answer: unknown): void {
+  const said = JSON.stringify(answer)
+  expect(said).toMatch(/L1.*card \[redacted:card\] \[redacted:email\].*\[redacted:secret\]/)
+  expect(said).not.toMatch(/hunter2|4111 1111|ada@/)
+}
+
 describe('looking at agents', () => {
   test('list shows every agent with its state and its queue', async () => {
     const { code, out } = await tms('agents list')
@@ -264,6 +272,14 @@ describe('tasks', () => {
     expect((await tms('agents runs', '--outcome', 'great')).code).toBe(2)
   })
 
+  test('a payload and an output are shown without their secrets, also as JSON, and stay stored as they are', async () => {
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'rates.two', payload: careless }])
+    await work(() => ({ ...completed(), output: careless }))
+    const shown = [await tms('agents runs', '--task', id), await json('agents runs', '--task', id)]
+    for (const answer of shown) expectCareful(answer)
+    expect(await payloadOf(id)).toEqual(careless)
+  })
+
   test('logs shows what a task said', async () => {
     const [id = ''] = await fleet.enqueue('acme', [{ function: 'rates.one' }])
     const worker = await fleet.hello(['rates'])
@@ -425,6 +441,16 @@ describe('dead letters', () => {
     expect((await json('dlq show', id, '--tenant', 'globex')).error?.code).toBe('NOT_FOUND')
     expect((await tms('dlq stats', '--tenant', 'acme')).out).toMatch(/acme +validation +open +\d/)
     expect((await tms('dlq list', '--class', 'nosuch')).code).toBe(2)
+  })
+
+  test('one is shown without the secrets in its payload, which stays stored as it was', async () => {
+    const [task = ''] = await fleet.enqueue('acme', [{ function: 'rates.one', payload: careless }])
+    await work(invalid)
+    const [letter] = await sql(`select id::text from tms.dead_letter_queue where task_id = ${task}`)
+    const id = String(letter?.['id'])
+    for (const answer of [await tms('dlq show', id), await json('dlq show', id)]) expectCareful(answer)
+    expect(await sql(`select payload from tms.dead_letter_queue where id = ${id}`)).toEqual([{ payload: careless }])
+    await tms('dlq discard', id, '--tenant', 'acme', ...why, '--confirm', `acme/${id}`)
   })
 
   test('a snoozed one is left out of replays, with the reason', async () => {

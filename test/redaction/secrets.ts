@@ -85,7 +85,7 @@ const networks: readonly (readonly [string, number])[] = [
 export const card = fc
   .constantFrom(...networks)
   .chain(([head, length]) => from(digits, length - head.length - 1).map((body) => withLuhn(head + body)))
-const cardAsWritten = fc.tuple(card, fc.constantFrom('', ' ', '-')).map(([number, gap]) => {
+const cardAsWritten = fc.tuple(card, fc.constantFrom('', ' ', '-', '.', '/', '_')).map(([number, gap]) => {
   const groups = number.length === 15 ? /^(\d{4})(\d{6})(\d{5})$/ : /(\d{4})(?=\d)/g
   return number.length === 15 ? number.replace(groups, `$1${gap}$2${gap}$3`) : number.replace(groups, `$1${gap}`)
 })
@@ -203,7 +203,10 @@ export const harmless = fc.oneof(
     .tuple(from(lower, 3, 10), from(lower, 3, 10))
     .map(([a, b]) => `flags:tenant-key-${a}:${b}`)
     .filter(
-      (it) => !/(pass|pwd|pin|otp|ssn|dob|tel|fax|card|cvv|cvc|csc|iban|cdl|itin|auth|token|email|phone):/.test(it),
+      (it) =>
+        !/(pass|psw|pwd|bearer|pin|otp|ssn|dob|tel|fax|card|cvv|cvc|csc|iban|cdl|itin|auth|token|email|phone):/.test(
+          it,
+        ),
     ),
   fc.constantFrom(
     'duplicate key value violates unique constraint "agent_tasks_pkey"',

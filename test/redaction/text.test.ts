@@ -10,7 +10,14 @@ describe('redactText', () => {
     ['tel:4155550100', 'tel:[redacted:phone]'],
     ['card 4111 1111 1111 1111 exp 05/27', 'card [redacted:card] exp 05/27'],
     ['PAN4111111111111111', 'PAN[redacted:card]'],
+    ['4111.1111.1111.1111, 4111/1111/1111/1111', '[redacted:card], [redacted:card]'],
+    ['4111_1111_1111_1111 and 3782.822463.10005.', '[redacted:card] and [redacted:card].'],
+    ['paid with 4111 1111\n1111 1111\n', 'paid with [redacted:card]\n'],
     ['ssn 123-45-6789.', 'ssn [redacted:ssn].'],
+    [
+      'SSN 123456789, social security number is 123456789',
+      'SSN [redacted:ssn], social security number is [redacted:ssn]',
+    ],
     ['DE89 3704 0044 0532 0130 00 was paid', '[redacted:iban] was paid'],
     ['Authorization: Bearer abc.def', 'Authorization: Bearer [redacted:authorization]'],
     [`Authorization: Digest username="a", response="b"`, 'Authorization: [redacted:authorization]'],
@@ -19,6 +26,11 @@ describe('redactText', () => {
     ['postgres://tms:s3cret@db:5432/x', 'postgres://[redacted:credentials]@db:5432/x'],
     ['postgres://u:p@ss/w#rd@db.host/x?sslmode=require', 'postgres://[redacted:credentials]@db.host/x?sslmode=require'],
     ['https://u:p/w@x.example/a', 'https://[redacted:credentials]@x.example/a'],
+    ['https://x.example/?pw=hunter2&page=2', 'https://x.example/?pw=[redacted:secret]&page=2'],
+    ['psw: hunter2, sessionId=4f2a', 'psw: [redacted:secret], sessionId=[redacted:secret]'],
+    ['bearer: abc.def', 'bearer: [redacted:authorization]'],
+    ['password: >-\n  hunter2\n  hunter3\nhost: db', 'password: >-\n  [redacted:secret]\nhost: db'],
+    ['{"yaml":"password: |\\n  hunter2\\nhost: db"}', '{"yaml":"password: |\\n  [redacted:secret]\\nhost: db"}'],
     ['password=hunter2 host=db', 'password=[redacted:secret] host=db'],
     ['password=a,b&c;d host=db', 'password=[redacted:secret] host=db'],
     ['token: abc, next: 3', 'token: [redacted:secret], next: 3'],
@@ -48,6 +60,12 @@ describe('redactText', () => {
   test.each([
     'a card must pass Luhn: 4111 1111 1111 1112',
     'and an IBAN its check digits: DE88 3704 0044 0532 0130 00',
+    // A decimal, a table and lists: none is a card that somebody wrote.
+    '41111111.11111111 and 4111.1111 1111.1111',
+    '4111\n1111\n1111\n1111\n',
+    'ports 4111/1111, 1111/1111; [4111,1111,1111,1111]',
+    'task 123456789, lessn 123456789',
+    'tokens: > 4096, the session ended',
     '4bf92f3577b34da6a3ce929d0e0e4736 and 12345678-4111-1111-1111-111111111111',
     // A card's digits in a span id, in a digest and in a task's id.
     '00-4bf92f3577b34da6a3ce929d0e0e4736-4111111111111111-01',
@@ -72,7 +90,7 @@ describe('a hostile text of a megabyte', () => {
       "a|4 |a@|a%40b.cc|:|pass_x=|token= |token='|token=a,|'cookie: x' |)=|(token)=(|eyJ|eyJaaaaaaaa.|x://a:b@|bearer ",
       "-----BEGIN A-----|-----BEGIN A-----END B-----|bearer+|password '|--token |<token>a</|Failing row contains (|) ",
       'SG.aaaaaaaaaaaaaaaa.|\u200b|\u0664 |DE89 |+1 |415-555-|abcdef01|hooks.slack.com/services/|\\"|"token":{|\u4e2d',
-      '"@a.co|[redacted:',
+      '"@a.co|[redacted:|token: >\n |token: |-\n a|--token >\n |4111.|4/|4111\n|ssn |social security |4_',
     ].flatMap((units) => units.split('|').map((unit) => [unit])),
   )(
     'of %j ends in time',

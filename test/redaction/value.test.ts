@@ -8,6 +8,7 @@ describe('the name of a field', () => {
       'refresh_token authorization Proxy-Authorization cookie set-cookie cookies api_key apikey apiKey X-API-Key x-api-key ' +
       'private_key privateKey ssn customerSSN card card_number cvv iban email customer_email emailAddress phone phoneNumber ' +
       'first_name lastName fullName customer_name address home_address address1 addressLine2 dob date_of_birth birthDate ' +
+      'pw db_pw psw bearer sessionId session_ids ' +
       'pin otp passphrase signing_key SUPABASE_SERVICE_ROLE_KEY slack_webhook_url password_hash ｐａｓｓｗｏｒｄ'
     )
       .split(' ')
@@ -21,7 +22,7 @@ describe('the name of a field', () => {
   test.each(
     (
       'trace_id task_id idempotency_key dedupe_key tenant_key key fn_name hostname filename status ip_address bind_address ' +
-      'rate_card scorecard japan timespan token_count email_sent_at error_code column_name company_name'
+      'session forbearer spawn rate_card scorecard japan timespan token_count email_sent_at error_code column_name company_name'
     )
       .split(' ')
       .map((name) => [name]),
@@ -44,6 +45,11 @@ describe('the name of a field', () => {
       headers: [['authorization', 'Hidden']],
       rawHeaders: ['Host', 'x', 'Cookie', 'Hidden'],
       har: [{ name: 'X-Api-Key', value: 'Hidden' }],
+      pairs: [
+        { k: 'password', v: 'Hidden' },
+        { title: 'Password', value: 'Hidden' },
+        { name: 'field 3', label: 'Token', val: 'Hidden' },
+      ],
       argv: ['psql', '--password', 'Hidden'],
       columns: ['id', 'email', 'created_at'],
     }
@@ -78,6 +84,12 @@ describe('redact', () => {
       url: 'http://[redacted:credentials]@x.example/',
     })
     expect(redact(undefined)).toBeNull()
+  })
+
+  test('takes a Buffer that went through JSON for the bytes it is', () => {
+    const sent: unknown = JSON.parse(JSON.stringify({ body: Buffer.from('sk_live_x') }))
+    expect(redact(sent)).toEqual({ body: '[9 bytes]' })
+    expect(redact({ type: 'Buffer', data: 'none' })).toEqual({ type: 'Buffer', data: 'none' })
   })
 
   test('shows the same object twice when it is there twice', () => {
