@@ -102,7 +102,8 @@ describe('a name that the login could not have', () => {
     await refused('stranger', 'CONFLICT', driver)
     await refused('colleague', 'CONFLICT', driver)
     // as over a connection that takes no SQL
-    const { administration: _, ...api } = { ...driver, call: driver.call.bind(driver) } as Driver
+    const api: Driver = { ...driver, call: driver.call.bind(driver) }
+    Reflect.deleteProperty(api, 'administration')
     await refused('stranger', 'CONFLICT', api)
     const [mightiest] = await subject.sql('select rolname from pg_roles where rolsuper limit 1')
     await refused(String(mightiest?.['rolname']), 'CONFLICT', api)
@@ -129,7 +130,7 @@ test('where making the login fails after all, the secret and the statement are s
     ...driver.administration,
     transaction: () =>
       Promise.reject(new TmsError({ code: 'DB_UNREACHABLE', what: 'gone', why: 'gone', next: ['again'] })),
-  } as NonNullable<Driver['administration']>
+  }
   const broken: Driver = { ...driver, call: driver.call.bind(driver), administration }
   const { credential, secret, statement } = await rotateAccount(broken, { ...rotation, now: new Date() })
   await driver.close()
