@@ -96,13 +96,22 @@ begin
 end
 $$;
 
+-- Whether this is a way into this database, and one without an end: a token where no gateway speaks for tokens opens nothing, nor does
+-- a login that isn't there, that speaks for others, or that an embedded database would have to ask for.
+create or replace function tms._opens(l tms.logins) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select l.revoked_at is null and l.expires_at is null and case l.kind
+    when 'postgres' then exists (select from pg_roles r where r.rolname = l.name and r.rolcanlogin)
+                         and not exists (select from tms.gateways g where g.kind = 'local' or g.login = l.name)
+    else exists (select from tms.gateways g where g.kind = l.kind) end
+$$;
+
 -- Whether somebody could still give and take roles tomorrow: a super_admin without an end who can sign in.
 create or replace function tms._super_admin_remains() returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select exists (
     select from tms.memberships m join tms.logins l using (principal_id)
-     where m.role = 'super_admin' and m.revoked_at is null and m.expires_at is null
-       and l.revoked_at is null and l.expires_at is null)
+     where m.role = 'super_admin' and m.revoked_at is null and m.expires_at is null and tms._opens(l))
 $$;
 
 -- For row security, ours and the users': is the caller a member of this tenant.
@@ -250,36 +259,51 @@ begin
       select p.id, 'local', 'account:' || p.name from tms.principals p where p.kind = 'service' on conflict do nothing;
     insert into tms.memberships (principal_id, role) select p.id, p.name from tms.principals p where p.kind = 'service' on conflict do nothing;
   end if;
-  if exists (select from tms.logins where kind = 'local' and name = os_user) then return; end if;
-  insert into tms.principals (kind, name) values ('human', 'local:' || regexp_replace(os_user, '[^A-Za-z0-9._%+@:-]', '_', 'g'))
-    on conflict (name, coalesce(home, '00000000-0000-0000-0000-000000000000')) do update set name = excluded.name returning id into who;
+  -- who was revoked stays so, unless nobody is left who could sign in and repair it: the folder is the local user's in any case
+  select l.principal_id into who from tms.logins l where l.kind = 'local' and l.name = os_user;
+  if who is not null and tms._super_admin_remains() then return; end if;
+  if who is null then
+    insert into tms.principals (kind, name) values ('human', 'local:' || regexp_replace(os_user, '[^A-Za-z0-9._%+@:-]', '_', 'g'))
+      on conflict (name, coalesce(home, '00000000-0000-0000-0000-000000000000')) do update set name = excluded.name returning id into who;
+  end if;
   -- migrations run as the superuser of the embedded database: under forced row security it must be somebody too
   insert into tms.logins (principal_id, kind, name) values (who, 'local', os_user), (who, 'postgres', session_user)
-    on conflict do nothing;
-  insert into tms.memberships (principal_id, role) values (who, 'super_admin') on conflict do nothing;
+    on conflict (kind, name) do update set revoked_at = null, expires_at = null where tms.logins.principal_id = excluded.principal_id;
+  insert into tms.memberships (principal_id, role) values (who, 'super_admin')
+    on conflict (principal_id, role, coalesce(company_id, '00000000-0000-0000-0000-000000000000')) where revoked_at is null
+    do update set expires_at = null;
 end
 $$;
 
 -- The first operator. Granted to nobody: only whoever can act as tms_identity (who pushed the schema) may call it, and it
--- does nothing once there is a super_admin. The login that pushes is mapped too: under forced row security a migration that
+-- does nothing while a super_admin without an end can sign in. The login that pushes is mapped too: under forced row security a migration that
 -- runs as nobody would see no rows, silently.
 create or replace function tms._bootstrap(login_kind text, login_name text, principal_name text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   who uuid;
+  owner text;
 begin
-  lock table tms.memberships in share row exclusive mode;
-  if exists (select from tms.memberships m where m.role = 'super_admin' and m.revoked_at is null
-               and (m.expires_at is null or m.expires_at > clock_timestamp())) then return false; end if;
+  perform tms._latch_super_admins();
+  if tms._super_admin_remains() then return false; end if;
   -- a machine that became operator could not be revoked as a person can
   if exists (select from tms.roles r where r.role = principal_name) then
     raise exception '"%" is the name of a role or service account; name a person', principal_name using errcode = 'TM400';
   end if;
   insert into tms.principals (kind, name) values ('human', principal_name)
     on conflict (name, coalesce(home, '00000000-0000-0000-0000-000000000000')) do update set name = excluded.name returning id into who;
-  insert into tms.logins (principal_id, kind, name) values (who, login_kind, login_name), (who, 'postgres', session_user)
-    on conflict do nothing;
-  insert into tms.memberships (principal_id, role) values (who, 'super_admin');
+  insert into tms.logins (principal_id, kind, name)
+    select who, x.kind, x.name from (select login_kind, login_name union select 'postgres', session_user::text) x (kind, name)
+    on conflict (kind, name) do update set revoked_at = null, expires_at = null where tms.logins.principal_id = excluded.principal_id;
+  insert into tms.memberships (principal_id, role) values (who, 'super_admin')
+    on conflict (principal_id, role, coalesce(company_id, '00000000-0000-0000-0000-000000000000')) where revoked_at is null
+    do update set expires_at = null;
+  select p.name into owner from tms.logins l join tms.principals p on p.id = l.principal_id
+   where l.kind = login_kind and l.name = login_name and p.id <> who;
+  if owner is not null or not tms._super_admin_remains() then
+    raise exception '% could not sign in as % "%"', principal_name, login_kind, login_name using errcode = 'TM409',
+      detail = coalesce(format('that is %s''s', owner), 'it is no way into this database'), hint = coalesce(format('name %s instead', owner), 'create the login first');
+  end if;
   return true;
 end
 $$;

@@ -2,10 +2,37 @@
 --
 -- Guarantees: a tenant_admin hands out the tenant's roles in the own tenant only, no longer than the own one lasts, and to
 -- people of its making: names that a tenant made mean nothing in another; nobody hands out a service account's role; a
--- super_admin without an end always remains; a credential that names one principal is never given to another; a refused
--- call leaves nothing behind.
+-- super_admin without an end who can sign in always remains; a credential that names one principal is never given to another,
+-- except that a super_admin may take one from a name that a tenant made; a refused call leaves nothing behind.
+
+insert into tms.latches values ('super_admins') on conflict do nothing;
+
+-- Super_admins are taken away one at a time, or two at once would leave none. Only for that, and not by locking the table: whoever
+-- holds a transaction open must not block everybody's user management. Another super_admin still can, and is named.
+create or replace function tms._latch_super_admins() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  for i in 1..60 loop
+    if tms._latch('super_admins', false) then return; end if;
+    perform pg_sleep(0.05);
+  end loop;
+  raise exception 'somebody else is changing who is super_admin' using errcode = 'TM409',
+    detail = coalesce((
+      select format('session %s of "%s" holds its transaction open', l.pid, a.usename)
+        from tms.latches x join pg_locks l on l.locktype = 'transactionid' and l.transactionid = x.xmax and l.granted
+        join pg_stat_activity a on a.pid = l.pid where x.name = 'super_admins'), 'their transaction is open'),
+    hint = 'again in a moment; pg_terminate_backend ends a session';
+end
+$$;
+grant execute on function tms._latch_super_admins() to tms_identity;
 
 set local role tms_identity;
+
+-- Names that a tenant made carry it: root (acme).
+create or replace function tms._full_name(p tms.principals) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select p.name || coalesce(' (' || tms._tenant_key(p.home) || ')', '')
+$$;
 
 create or replace function tms.users_list(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -17,7 +44,8 @@ begin
   visible := case when args ? 'tenant' then array[c.company_id] else tms._allowed('users.manage') end;
   return jsonb_build_object('users', (
     select coalesce(jsonb_agg(jsonb_build_object(
-             'principal', p.name,
+             -- a super_admin reads which tenant's it is: any tenant's admin can make a name that others have
+             'principal', case when c.role = 'super_admin' then tms._full_name(p) else p.name end,
              'roles', (select coalesce(jsonb_agg(r.value), '[]') from jsonb_array_elements(tms._roles_json(p.id)) r
                         where visible is null or r.value ->> 'tenant' = any (select t.key from tms._companies_by(visible) t)),
              -- how somebody signs in is not for one of their tenants to see
@@ -50,6 +78,7 @@ declare
   person tms.principals;
   person_name text;
   login tms.logins;
+  owner tms.principals;
   login_kind text := args #>> '{credential,kind}';
   login_name text;
   until timestamptz;
@@ -84,6 +113,10 @@ begin
       raise exception 'a person''s credential is postgres, jwt or local' using errcode = 'TM400';
     end if;
     login_name := tms._text(args -> 'credential', 'name', 200);
+    -- Postgres would cut it off, and the login would be nobody's
+    if login_kind = 'postgres' and octet_length(login_name) > 63 then
+      raise exception 'a login''s name has at most 63 bytes' using errcode = 'TM400';
+    end if;
   end if;
 
   person := tms._person(c, person_name);
@@ -93,6 +126,10 @@ begin
   if login_name is not null then
     select * into login from tms.logins l where l.kind = login_kind and l.name = login_name;
     if login.id is not null and login.principal_id is distinct from person.id then
+      select * into owner from tms.principals p where p.id = login.principal_id;
+    end if;
+    -- what a tenant's admin says of a token holds until a super_admin knows better, or it could keep anybody out for ever
+    if owner.id is not null and (c.role <> 'super_admin' or owner.home is null) then
       return tms._refuse(c, 'CONFLICT', format('%s "%s" belongs to somebody else', login_kind, left(login_name, 60)),
         'a credential names one principal for ever', array['tms users list', 'ask a super_admin']);
     end if;
@@ -111,6 +148,16 @@ begin
     end if;
   end if;
 
+  if wanted.role = 'super_admin' and until is not null then perform tms._latch_super_admins(); end if;
+  if owner.id is not null and person.id is null and owner.name = person_name then
+    -- the same person by the same login: it becomes a super_admin's own, with what it has
+    update tms.principals p set home = null where p.id = owner.id returning p.* into person;
+    changed := true;
+  elsif owner.id is not null then
+    -- a new row: what was recorded of the old one stays that principal's
+    delete from tms.logins l where l.id = login.id;
+    login := null;
+  end if;
   if person.id is null then
     insert into tms.principals (kind, name, home)
       values ('human', person_name, case when c.role <> 'super_admin' then c.company_id end)
@@ -135,12 +182,12 @@ begin
   changed := changed or found;
   if wanted.role = 'super_admin' and until is not null and not tms._super_admin_remains() then
     raise exception '% would be the last super_admin, and with an end', person.name using errcode = 'TM409',
-      detail = 'somebody must still be able to give and take roles tomorrow', hint = 'tms users grant <other> --role super_admin';
+      detail = 'somebody who can sign in here must still give and take roles tomorrow', hint = 'tms users grant <other> --role super_admin';
   end if;
   if changed then
     perform tms._record(c, 'user.grant', 'done', person.name, '', jsonb_build_object(
       'principal', person.id, 'role', wanted.role, 'tenant', c.company_id, 'expires_at', tms._utc(until),
-      'credential', login_kind));
+      'credential', login_kind) || case when owner.id is null then '{}' else jsonb_build_object('credential_of', owner.id) end);
   end if;
   return tms._finish(c, jsonb_build_object('principal', person.name, 'changed', changed, 'roles', (
     select coalesce(jsonb_agg(r.value), '[]') from jsonb_array_elements(tms._roles_json(person.id)) r
@@ -153,50 +200,69 @@ create or replace function tms.users_revoke(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   c tms.call := tms._begin('users_revoke', args, '{request_id,tenant,principal,role}', 'users.manage');
-  people uuid[];
+  called text;
+  maker uuid;
+  people tms.principals[];
+  person tms.principals;
+  latched boolean;
+  touched boolean;
   gone integer;
   everything boolean := not args ?| '{tenant,role}';
   ended integer := 0;
 begin
   if c.answer is not null then return c.answer; end if;
-  -- a super_admin's person and a tenant's of one name: whoever of them has a role in reach
-  select array_agg(p.id) into people from tms.principals p
-   where p.name = tms._text(args, 'principal', 200) and p.kind = 'human'
-     and (c.role = 'super_admin' or exists (
-       select from tms.memberships m where m.principal_id = p.id and m.company_id = c.company_id));
-  if exists (select from tms.principals p where p.name = args ->> 'principal' and p.kind = 'service') then
-    raise exception '"%" is a service account: rotate its key instead', left(args ->> 'principal', 60) using errcode = 'TM400';
+  called := tms._text(args, 'principal', 270);
+  if called ~ '^\S+ \(\S+\)$' then
+    maker := coalesce((tms._company(substring(called from '\((\S+)\)$'))).id, '00000000-0000-0000-0000-000000000000');
+    called := split_part(called, ' ', 1);
   end if;
+  if exists (select from tms.principals p where p.name = called and p.kind = 'service') then
+    raise exception '"%" is a service account: rotate its key instead', left(called, 60) using errcode = 'TM400';
+  end if;
+  -- One person, never a namesake as well: anybody's tenant can make the name. Without a tenant a super_admin's own comes first.
+  select array_agg(p order by p.home nulls first) into people from tms.principals p
+   where p.name = called and p.kind = 'human' and (maker is null or p.home = maker)
+     and (not args ? 'tenant' or exists (select from tms.memberships m where m.principal_id = p.id and m.company_id = c.company_id));
   if people is null then
     return tms._refuse(c, 'NOT_FOUND', format('there is no principal "%s"', left(args ->> 'principal', 60)), 'nobody of that name has a role here',
       array['tms users list']);
   end if;
-  -- Two super_admins revoking each other must not leave none. Only where one is concerned: a tenant's admin who holds a
-  -- transaction open must not block everybody's user management.
-  if exists (select from tms.memberships m where m.principal_id = any (people) and m.role = 'super_admin' and m.revoked_at is null)
-     and c.role = 'super_admin' then
-    lock table tms.memberships in share row exclusive mode;
+  if args ? 'tenant' and cardinality(people) > 1 then
+    people := coalesce((select array_agg(p) from unnest(people) p where exists (
+      select from tms._live_memberships(p.id) m where m.company_id = c.company_id and m.role = coalesce(args ->> 'role', m.role))), people[1:1]);
   end if;
-  update tms.memberships m set revoked_at = tms.now()
-   where m.principal_id = any (people) and m.revoked_at is null
-     and (not args ? 'tenant' or m.company_id = c.company_id)
-     and (not args ? 'role' or m.role = args ->> 'role');
-  get diagnostics gone = row_count;
+  person := people[1];
+  if cardinality(people) > 1 and (args ? 'tenant' or person.home is not null) then
+    return tms._refuse(c, 'CONFLICT', format('"%s" is more than one person', called),
+      (select string_agg(tms._full_name(p), ', ' order by tms._full_name(p) collate "C") from unnest(people) p),
+      (select array_agg(format('tms users revoke "%s"%s', tms._full_name(p), ' --tenant ' || c.tenant) order by tms._full_name(p) collate "C") from unnest(people) p where p.home is not null));
+  end if;
+  latched := not args ? 'tenant' and coalesce(args ->> 'role', 'super_admin') = 'super_admin' and exists (
+    select from tms.memberships m where m.principal_id = person.id and m.role = 'super_admin' and m.revoked_at is null);
+  if latched then perform tms._latch_super_admins(); end if;
+  with revoked as (
+    update tms.memberships m set revoked_at = tms.now()
+     where m.principal_id = person.id and m.revoked_at is null
+       and (not args ? 'tenant' or m.company_id = c.company_id)
+       and (not args ? 'role' or m.role = args ->> 'role')
+    returning m.role)
+  select count(*), coalesce(bool_or(r.role = 'super_admin'), false) into gone, touched from revoked r;
+  if touched and not latched then raise exception 'somebody is making % a super_admin', called using errcode = '40001'; end if;
   if everything then
     -- all roles gone: the ways to sign in go too
-    update tms.logins l set revoked_at = clock_timestamp() where l.principal_id = any (people) and l.revoked_at is null;
+    update tms.logins l set revoked_at = clock_timestamp() where l.principal_id = person.id and l.revoked_at is null;
     get diagnostics ended = row_count;
   end if;
-  if c.role = 'super_admin' and not tms._super_admin_remains() then
-    raise exception '% is the last super_admin', args ->> 'principal' using errcode = 'TM409',
-      detail = 'somebody must still be able to give and take roles tomorrow', hint = 'tms users grant <other> --role super_admin';
+  if touched and not tms._super_admin_remains() then
+    raise exception '% is the last super_admin', person.name using errcode = 'TM409',
+      detail = 'somebody who can sign in here must still give and take roles tomorrow', hint = 'tms users grant <other> --role super_admin';
   end if;
   if gone + ended > 0 then
-    perform tms._record(c, 'user.revoke', 'done', args ->> 'principal', '', jsonb_build_object(
-      'principals', to_jsonb(people), 'role', args ->> 'role', 'tenant', c.company_id, 'memberships', gone, 'credentials', ended));
+    perform tms._record(c, 'user.revoke', 'done', tms._full_name(person), '', jsonb_build_object(
+      'principals', jsonb_build_array(person.id), 'role', args ->> 'role', 'tenant', c.company_id, 'memberships', gone, 'credentials', ended));
   end if;
   return tms._finish(c, jsonb_build_object('principal', args ->> 'principal', 'changed', gone + ended > 0, 'roles', (
-    select coalesce(jsonb_agg(r.value), '[]') from unnest(people) p, jsonb_array_elements(tms._roles_json(p)) r
+    select coalesce(jsonb_agg(r.value), '[]') from jsonb_array_elements(tms._roles_json(person.id)) r
      where c.role = 'super_admin' or r.value ->> 'tenant' = c.tenant)));
 end
 $$;

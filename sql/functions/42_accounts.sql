@@ -1,7 +1,7 @@
 -- Service accounts: the age of their credentials, and rotation with an overlap. Owned by tms_identity.
 --
 -- Guarantee: a service account's credential ends 90 days after it was made, whatever anybody asked for; the old one goes on
--- for the overlap and no longer; a credential's name is never used twice.
+-- for the overlap and no longer; a credential's name is never used twice; a login that is not there for tms is never taken.
 
 set local role tms_identity;
 
@@ -62,6 +62,14 @@ begin
   overlap := make_interval(secs => (args ->> 'overlap_seconds')::integer);
   if overlap < interval '0' or overlap > interval '30 days' then
     raise exception 'the overlap is between 0 and 30 days' using errcode = 'TM400';
+  end if;
+  if args ->> 'kind' = 'postgres' then
+    -- Postgres would cut it off, and the login would be nobody's
+    if octet_length(tms._text(args, 'name', 200)) > 63 then raise exception 'a login''s name has at most 63 bytes' using errcode = 'TM400'; end if;
+    if exists (select from pg_roles r where r.rolname = args ->> 'name' and (r.rolsuper or not pg_has_role(r.oid, 'tms_caller', 'member'))) then
+      return tms._refuse(c, 'CONFLICT', format('the login "%s" is there already, and not for tms', left(args ->> 'name', 63)),
+        'who signs in as it would become this account', array['give another --name', 'grant tms_caller to it first, if it was made for this account']);
+    end if;
   end if;
   insert into tms.logins (principal_id, kind, name, secret_sha256, expires_at)
     values (account.id, args ->> 'kind', tms._text(args, 'name', 200), args ->> 'secret_sha256', clock_timestamp() + tms._max_age())

@@ -50,6 +50,14 @@ export async function rotateAccount(driver: Driver, rotation: Rotation): Promise
   const name =
     rotation.name ??
     `tms_${account.replace(/\W/g, '')}_${now.toISOString().replace(/\D/g, '').slice(0, 14)}_${randomBytes(2).toString('hex')}`
+  if (kind === 'postgres' && (await exists(driver, name))) {
+    throw new TmsError({
+      code: 'CONFLICT',
+      what: `the login "${name}" is there already`,
+      why: 'rotating makes a new one, with a password that nobody else has',
+      next: ['give another --name, or none'],
+    })
+  }
   const secret = kind === 'jwt' ? null : randomBytes(32).toString('base64url')
   const result = granted(
     await driver.call('accounts_rotate', {
@@ -68,13 +76,27 @@ export async function rotateAccount(driver: Driver, rotation: Rotation): Promise
   return { ...result, secret, statement: made ? null : statement }
 }
 
+/** Where this connection can't look, the database refuses a login that isn't there for tms. */
+async function exists(driver: Driver, login: string): Promise<boolean> {
+  try {
+    const rows = await driver.administration?.transaction((run) =>
+      run('select from pg_roles where rolname = $1', [login]),
+    )
+    return rows !== undefined && rows.length > 0
+  } catch (error) {
+    if (error instanceof TmsError) return false
+    throw error
+  }
+}
+
 async function createLogin(driver: Driver, statement: string): Promise<boolean> {
   if (!driver.administration) return false
   try {
     await driver.administration.transaction((run) => run(statement))
     return true
   } catch (error) {
-    if (error instanceof TmsError && (error.code === 'ROLE_DENIED' || error.code === 'OWNER_BUSY')) return false
+    // The account is rotated already: whatever stood in the way here, the secret is said and not lost.
+    if (error instanceof TmsError) return false
     throw error
   }
 }

@@ -40,7 +40,7 @@ export function rotatedView({ account, credential, retiring, secret, statement }
     ...(statement === null
       ? []
       : ([
-          { kind: 'text', text: 'This connection may not create logins. A database administrator runs:' },
+          { kind: 'text', text: 'This connection could not make the login. A database administrator runs:' },
           { kind: 'text', text: `${statement};` },
         ] as const)),
   ]

@@ -31,6 +31,17 @@ export type Granted = Contract['users_grant']['result'] & {
 
 export async function grantRole(driver: Driver, grant: Grant): Promise<Granted> {
   const { who, role, tenant, expires, subject, login, local, now } = grant
+  const { name, shared } = driver.target
+  if (shared ? local !== undefined : login !== undefined) {
+    throw new TmsError({
+      code: 'INPUT_INVALID',
+      what: shared ? `${name} knows no operating-system users` : `${name} has no logins`,
+      why: shared
+        ? 'it knows its callers by a login or by a token'
+        : 'it knows its callers by the operating-system user alone',
+      next: [`tms users grant ${who} --role ${role} ${shared ? '--login <login>' : '--local <user>'}`],
+    })
+  }
   const credential =
     subject !== undefined
       ? { kind: 'jwt' as const, name: subject }

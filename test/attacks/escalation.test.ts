@@ -118,6 +118,28 @@ describe('the last super_admin', () => {
     expect(await call('operator', 'whoami', {})).toHaveProperty('principal', 'operator@example.com')
   })
 
+  test('cannot be given an end by two that give each other one at once', async () => {
+    const soon = new Date(Date.now() + 3_600_000).toISOString()
+    const [one, two] = [await person('super_admin'), await person('super_admin')]
+    const others = `role = 'super_admin' and revoked_at is null and expires_at is null and principal_id not in (select id from tms.principals where name in ('${one}@x', '${two}@x'))`
+    const aside = await subject.sql(
+      `update tms.memberships set expires_at = now() + interval '1 day' where ${others} returning id`,
+    )
+    const [first, second] = [await connect(one), await connect(two)]
+    const end = (who: string, whose: string, on: pg.Client) =>
+      call(who, 'users_grant', { principal: `${whose}@x`, role: 'super_admin', expires_at: soon }, on)
+    await first.query('begin')
+    expect(await end(one, two, first)).toHaveProperty('changed', true)
+    // the other waits for the first, and is told whom for
+    await expect(end(two, one, second)).rejects.toMatchObject({
+      code: 'TM409',
+      detail: expect.stringContaining(`of "${one}" holds its transaction open`),
+    })
+    await first.query('commit')
+    await expect(end(two, one, second)).rejects.toMatchObject({ code: 'TM409' })
+    await subject.sql('update tms.memberships set expires_at = null where id = any ($1)', [aside.map(({ id }) => id)])
+  })
+
   test('cannot be given an end', async () => {
     await subject.sql(
       `update tms.memberships set revoked_at = now() where role = 'super_admin' and principal_id <> (select id from tms.principals where name = 'operator@example.com')`,
@@ -219,6 +241,9 @@ describe('a tenant admin', () => {
       await call('operator', 'users_grant', { principal: 'meanwhile', role: 'viewer', tenant: 'b' }),
     ).toHaveProperty('changed', true)
     expect(await call('operator', 'users_revoke', { principal: `${admin}@x` })).toHaveProperty('changed', true)
+    // nor does a super_admin wait for it to take another one away
+    const another = await person('super_admin')
+    expect(await call('operator', 'users_revoke', { principal: `${another}@x` })).toHaveProperty('changed', true)
     await client.query('rollback')
   })
 })
