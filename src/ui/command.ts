@@ -4,7 +4,7 @@ import type { Settings, SettingsRequest } from '../config/settings.ts'
 import type { SqlFiles } from '../db/files.ts'
 import type { Connection } from '../drivers/connection.ts'
 import type { Driver } from '../drivers/driver.ts'
-import { exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
+import { anyHelp, exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
 import { fileProblem } from '../files.ts'
 import { commandLine, truthy, wantsJson } from './argv.ts'
 import type { View } from './blocks.ts'
@@ -362,7 +362,7 @@ export abstract class TmsCommand extends Command {
   }
 
   private async report(): Promise<void> {
-    const problem = this.failure && withoutSecrets(this.failure, this.secrets)
+    const problem = this.failure && this.addressed(withoutSecrets(this.failure, this.secrets))
     if (this.failure && process.env.TMS_DEBUG === '1') this.output.note(`${this.safe(stackOf(this.failure))}\n`)
     if (this.json) this.output.data(`${toJson(this.envelope(problem))}\n`)
     else if (problem) this.output.note(await renderProblem(problem, this.terminal.stderr))
@@ -381,6 +381,12 @@ export abstract class TmsCommand extends Command {
       )
       this.output.note(await renderProblem(withoutSecrets(this.failure, this.secrets), this.terminal.stderr))
     }
+  }
+
+  /** Drivers know no commands: where they send a person to the help, it is this command's. */
+  private addressed(problem: Problem): Problem {
+    const own = `tms ${this.commandName} --help`
+    return { ...problem, next: problem.next.map((command) => (command === anyHelp ? own : command)) }
   }
 
   private envelope(problem: Problem | undefined): Envelope {
