@@ -76,6 +76,7 @@ export abstract class TmsCommand extends Command {
   private code: ExitCode = exit.done
   private failure: TmsError | undefined
   private working: Progress | undefined
+  private kept: { readonly remove: () => Promise<void>; readonly where: string } | undefined
   /** Takes the rejections that nobody waits for; null: they end the command. */
   private stray: ((thrown: unknown) => void) | null = null
   /** It runs until it is stopped: then a signal is its end and no mishap. */
@@ -105,6 +106,14 @@ export abstract class TmsCommand extends Command {
   protected async unknown<T>(view: View<T>, data: T, problem: Problem): Promise<void> {
     await this.show(view, data)
     throw new TmsError(problem)
+  }
+
+  /**
+   * For a secret that is shown once and kept somewhere until then: `remove` comes when standard output has taken the whole
+   * result. Where it has not, `where` is said.
+   */
+  protected keptUntilShown(remove: () => Promise<void>, where: string): void {
+    this.kept = { remove, where }
   }
 
   /** One element of a stream: rendered, or one line of JSON before the envelope. */
@@ -381,6 +390,20 @@ export abstract class TmsCommand extends Command {
       )
       this.output.note(await renderProblem(withoutSecrets(this.failure, this.secrets), this.terminal.stderr))
     }
+    await this.letGo()
+  }
+
+  private async letGo(): Promise<void> {
+    if (!this.kept) return
+    const arrived = this.shown && !this.failure && !this.output.readerGone
+    const gone =
+      arrived &&
+      (await this.kept.remove().then(
+        () => true,
+        () => false,
+      ))
+    if (!gone) this.output.note(`${wrapLines(this.safe(this.kept.where), this.terminal.stderr.width)}\n`)
+    await this.output.drained().catch(() => undefined)
   }
 
   /** Drivers know no commands: where they send a person to the help, it is this command's. */

@@ -4,6 +4,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -180,6 +181,33 @@ describe('where it runs', () => {
       expect(asStranger(script)).toBe(0)
     },
   )
+
+  test('an override token that nobody could read is shown by the next init, and by none after it', async () => {
+    const cwd = mkdtempSync(join(folder, 'unshown-'))
+    const env = { XDG_CONFIG_HOME: join(cwd, 'config') }
+    const init = [bin, 'init', '--yes']
+    const left = () => readdirSync(join(cwd, 'config/tms/keys')).filter((name) => name.startsWith('override-token-'))
+
+    const full = await run(['-e', onDevFull, ...init], { cwd, env })
+    expect(full.code, full.stderr).toBe(3)
+    expect(full.stderr.replace(/\s+/g, ' ')).toContain('tms init shows it')
+    expect(full.stderr).not.toContain('tms-override-')
+    const file = left()
+    expect(file).toHaveLength(1)
+
+    const unread = start([...init, '--json'], { cwd, env })
+    unread.stdout.destroy()
+    const { stderr } = await collect(unread)
+    expect(stderr).toContain(file[0])
+    expect(left()).toEqual(file)
+
+    const shown = await run([...init, '--json'], { cwd, env })
+    expect([shown.code, shown.stderr]).toEqual([0, ''])
+    expect(envelopeOf(shown.stdout).data['overrideToken']).toMatch(/^tms-override-/)
+    expect(left()).toEqual([])
+    const again = await run(init, { cwd, env })
+    expect([again.code, again.stdout]).toEqual([0, expect.stringContaining('is not shown again')])
+  })
 
   test.skipIf(noStranger !== null)(
     `a database that its owner may not write is no damaged one${noStranger ? ` (skipped: ${noStranger})` : ''}`,
