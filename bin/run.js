@@ -7,10 +7,11 @@ const [major, minor] = process.versions.node.split('.').map(Number)
 const argv = process.argv.slice(2)
 
 if (major < 20 || (major === 20 && minor < 19)) {
-  complain(`tms needs Node 20.19 or later, and this is ${process.version}.`, 'see https://nodejs.org/en/download')
+  complain(2, `tms needs Node 20.19 or later, and this is ${process.version}.`, 'see https://nodejs.org/en/download')
 } else if (['--version', '-v', 'version'].includes(argv[0])) {
   // Answered without loading anything else: three times faster than through oclif.
   const { name, version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  process.stdout.on('error', unwritten)
   process.stdout.write(`${name}/${version} ${process.platform}-${process.arch} node-${process.version}\n`)
 } else {
   if (argv[0] === 'incident' && ['big-red-button', 'handle'].includes(argv[1])) goFirst()
@@ -19,7 +20,7 @@ if (major < 20 || (major === 20 && minor < 19)) {
     ({ run }) => run(argv),
     (error) => {
       if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error
-      complain('tms is not built yet.', 'npm run build')
+      complain(2, 'tms is not built yet.', 'npm run build')
     },
   )
 }
@@ -44,7 +45,13 @@ function ensureHome() {
   }
 }
 
-function complain(what, next) {
+// As commands do: that the reader left is nothing to say, a file that can't take the answer is.
+function unwritten(error) {
+  if (error.code === 'EPIPE' || process.stdout.isTTY) return
+  complain(3, `The version could not be written to where standard output goes: ${error.code}.`, 'df -h')
+}
+
+function complain(code, what, next) {
   process.stderr.write(`${what}\nNext:\n  ${next}\n`)
-  process.exitCode = 2
+  process.exitCode = code
 }

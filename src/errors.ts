@@ -107,6 +107,9 @@ export function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(errorTable, code)
 }
 
+/** The next command where nothing better is known. A command puts its own help in its place. */
+export const anyHelp = 'tms help'
+
 export type Problem = {
   readonly code: ErrorCode
   /** What happened, one sentence, no secrets and no personal data: it is printed and logged. */

@@ -66,7 +66,7 @@ export async function rotateAccount(driver: Driver, rotation: Rotation): Promise
       kind,
       name,
       ...(kind === 'key' && secret ? { secret_sha256: createHash('sha256').update(secret).digest('hex') } : {}),
-      overlap_seconds: parseSeconds(overlap),
+      overlap_seconds: parseSeconds(overlap, { flag: '--overlap', most: '30d' }),
     }),
   )
   if (kind !== 'postgres' || secret === null) return { ...result, secret, statement: null }

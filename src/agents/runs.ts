@@ -38,7 +38,7 @@ export async function enqueue(driver: Driver, task: NewTask): Promise<{ readonly
           function: task.function,
           payload,
           key,
-          ...(delay === undefined ? {} : { delay_ms: parseSeconds(delay) * 1000 }),
+          ...(delay === undefined ? {} : { delay_ms: parseSeconds(delay, { flag: '--delay', most: '365d' }) * 1000 }),
           priority: priorities[priority],
         },
       ],

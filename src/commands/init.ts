@@ -42,9 +42,10 @@ export default class Init extends TmsCommand {
       { schemaPresent },
       { readCatalogue },
       { ensureConfig },
-      { localUser },
+      { localUser, placeOf },
       { signerSources },
       { loadPolicies },
+      { forgetToken, overrideTokenPath },
     ] = await Promise.all([
       import('../setup/init.ts'),
       import('../setup/views.ts'),
@@ -54,6 +55,7 @@ export default class Init extends TmsCommand {
       import('../config/folders.ts'),
       import('../config/signing.ts'),
       import('../setup/policies.ts'),
+      import('../setup/override-token.ts'),
     ])
     const db = await this.database({ anyContract: true })
     const defaultEnvironment = db.target.shared ? 'production' : 'development'
@@ -77,6 +79,8 @@ export default class Init extends TmsCommand {
         `put schema tms into ${db.target.name} as ${environment ?? defaultEnvironment}`,
       )
     }
+    const signing = signerSources(settings, process.env, flags.keys === undefined ? undefined : resolve(flags.keys))
+    const tokenFile = overrideTokenPath(signing.keysFolder, placeOf(settings.connection))
     const work = await this.progress('Preparing the database')
     const done = await initialise(db, {
       files: await this.sqlFiles(),
@@ -84,8 +88,15 @@ export default class Init extends TmsCommand {
       environment,
       defaultEnvironment,
       operator,
-      signing: signerSources(settings, process.env, flags.keys === undefined ? undefined : resolve(flags.keys)),
+      signing,
+      tokenFile,
     })
+    if (done.overrideToken !== null) {
+      this.keptUntilShown(
+        () => forgetToken(tokenFile),
+        `The override token waits in ${tokenFile}. Within a day, tms init shows it.`,
+      )
+    }
     for (const problem of await loadPolicies(db, await this.policyFolders(), process.env)) this.warn(problem)
     work.done()
     const { path, written } = await ensureConfig(settings, process.cwd(), flags.keys)

@@ -90,7 +90,10 @@ export function snoozeEnd(
   if (until !== undefined && !/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)$/.test(until)) {
     throw wrong(`"${until.slice(0, 60)}" is no point in time.`, 'It is given with its zone: 2027-01-31T08:00:00Z.')
   }
-  const end = until === undefined ? now.getTime() + parseSeconds(span ?? '') * 1000 : Date.parse(until)
+  const end =
+    until === undefined
+      ? now.getTime() + parseSeconds(span ?? '', { flag: '--for', most: '3650d' }) * 1000
+      : Date.parse(until)
   if (Number.isNaN(end) || Math.abs(end) > 8.64e15)
     throw wrong('There is no such point in time.', 'It is in no calendar.')
   if (end <= now.getTime()) throw wrong('The snooze would be over already.', 'Its end lies in the past.')

@@ -1,5 +1,5 @@
 import type { ErrorCode } from '../errors.ts'
-import { TmsError, codeOfSql } from '../errors.ts'
+import { anyHelp, TmsError, codeOfSql } from '../errors.ts'
 
 /** What Postgres says about an error, directly or through PostgREST. */
 export type DatabaseProblem = {
@@ -13,7 +13,7 @@ const advice: Partial<Record<ErrorCode, { why: string; next: readonly string[] }
   SCHEMA_ABSENT: { why: 'Nobody has set up tms in this database yet.', next: ['tms init', 'tms db push'] },
   SCHEMA_OLDER: { why: 'The schema in the database is older than this tms.', next: ['tms db status', 'tms db push'] },
   ROLE_DENIED: { why: 'This login may not do that.', next: ['tms whoami', 'tms users list'] },
-  INPUT_INVALID: { why: 'The database does not accept this value.', next: ['tms help'] },
+  INPUT_INVALID: { why: 'The database does not accept this value.', next: [anyHelp] },
   DB_READ_ONLY: {
     why: 'It is a replica, or it has been set to read-only.',
     next: ['tms config show', 'tms doctor'],

@@ -51,7 +51,7 @@ export async function planStart(driver: Driver, key: string, plan: RolloutPlan):
       value: parseValue(flag, plan.value),
       canary: [...plan.canary],
       cohort: { name, percentage },
-      ...(plan.wait === undefined ? {} : { wait_seconds: parseSeconds(plan.wait) }),
+      ...(plan.wait === undefined ? {} : { wait_seconds: parseSeconds(plan.wait, { flag: '--wait', most: '30d' }) }),
     },
   }
 }

@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { administration, push } from '../db/schema.ts'
 import type { SqlFiles } from '../db/files.ts'
 import type { environments } from '../drivers/contract.ts'
@@ -8,6 +8,7 @@ import { TmsError } from '../errors.ts'
 import { loadCatalogue, type Catalogue } from '../flags/catalogue.ts'
 import { ensureKey, registerFirstKey } from '../keys/keys.ts'
 import type { SignerSources } from '../keys/open.ts'
+import { claimEnvironment } from './override-token.ts'
 
 export type Initialisation = {
   readonly files: SqlFiles
@@ -18,6 +19,8 @@ export type Initialisation = {
   /** Who the first operator is, where the database doesn't know the caller yet. */
   readonly operator: string
   readonly signing: SignerSources
+  /** Where the override token waits until it has been shown. */
+  readonly tokenFile: string
 }
 
 export type Initialised = {
@@ -32,8 +35,10 @@ export type Initialised = {
     /** The database knows it as the key in force. */
     readonly inForce: boolean
   }
-  /** Printed once; the database has its hash. Null when the database was initialised before. */
+  /** Shown once; the database has its hash. Null when the database was initialised before. */
   readonly overrideToken: string | null
+  /** A file that an interrupted init left, with a token that may be the one. */
+  readonly unshownToken: string | null
   readonly flagsSet: readonly string[]
 }
 
@@ -51,15 +56,14 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
   // Only a fresh database gets the posture: later values are somebody's decision.
   const flagsSet = initialised_at === null ? await setPosture(driver, input.catalogue) : []
 
-  // Last, because the token is shown by whoever gets here first: an init that was interrupted before has shown none.
-  const overrideToken = `tms-override-${randomBytes(24).toString('base64url')}`
-  const { environment, first } = granted(
-    await driver.call('environment_init', {
-      request_id: randomUUID(),
+  const { environment, first, overrideToken, unshown } = await claimEnvironment(
+    driver,
+    input.tokenFile,
+    {
       environment: input.environment ?? already ?? input.defaultEnvironment,
-      override_token_sha256: createHash('sha256').update(overrideToken).digest('hex'),
       signing_key_fingerprint: signer.fingerprint,
-    }),
+    },
+    initialised_at !== null,
   )
   const inForce = await registerFirstKey(driver, signer)
   const { principal } = granted(await driver.call('whoami', {}))
@@ -69,7 +73,8 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
     operator: principal,
     first,
     signingKey: { path: place, fingerprint: signer.fingerprint, made, inForce },
-    overrideToken: first ? overrideToken : null,
+    overrideToken,
+    unshownToken: unshown,
     flagsSet,
   }
 }

@@ -26,7 +26,10 @@ export function initView(done: InitShown): readonly Block[] {
       ? [
           {
             kind: 'text' as const,
-            text: 'This database was initialised before. Its override token was shown then and is not shown again.',
+            text:
+              done.unshownToken === null
+                ? 'This database was initialised before. Its override token was shown then and is not shown again.'
+                : `This database was initialised before. If its override token was never shown, it may be the one in ${done.unshownToken}, which an interrupted init left. Keep it where you keep passwords and delete the file.`,
           },
         ]
       : [

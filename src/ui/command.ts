@@ -4,7 +4,7 @@ import type { Settings, SettingsRequest } from '../config/settings.ts'
 import type { SqlFiles } from '../db/files.ts'
 import type { Connection } from '../drivers/connection.ts'
 import type { Driver } from '../drivers/driver.ts'
-import { exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
+import { anyHelp, exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
 import { fileProblem } from '../files.ts'
 import { commandLine, truthy, wantsJson } from './argv.ts'
 import type { View } from './blocks.ts'
@@ -76,6 +76,7 @@ export abstract class TmsCommand extends Command {
   private code: ExitCode = exit.done
   private failure: TmsError | undefined
   private working: Progress | undefined
+  private kept: { readonly remove: () => Promise<void>; readonly where: string } | undefined
   /** Takes the rejections that nobody waits for; null: they end the command. */
   private stray: ((thrown: unknown) => void) | null = null
   /** It runs until it is stopped: then a signal is its end and no mishap. */
@@ -105,6 +106,14 @@ export abstract class TmsCommand extends Command {
   protected async unknown<T>(view: View<T>, data: T, problem: Problem): Promise<void> {
     await this.show(view, data)
     throw new TmsError(problem)
+  }
+
+  /**
+   * For a secret that is shown once and kept somewhere until then: `remove` comes when standard output has taken the whole
+   * result. Where it has not, `where` is said.
+   */
+  protected keptUntilShown(remove: () => Promise<void>, where: string): void {
+    this.kept = { remove, where }
   }
 
   /** One element of a stream: rendered, or one line of JSON before the envelope. */
@@ -362,7 +371,7 @@ export abstract class TmsCommand extends Command {
   }
 
   private async report(): Promise<void> {
-    const problem = this.failure && withoutSecrets(this.failure, this.secrets)
+    const problem = this.failure && this.addressed(withoutSecrets(this.failure, this.secrets))
     if (this.failure && process.env.TMS_DEBUG === '1') this.output.note(`${this.safe(stackOf(this.failure))}\n`)
     if (this.json) this.output.data(`${toJson(this.envelope(problem))}\n`)
     else if (problem) this.output.note(await renderProblem(problem, this.terminal.stderr))
@@ -381,6 +390,26 @@ export abstract class TmsCommand extends Command {
       )
       this.output.note(await renderProblem(withoutSecrets(this.failure, this.secrets), this.terminal.stderr))
     }
+    await this.letGo()
+  }
+
+  private async letGo(): Promise<void> {
+    if (!this.kept) return
+    const arrived = this.shown && !this.failure && !this.output.readerGone
+    const gone =
+      arrived &&
+      (await this.kept.remove().then(
+        () => true,
+        () => false,
+      ))
+    if (!gone) this.output.note(`${wrapLines(this.safe(this.kept.where), this.terminal.stderr.width)}\n`)
+    await this.output.drained().catch(() => undefined)
+  }
+
+  /** Drivers know no commands: where they send a person to the help, it is this command's. */
+  private addressed(problem: Problem): Problem {
+    const own = `tms ${this.commandName} --help`
+    return { ...problem, next: problem.next.map((command) => (command === anyHelp ? own : command)) }
   }
 
   private envelope(problem: Problem | undefined): Envelope {

@@ -50,7 +50,10 @@ export async function grantRole(driver: Driver, grant: Grant): Promise<Granted> 
         : local !== undefined
           ? { kind: 'local' as const, name: local }
           : undefined
-  const until = expires === undefined ? undefined : new Date(now.getTime() + parseSeconds(expires) * 1000)
+  const until =
+    expires === undefined
+      ? undefined
+      : new Date(now.getTime() + parseSeconds(expires, { flag: '--expires', most: '3650d' }) * 1000)
   const result = granted(
     await driver.call('users_grant', {
       request_id: randomUUID(),

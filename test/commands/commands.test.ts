@@ -137,7 +137,9 @@ describe('in order', () => {
     expect((await tms('tenants add', 'acme', '--name', 'Acme Freight')).code).toBe(0)
     const twice = await tms('tenants add', 'acme')
     expect([twice.code, twice.err]).toEqual([4, expect.stringContaining('CONFLICT')])
-    expect((await tms('tenants add', 'Bad Key')).code).toBe(2)
+    const bad = await tms('tenants add', 'Bad Key')
+    expect([bad.code, bad.err]).toEqual([2, expect.stringContaining('Next:\n  tms tenants add --help\n')])
+    expect((await json('tenants add', 'Bad Key')).error).toMatchObject({ next: ['tms tenants add --help'] })
     expect((await tms('tenants list')).out).toContain('Acme Freight')
   })
 
@@ -159,6 +161,8 @@ describe('in order', () => {
     expect((await tms('users grant', 'ann@acme.example', '--role', 'king')).code).toBe(2)
     expect((await tms('users revoke', 'ann@acme.example')).out).toContain('no role')
     expect((await tms('users revoke', 'nobody', '--role', 'viewer')).code).toBe(2)
+    const forever = await tms('users grant', 'ann@acme.example', '--role', 'viewer', '--expires', '99999999d')
+    expect([forever.code, forever.err]).toEqual([2, expect.stringContaining('USAGE: --expires takes at most 3650d')])
   })
 
   test('service accounts rotate, and the secret is shown once', async () => {
@@ -166,6 +170,8 @@ describe('in order', () => {
     const rotated = await json('accounts rotate', 'agents', '--kind', 'key', '--overlap', '1h')
     expect(rotated).toMatchObject({ code: 0, data: { account: 'agents', secret: expect.stringMatching(/^\S{43}$/) } })
     expect((await tms('accounts rotate', 'agents', '--kind', 'jwt')).code).toBe(2)
+    const long = await tms('accounts rotate', 'agents', '--kind', 'key', '--overlap', '999999999d')
+    expect([long.code, long.err]).toEqual([2, expect.stringContaining('USAGE: --overlap takes at most 30d')])
     expect((await tms('accounts rotate', 'ci', '--kind', 'key')).out).toMatch(/secret \(shown once\)/)
     expect((await tms('accounts rotate', 'ci', '--kind', 'postgres')).err).toContain('--kind key')
     expect((await tms('accounts rotate', 'nosuch', '--kind', 'key')).code).toBe(2)
@@ -211,6 +217,9 @@ describe('in order', () => {
       '--why',
       'x',
     ] as const
+    const [id, ...argv] = start
+    const endless = await tms(id, ...argv.map((word) => (word === '0s' ? '999999999d' : word)))
+    expect([endless.code, endless.err]).toEqual([2, expect.stringContaining('USAGE: --wait takes at most 30d')])
     const unconsented = await tms(...start)
     expect([unconsented.code, unconsented.err]).toEqual([4, expect.stringContaining(`--confirm ${flag}@canary`)])
     expect((await tms(...start, '--confirm', `${flag}@canary`)).out).toContain('canary: acme')

@@ -1,7 +1,8 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readSqlFiles, type SqlFiles } from '../../src/db/files.ts'
 import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
@@ -9,12 +10,14 @@ import { TmsError } from '../../src/errors.ts'
 import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
 import { readAlarmTypes } from '../../src/incident/alarm-types.ts'
 import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
-import { initialise } from '../../src/setup/init.ts'
+import { initialise, type Initialisation } from '../../src/setup/init.ts'
+import { forgetToken } from '../../src/setup/override-token.ts'
 import { makePrivateKey } from '../../src/keys/private.ts'
 import { postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
 import { sqlFolder } from '../servers/schema.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'tms-doctor-'))
+const tokenFile = join(folder, 'override-token.json')
 const policies = join(import.meta.dirname, '../../policies')
 let subject: Subject
 let files: SqlFiles
@@ -33,7 +36,9 @@ beforeAll(async () => {
     defaultEnvironment: 'staging',
     operator: 'x',
     signing: { keysFolder: folder, environment: {} },
+    tokenFile,
   })
+  await forgetToken(tokenFile)
   await driver.close()
   patient = {
     nodeVersion: process.version,
@@ -245,6 +250,7 @@ describe('init', () => {
       defaultEnvironment: 'staging',
       operator: 'x',
       signing: { keysFolder: folder, environment: {} },
+      tokenFile,
     })
     expect([again.first, again.overrideToken, again.flagsSet, again.signingKey.made]).toEqual([false, null, [], false])
     await expect(
@@ -255,9 +261,111 @@ describe('init', () => {
         defaultEnvironment: 'staging',
         operator: 'x',
         signing: { keysFolder: folder, environment: {} },
+        tokenFile,
       }),
     ).rejects.toMatchObject({ code: 'CONFLICT' })
     await driver.close()
+  })
+
+  describe('the override token waits in a file until it was shown', () => {
+    let driver: Driver
+    let input: Initialisation
+    beforeEach(async () => {
+      driver = await subject.operator()
+      await subject.sql(`update tms.environment set initialised_at = null where one`)
+      input = {
+        files,
+        catalogue,
+        environment: 'staging',
+        defaultEnvironment: 'staging',
+        operator: 'x',
+        signing: { keysFolder: folder, environment: {} },
+        tokenFile,
+      }
+    })
+    afterEach(async () => {
+      await forgetToken(tokenFile)
+      await driver.close()
+    })
+
+    const known = async () =>
+      String((await subject.sql(`select override_token_sha256 as hash from tms.environment`))[0]?.['hash'])
+    const hashOf = (token: string | null) => createHash('sha256').update(String(token)).digest('hex')
+
+    test('an init after one that ended too early shows the same, and none does once it was seen', async () => {
+      const first = await initialise(driver, input)
+      expect(statSync(tokenFile).mode & 0o777).toBe(0o600)
+      const again = await initialise(driver, input)
+      expect([again.first, again.overrideToken]).toEqual([true, first.overrideToken])
+      expect(hashOf(again.overrideToken)).toBe(await known())
+      await expect(initialise(driver, { ...input, environment: 'production' })).rejects.toMatchObject({
+        code: 'CONFLICT',
+      })
+      await forgetToken(tokenFile)
+      const seen = await initialise(driver, input)
+      expect([seen.first, seen.overrideToken, seen.unshownToken]).toEqual([false, null, null])
+    })
+
+    test('what was written down before the database was asked counts as soon as it is', async () => {
+      const deaf: Driver = {
+        target: driver.target,
+        call: (fn, args, options) => {
+          if (fn === 'environment_init') throw new Error('killed')
+          return driver.call(fn, args, options)
+        },
+        listen: (channel, onSignal) => driver.listen(channel, onSignal),
+        close: () => driver.close(),
+        ...(driver.administration ? { administration: driver.administration } : {}),
+      }
+      await expect(initialise(deaf, input)).rejects.toThrow('killed')
+      const { overrideToken } = await initialise(driver, { ...input, environment: 'production' })
+      expect(hashOf(overrideToken)).toBe(await known())
+    })
+
+    test('two at once show the same one', async () => {
+      const other = await subject.operator()
+      const both = await Promise.all([initialise(driver, input), initialise(other, input)])
+      await other.close()
+      expect(both.map(({ overrideToken }) => hashOf(overrideToken))).toEqual([await known(), await known()])
+    })
+
+    test('of two on two machines the second shows none and keeps none', async () => {
+      const elsewhere = join(folder, 'elsewhere.json')
+      const late: Driver = {
+        target: driver.target,
+        call: async (fn, args, options) => {
+          if (fn === 'environment_init' && !existsSync(elsewhere)) {
+            const other = await subject.operator()
+            await initialise(other, { ...input, tokenFile: elsewhere })
+            await other.close()
+          }
+          return driver.call(fn, args, options)
+        },
+        listen: (channel, onSignal) => driver.listen(channel, onSignal),
+        close: () => driver.close(),
+        ...(driver.administration ? { administration: driver.administration } : {}),
+      }
+      const second = await initialise(late, input)
+      expect([second.first, second.overrideToken, second.unshownToken]).toEqual([false, null, null])
+      expect(existsSync(tokenFile)).toBe(false)
+    })
+
+    test('after the day for which the database knows a request, the file is named', async () => {
+      await initialise(driver, input)
+      await subject.sql(`update tms.requests set created_at = created_at - interval '25 hours'`)
+      const late = await initialise(driver, input)
+      expect([late.first, late.overrideToken, late.unshownToken]).toEqual([false, null, tokenFile])
+      expect(existsSync(tokenFile)).toBe(true)
+    })
+
+    test('where it cannot be written down nothing is set', async () => {
+      const blocked = join(folder, 'a file')
+      writeFileSync(blocked, '')
+      await expect(initialise(driver, { ...input, tokenFile: join(blocked, 'x.json') })).rejects.toMatchObject({
+        code: 'FILE_UNWRITABLE',
+      })
+      expect((await initialise(driver, input)).first).toBe(true)
+    })
   })
 
   test('keeps no secret in the database', async () => {
@@ -270,8 +378,10 @@ describe('init', () => {
       defaultEnvironment: 'staging',
       operator: 'x',
       signing: { keysFolder: folder, environment: {} },
+      tokenFile,
     })
     await driver.close()
+    await forgetToken(tokenFile)
     const rows = await subject.sql(
       `select string_agg(x::text, '') as all from (select e::text from tms.environment e union all select r::text from tms.requests r union all select l::text from tms.ledger_inbox l) s (x)`,
     )
@@ -293,6 +403,7 @@ describe('init', () => {
         defaultEnvironment: 'staging',
         operator: 'ann@example.com',
         signing: { keysFolder: folder, environment: {} },
+        tokenFile,
       } as const
       await expect(initialise(driver, input)).rejects.toMatchObject({
         code: 'IDENTITY_UNKNOWN',

@@ -4,6 +4,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -37,6 +38,14 @@ function asStranger(script: string): number | null {
   return spawnSync(process.execPath, ['-e', program, bin], { env: {}, cwd: root }).status
 }
 
+/** Runs the program after it with its output on a disk that is full. */
+const onDevFull = `
+  const { openSync } = require('node:fs')
+  const { spawnSync } = require('node:child_process')
+  const stdio = ['ignore', openSync('/dev/full', 'w'), 'inherit']
+  process.exitCode = spawnSync(process.execPath, process.argv.slice(1), { stdio }).status
+`
+
 const tms = (argv: readonly string[], options: Options = {}) => run([bin, ...argv], { cwd: project, ...options })
 
 describe('finding the command', () => {
@@ -44,6 +53,16 @@ describe('finding the command', () => {
     const { code, stdout, stderr } = await tms(argv)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toMatch(/^@transbot\/tms\/\d+\.\d+\.\d+ \S+ node-v\d+\.\d+\.\d+\n$/)
+  })
+
+  test('a version that does not fit on the disk is no success, one that nobody reads is', async () => {
+    const full = await run(['-e', onDevFull, bin, '--version'])
+    expect(full.code).toBe(3)
+    expect(full.stderr).toMatch(/^The version could not be written to where standard output goes: ENOSPC\.\nNext:/)
+    expect(full.stderr).not.toMatch(/\n\s+at /)
+    const child = start([bin, '--version'])
+    child.stdout.destroy()
+    expect(await collect(child)).toEqual({ code: 0, stdout: '', stderr: '' })
   })
 
   test.each([[[]], [['--help']], [['-h']], [['help']]])('%j lists the topics', async (argv) => {
@@ -160,6 +179,57 @@ describe('where it runs', () => {
         const { status, stdout } = spawnSync(process.execPath, argv, { env: {}, cwd: ${JSON.stringify(project)} })
         process.exitCode = JSON.parse(stdout).ok ? status : 99`
       expect(asStranger(script)).toBe(0)
+    },
+  )
+
+  test('an override token that nobody could read is shown by the next init, and by none after it', async () => {
+    const cwd = mkdtempSync(join(folder, 'unshown-'))
+    const env = { XDG_CONFIG_HOME: join(cwd, 'config') }
+    const init = [bin, 'init', '--yes']
+    const left = () => readdirSync(join(cwd, 'config/tms/keys')).filter((name) => name.startsWith('override-token-'))
+
+    const full = await run(['-e', onDevFull, ...init], { cwd, env })
+    expect(full.code, full.stderr).toBe(3)
+    expect(full.stderr.replace(/\s+/g, ' ')).toContain('tms init shows it')
+    expect(full.stderr).not.toContain('tms-override-')
+    const file = left()
+    expect(file).toHaveLength(1)
+
+    const unread = start([...init, '--json'], { cwd, env })
+    unread.stdout.destroy()
+    const { stderr } = await collect(unread)
+    expect(stderr).toContain(file[0])
+    expect(left()).toEqual(file)
+
+    const shown = await run([...init, '--json'], { cwd, env })
+    expect([shown.code, shown.stderr]).toEqual([0, ''])
+    expect(envelopeOf(shown.stdout).data['overrideToken']).toMatch(/^tms-override-/)
+    expect(left()).toEqual([])
+    const again = await run(init, { cwd, env })
+    expect([again.code, again.stdout]).toEqual([0, expect.stringContaining('is not shown again')])
+  })
+
+  test.skipIf(noStranger !== null)(
+    `a database that its owner may not write is no damaged one${noStranger ? ` (skipped: ${noStranger})` : ''}`,
+    async () => {
+      const cwd = mkdtempSync(join(folder, 'unwritable-'))
+      chmodSync(cwd, 0o777)
+      const work = `
+        const { spawnSync } = require('node:child_process')
+        const { chmodSync } = require('node:fs')
+        process.setgid(54321)
+        process.setuid(54321)
+        const tms = (...argv) => spawnSync(process.execPath, [process.argv[1], ...argv])
+        const made = tms('init', '--yes')
+        if (made.status !== 0) throw new Error(String(made.stderr))
+        chmodSync('.tms/db', 0o500)
+        const { status, stderr } = tms('flags', 'set', 'ops.replayEnabled', 'true', '--why', 'x')
+        process.stderr.write(stderr)
+        process.exitCode = status`
+      const { code, stderr } = await run(['-e', work, bin], { cwd, env: { XDG_CONFIG_HOME: join(cwd, 'config') } })
+      expect(code, stderr).toBe(3)
+      expect(stderr).toMatch(/^FILE_UNWRITABLE: The folder \S+\/\.tms\/db can't be used\.\n +The system says EACCES/)
+      expect(stderr).not.toContain('damaged')
     },
   )
 

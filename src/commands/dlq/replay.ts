@@ -84,6 +84,6 @@ export default class DlqReplay extends TmsCommand {
   private async waiting(span: string | undefined): Promise<number | null> {
     if (span === undefined) return null
     const { parseSeconds } = await import('../../duration.ts')
-    return parseSeconds(span) * 1000
+    return parseSeconds(span, { flag: '--wait', most: '7d' }) * 1000
   }
 }

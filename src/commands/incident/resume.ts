@@ -27,7 +27,7 @@ export default class IncidentResume extends TmsCommand {
       import('../../incident/here.ts'),
     ])
     const id = numberOf(args.id)
-    const watchMs = parseSeconds(flags.watch) * 1000
+    const watchMs = parseSeconds(flags.watch, { flag: '--watch', most: '7d' }) * 1000
     const db = await this.database()
     const now = await way.standing(db, id)
     const { target } = now

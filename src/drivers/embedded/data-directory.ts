@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs'
+import { accessSync, constants, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { TmsError } from '../../errors.ts'
 import { fileProblem } from './problem.ts'
@@ -7,12 +7,18 @@ export function dataDirectoryOf(directory: string): string {
   return join(directory, 'db')
 }
 
-/** Whether there is a database. One that cannot be read, or lacks what every database has, is not an absent one. */
+/**
+ * Whether there is a database. One that cannot be read, or lacks what every database has, is not an absent one. One that
+ * cannot be written is no damaged one, which is all that the engine would say.
+ */
 export function holdsDatabase(directory: string): boolean {
   const folder = dataDirectoryOf(directory)
   try {
     if (!statSync(folder, { throwIfNoEntry: false })) return false
-    if (statSync(join(folder, 'PG_VERSION'), { throwIfNoEntry: false })?.isFile()) return true
+    if (statSync(join(folder, 'PG_VERSION'), { throwIfNoEntry: false })?.isFile()) {
+      accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK)
+      return true
+    }
   } catch (error) {
     throw fileProblem(error, folder)
   }

@@ -1,5 +1,5 @@
 import type { ErrorCode } from '../../errors.ts'
-import { TmsError, codeOfSql } from '../../errors.ts'
+import { anyHelp, TmsError, codeOfSql } from '../../errors.ts'
 import type { SupabaseConnection } from '../connection.ts'
 import type { DatabaseProblem } from '../database-error.ts'
 import { databaseError } from '../database-error.ts'
@@ -132,7 +132,7 @@ function unanswered(status: number, { host, url }: Place, probe: string): TmsErr
   }
   if (status === 413) {
     return trouble('INPUT_INVALID', `${host} does not accept requests this large.`, 'A limit of the gateway.', [
-      'tms help',
+      anyHelp,
     ])
   }
   if (status === 429) {
