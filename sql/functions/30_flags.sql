@@ -288,8 +288,7 @@ begin
     raise exception 'give a value, or unset' using errcode = 'TM400';
   end if;
 
-  -- one change of a flag at a time, so that before and after in the history join up
-  perform from tms.flag_catalogue e where e.key = entry.key for update;
+  perform tms._flag_turn(entry.key, c.company_id);
   select * into was from tms.feature_flags_v2 f
    where f.key = entry.key and f.level = lvl and f.environment is not distinct from env
      and f.company_id is not distinct from c.company_id;
@@ -324,6 +323,19 @@ begin
 end
 $$;
 grant execute on function tms.flags_set(jsonb) to tms_caller;
+
+-- One change of a flag at a time, so that before and after in the history join up. A tenant's are among themselves: whoever may write for
+-- one tenant, and leaves its transaction open, must not stand in the way of a lever, nor of a catalogue that is loaded.
+create or replace function tms._flag_turn(flag text, company uuid) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  if company is null then
+    perform from tms.flag_catalogue e where e.key = flag for no key update;
+  else
+    perform tms._latch('flags of ' || company);
+  end if;
+end
+$$;
 
 create or replace function tms.flags_history(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -415,7 +427,8 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   reason := tms._text(args, 'why');
-  select * into entry from tms.flag_catalogue e where e.key = tms._text(args, 'key') for update;
+  perform tms._flag_turn(args ->> 'key', null);
+  select * into entry from tms.flag_catalogue e where e.key = tms._text(args, 'key');
   if entry.key is null then return tms._flag_unknown(c, args ->> 'key'); end if;
   if entry.guarded then
     return tms._refuse(c, 'FLAG_GUARDED', format('%s is not rolled out', entry.key),
@@ -479,6 +492,11 @@ begin
       return tms._refuse(c, 'STAGE_REFUSED', format('%s may not go on to %s', entry.key, target), 'its health is red',
         array[format('tms flags rollout %s --off', entry.key)]);
     end if;
+    if health <> 'green' and not tms._human() then
+      return tms._refuse(c, 'CONSENT_MISSING', format('entering %s needs a person', target),
+        'nothing measures the health of this stage yet, and no machine consents to what is unknown',
+        array[format('tms flags rollout %s', entry.key)]);
+    end if;
     if health <> 'green' and args ->> 'consent' is distinct from entry.key || '@' || target then
       return tms._refuse(c, 'CONSENT_MISSING', format('entering %s needs consent', target),
         'nothing measures the health of this stage yet, and unknown is not green',
@@ -504,7 +522,8 @@ begin
       cohort_rollout = excluded.cohort_rollout, wait_seconds = excluded.wait_seconds, stage_since = excluded.stage_since,
       updated_at = excluded.updated_at, updated_by = excluded.updated_by, updated_by_name = excluded.updated_by_name, why = excluded.why
     returning * into f;
-  elsif was.id is not null then
+  -- what somebody has set by hand is no rollout, which `off` would end
+  elsif was.stage_since is not null then
     update tms.feature_flags_v2 x
        set rollout = f.rollout, canary = f.canary, stage_since = f.stage_since, updated_at = tms.now(),
            updated_by = c.principal_id, updated_by_name = c.who, why = reason

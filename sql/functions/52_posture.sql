@@ -285,7 +285,7 @@ declare
   is_now tms.feature_flags_v2;
   was tms.feature_flags_v2 := jsonb_populate_record(null::tms.feature_flags_v2, case when jsonb_typeof(kept -> 'row') = 'object' then kept -> 'row' end);
 begin
-  perform from tms.flag_catalogue e where e.key = kept ->> 'key' for update;
+  perform tms._flag_turn(kept ->> 'key', (kept ->> 'company')::uuid);
   select * into is_now from tms.feature_flags_v2 f
    where f.key = kept ->> 'key' and f.level = kept ->> 'level' and f.environment is not distinct from kept ->> 'environment'
      and f.company_id is not distinct from (kept ->> 'company')::uuid for update;
@@ -359,8 +359,8 @@ begin
 
   flag := case wanted when 'throttle' then 'budget.agents.maxConcurrent' when 'freeze' then 'ops.releaseFreeze' when 'pause_replay' then 'ops.replayEnabled' end;
   if flag is not null then
-    perform from tms.flag_catalogue e where e.key = flag for update;
-    if not found then
+    perform tms._flag_turn(flag, null);
+    if not exists (select from tms.flag_catalogue e where e.key = flag) then
       return tms._refuse(c, 'CONFLICT', format('there is no flag %s', flag), 'the catalogue of this database is older', array['tms db push']);
     end if;
   end if;

@@ -803,7 +803,7 @@ declare
   was tms.feature_flags_v2;
   f tms.feature_flags_v2;
 begin
-  perform from tms.flag_catalogue e where e.key = flag for update;
+  perform tms._flag_turn(flag, company);
   select * into was from tms.feature_flags_v2 x where x.key = flag and x.level = lvl and x.environment is not distinct from env and x.company_id is not distinct from company;
   f := tms._flag_put(c, action, flag, lvl, env, company, wanted, reason);
   return jsonb_build_object('key', flag, 'level', lvl, 'environment', env, 'company_id', company, 'before', to_jsonb(was), 'after', to_jsonb(f));
@@ -861,7 +861,8 @@ begin
   if joined.opened then perform tms._incident_snapshot(joined.id); else perform tms._incident_said(joined.id, c.who, 'Soft degrade: ' || reason); end if;
   update tms.incidents x set acted_at = coalesce(x.acted_at, tms.now()) where x.id = joined.id returning * into i;
   if c.company_id is null then
-    select * into e from tms.flag_catalogue x where x.key = 'budget.agents.maxConcurrent' for update;
+    perform tms._flag_turn('budget.agents.maxConcurrent', null);
+    select * into e from tms.flag_catalogue x where x.key = 'budget.agents.maxConcurrent';
     if e.key is not null and (tms._flag_value(e.key, null) #>> '{}')::integer > (e.safe_value #>> '{}')::integer then
       -- where the value that applies comes from: the environment's wins over the global one
       select * into f from tms._flag_row(e.key, null);
@@ -914,7 +915,7 @@ declare
   left_alone jsonb := '[]';
 begin
   for x in select v.value from jsonb_array_elements(l.changes) with ordinality v order by v.ordinality desc loop
-    perform from tms.flag_catalogue e where e.key = x ->> 'key' for update;
+    perform tms._flag_turn(x ->> 'key', (x ->> 'company_id')::uuid);
     select * into f from tms.feature_flags_v2 y where y.key = x ->> 'key' and y.level = x ->> 'level' and y.environment is not distinct from x ->> 'environment'
        and y.company_id is not distinct from (x ->> 'company_id')::uuid;
     if to_jsonb(f) is distinct from x -> 'after' then

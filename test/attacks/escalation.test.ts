@@ -248,6 +248,43 @@ describe('a tenant admin', () => {
   })
 })
 
+describe('a flag', () => {
+  const key = 'ops.try'
+  const start = { key, step: 'start', value: 2, canary: ['a'], cohort: { name: 'c', percentage: '25' }, why: 'a test' }
+  const consent = `${key}@canary`
+  const off = { key, step: 'off', why: 'a test' }
+
+  test('that somebody sets for one tenant keeps nobody from a lever, a value or a rollout for all by an open transaction', async () => {
+    const admin = await person('tenant_admin', 'a')
+    await call('operator', 'flags_rollout', { ...start, consent })
+    const client = await connect(admin)
+    await client.query('begin')
+    const mine = { key, level: 'tenant', tenant: 'a', value: 10, why: 'to hold it' }
+    expect(await call(admin, 'flags_set', mine, client)).toHaveProperty('changed', true)
+    expect(await call('operator', 'incident_soft_degrade', {})).toHaveProperty('incident')
+    expect(await call('operator', 'flags_set', { key, level: 'global', value: 40, why: 'a test' })).toHaveProperty(
+      'changed',
+      true,
+    )
+    await call('operator', 'flags_rollout', { ...start, consent })
+    expect(await call('operator', 'flags_rollout', off)).toHaveProperty('stage', 'off')
+    await client.query('rollback')
+  })
+
+  test('is rolled out by no machine that gives the consent itself, nor set back by it where nothing is rolled out', async () => {
+    const login = `p_${randomBytes(4).toString('hex')}`
+    await subject.sql(`create role ${login} login password 'x' in role tms_caller`)
+    const rotated = { account: 'autopilot', kind: 'postgres', name: login, overlap_seconds: 0 }
+    expect(await call('operator', 'accounts_rotate', rotated)).not.toHaveProperty('refused')
+    await call('operator', 'flags_set', { key, level: 'global', value: 41, why: 'a test' })
+    expect(await call(login, 'flags_rollout', { ...start, consent })).toHaveProperty('refused.code', 'CONSENT_MISSING')
+    await call(login, 'flags_rollout', off)
+    expect(await call('operator', 'flags_get', { key })).toMatchObject({ flag: { value: 41 } })
+    await call('operator', 'flags_rollout', { ...start, consent })
+    expect(await call(login, 'flags_rollout', off)).toHaveProperty('stage', 'off')
+  })
+})
+
 test('a redacted role stays redacted where another role is not: row by row', async () => {
   for (const tenant of ['a', 'b'])
     await call('operator', 'flags_set', { key: 'ops.try', level: 'tenant', tenant, value: 1, why: `why of ${tenant}` })
