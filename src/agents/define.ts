@@ -22,16 +22,17 @@ export type Context = {
   /** Aborts on a halt, a pause, the time limit, a lost lease and the end of the process. Pass it on to whatever waits. */
   readonly signal: AbortSignal
   readonly log: ContextLog
-  /** Leaves an event in the outbox, together with the end of this task. */
+  /** Leaves an event in the outbox, together with the end of this task. Key and order have 1 to 200 characters. */
   publish(topic: string, payload: Json, options?: { readonly key?: string; readonly order?: string }): void
   /** A task for another function, together with the end of this one. Of the same tenant. */
   enqueue(fn: string, payload: Json, options?: FollowUp): void
   /** Calls a SQL function of yours in the transaction that ends this task. */
   apply(sqlFunction: string, args: Json): void
-  /** Counts tokens, calls and money at once; throws when the policy doesn't allow as much. */
+  /** Counts tokens, calls and money at once; throws when the policy doesn't allow as much, or when it names no amount. */
   spend(amount: Spending): Promise<void>
-  /** Runs `work` once: a retry of the task gets the stored result. */
+  /** Runs `work` once: who comes again under this name, in this attempt or in a retry, gets its result. Nothing is kept as null. */
   step<T extends Json>(name: string, work: () => Promise<T>): Promise<T>
+  step(name: string, work: () => Promise<void>): Promise<null>
   /** A flag's value for this tenant. */
   flag(key: string): Promise<Json>
   /** `fetch` that ends with the task and carries its trace. */
@@ -52,7 +53,9 @@ export type ContextLog = Readonly<
 >
 
 export type FollowUp = {
+  /** 1 to 200 characters. */
   readonly key?: string
+  /** A year at most. */
   readonly delayMs?: number
   readonly priority?: 'low' | 'normal' | 'high'
 }

@@ -6,6 +6,7 @@ import { redact, redactText, type Json } from '../redaction/redact.ts'
 import { fnSpan, taskSpan, type Trace } from '../tracing/trace.ts'
 import type { Tracer } from '../tracing/tracer.ts'
 import { failureOf, mismatch, type Failure } from './failure.ts'
+import { isStorable, storableJson, storableText } from './storable.ts'
 
 /** What the context needs of the world. */
 export type Reach = {
@@ -44,8 +45,8 @@ export class Stopper {
   }
 }
 
-/** Why a task was told to stop. `gave up` spends an attempt; the others hand the task back. */
-export type Stop = 'halted' | 'paused' | 'shutdown' | 'lease lost' | 'timeout'
+/** Why a task was told to stop. `timeout` and `crash` spend an attempt; the others hand the task back. */
+export type Stop = 'halted' | 'paused' | 'shutdown' | 'lease lost' | 'timeout' | 'crash'
 
 export type Ended = {
   readonly task: ClaimedTask
@@ -61,6 +62,8 @@ type Collected = { readonly [K in keyof Effects]-?: NonNullable<Effects[K]> }
 
 const mostLogs = 200
 const priorities = { low: -1, normal: 0, high: 1 } as const
+const longestName = 200
+const longestDelayMs = 365 * 86_400_000
 
 /** Runs one task to its end. Never rejects: every way to end is a value. */
 export async function execute(task: ClaimedTask, fn: AgentFunction, stopper: Stopper, reach: Reach): Promise<Ended> {
@@ -101,16 +104,7 @@ export async function execute(task: ClaimedTask, fn: AgentFunction, stopper: Sto
   open.yes = false
   const ms = Math.max(0, Math.round(reach.now() - began))
   const base = { id: task.id, claim: task.claim, ms, trace: traceId }
-  if (stopper.why === 'timeout') {
-    return ended({
-      ...base,
-      outcome: 'failed',
-      class: 'timeout',
-      error: tooLong(task),
-      retry: true,
-    })
-  }
-  if (stopper.why !== null || turnedAway) return ended({ ...base, outcome: 'returned' })
+  if (stopper.why !== null || turnedAway) return ended(stopped(task, stopper.why, base))
   if ('failure' in outcome) return ended({ ...base, outcome: 'failed', ...outcome.failure })
   const said: Effects = {
     ...(effects.apply.length > 0 ? { apply: effects.apply } : {}),
@@ -128,6 +122,23 @@ export async function execute(task: ClaimedTask, fn: AgentFunction, stopper: Sto
 
   function ended(rest: EndedTask): Ended {
     return { task, ms, traceId, rest, logs }
+  }
+}
+
+/** The end of a task that was told to stop, whatever its handler made of it. */
+export function stopped(
+  task: ClaimedTask,
+  why: Stop | null,
+  base: Pick<EndedTask, 'id' | 'claim' | 'ms' | 'trace'>,
+): EndedTask {
+  switch (why) {
+    case 'timeout':
+      return { ...base, outcome: 'failed', class: 'timeout', error: tooLong(task), retry: true }
+    case 'crash':
+      // Whose error it was nobody knows: who ends its process each time must not begin anew for ever.
+      return { ...base, outcome: 'failed', class: 'bug', error: 'an uncaught error ended its process', retry: true }
+    default:
+      return { ...base, outcome: 'returned' }
   }
 }
 
@@ -169,16 +180,22 @@ function contextOf(
     if (!open.yes) throw new TaskFailure('bug', `task ${task.id} has ended: nothing it does now is kept`)
     if (stopper.why !== null) stopper.signal.throwIfAborted()
   }
-  const log = (level: LogEntry['level']) => (message: string, fields?: Readonly<Record<string, unknown>>) => {
+  /** The steps of this attempt, begun or done. */
+  const steps = new Map<string, Promise<unknown>>()
+  const log = (level: LogEntry['level']) => (message: unknown, fields?: Readonly<Record<string, unknown>>) => {
     if (!open.yes || logs.length >= mostLogs) return
+    const said = typeof message === 'string' ? redactText(message) : JSON.stringify(redact(message))
     logs.push({
       at: new Date(Date.now()).toISOString(),
       task: task.id,
       claim: task.claim,
       agent: task.agent,
       level,
-      message: redactText(message).slice(0, 4000),
-      ...(fields === undefined ? {} : { fields: redact(fields, { limit: 4096 }) as LogEntry['fields'] }),
+      // Cleaned after the cut, which may halve a pair: a line of log must not cost a task its work.
+      message: storableText(said.slice(0, 4000)),
+      ...(fields === undefined
+        ? {}
+        : { fields: storableJson(redact(fields, { limit: 4096 })) as NonNullable<LogEntry['fields']> }),
       trace: trace.traceId,
     })
   }
@@ -198,7 +215,13 @@ function contextOf(
     publish(topic, payload, options = {}) {
       alive()
       checkName('topic', topic)
-      effects.events.push({ topic, payload: plain(payload), ...options, traceparent: trace.traceparent })
+      effects.events.push({
+        topic,
+        payload: plain(payload),
+        ...given('key', options.key, shortText),
+        ...given('order', options.order, shortText),
+        traceparent: trace.traceparent,
+      })
     },
     enqueue(fn, payload, options = {}) {
       alive()
@@ -206,9 +229,9 @@ function contextOf(
       effects.tasks.push({
         function: fn,
         payload: plain(payload),
-        ...(options.key === undefined ? {} : { key: options.key }),
-        ...(options.delayMs === undefined ? {} : { delay_ms: Math.round(options.delayMs) }),
-        ...(options.priority === undefined ? {} : { priority: priorities[options.priority] }),
+        ...given('key', options.key, shortText),
+        ...given('delay_ms', options.delayMs, delay),
+        ...given('priority', options.priority, priority),
         traceparent: trace.traceparent,
       })
     },
@@ -219,15 +242,25 @@ function contextOf(
     },
     async spend(amount) {
       alive()
-      await reach.spend(task, amount)
+      await reach.spend(task, amounts(amount))
     },
-    async step(name, work) {
+    async step(name: string, work: () => Promise<unknown>) {
       alive()
+      shortText('step', name)
       // True: only `step` stores under this name, and stored what `work` of an earlier attempt gave.
       if (task.steps !== null && Object.hasOwn(task.steps, name)) return task.steps[name] as never
-      const result = await work()
-      alive()
-      return (await reach.storeStep(task, name, plain(result))) as typeof result
+      const known = steps.get(name)
+      if (known !== undefined) return known as never
+      const begun = (async () => {
+        const result = await work()
+        alive()
+        // True: what JSON can't hold fails in `plain`.
+        return reach.storeStep(task, name, plain((result ?? null) as Json))
+      })()
+      steps.set(name, begun)
+      // What failed may be tried again within the attempt.
+      begun.catch(() => steps.delete(name))
+      return begun as never
     },
     flag: (key) => reach.flag(task.tenant, key),
     fetch: (url, init = {}) => {
@@ -246,15 +279,78 @@ function contextOf(
 
 /** The database names what it refuses: a name that came from data must not carry that data into errors. */
 function checkName(what: string, name: string): void {
+  if (typeof name !== 'string') throw new TaskFailure('validation', `the name of a ${what} is a text`)
   const safe = redactText(name)
   if (safe !== name) throw new TaskFailure('validation', `"${safe}" is no name of a ${what}`)
 }
 
+/** Nothing, or the option under its name in the contract: agents are JavaScript, where a type is a wish. */
+function given<K extends string, T, U>(
+  name: K,
+  value: T | undefined,
+  check: (name: K, value: T) => U,
+): { readonly [P in K]?: U } {
+  // True: a computed name that is of one type has no other.
+  return value === undefined ? {} : ({ [name]: check(name, value) } as { [P in K]: U })
+}
+
+function shortText(name: string, text: unknown): string {
+  if (typeof text !== 'string' || text === '' || Array.from(text).length > longestName || storableText(text) !== text) {
+    throw new TaskFailure('validation', `${name}: a text of 1 to ${longestName} characters, none of them NUL`)
+  }
+  return text
+}
+
+/** What is due already begins at once. */
+function delay(_: string, ms: unknown): number {
+  if (typeof ms !== 'number' || !Number.isFinite(ms) || ms > longestDelayMs) {
+    throw new TaskFailure('validation', 'delayMs: a number of milliseconds, a year at most')
+  }
+  return Math.max(0, Math.round(ms))
+}
+
+function priority(_: string, word: unknown): number {
+  const [, value] = Object.entries(priorities).find(([known]) => known === word) ?? []
+  if (value === undefined) throw new TaskFailure('validation', "priority: 'low', 'normal' or 'high'")
+  return value
+}
+
+/** What is spent. An amount that is missing or no number would count as nothing, and no limit would ever be reached. */
+function amounts(amount: Spending): Spending {
+  const said = {
+    ...('tokens' in amount ? { tokens: whole('tokens', amount.tokens) } : {}),
+    ...('calls' in amount ? { calls: whole('calls', amount.calls) } : {}),
+    ...('cost' in amount ? { cost: money(amount.cost) } : {}),
+  }
+  if (Object.keys(said).length === 0) throw new TaskFailure('validation', 'spend: one of tokens, calls and cost')
+  return said
+}
+
+function whole(name: string, value: unknown): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
+  throw new TaskFailure('validation', `spend: ${name} is a whole number, 0 or more`)
+}
+
+function money(value: unknown): string {
+  const text = typeof value === 'number' ? String(value) : value
+  if (typeof text === 'string' && /^\d{1,30}(\.\d{1,30})?$/.test(text)) return text
+  throw new TaskFailure('validation', 'spend: cost is a decimal as text, 0 or more')
+}
+
 /** A copy as JSON makes it: later changes by the handler change nothing, and what JSON can't hold fails here, in its task. */
 function plain(value: Json): Plain {
-  const text = JSON.stringify(value) as string | undefined
+  const text = asJson(value)
   if (text === undefined) throw new TaskFailure('validation', 'a value that JSON cannot hold')
-  // jsonb has no NUL
-  if (text.includes('\\u0000')) throw new TaskFailure('validation', 'a text with a NUL character')
+  // jsonb has neither
+  if (!isStorable(text)) throw new TaskFailure('validation', 'a text with a NUL character or half a surrogate pair')
   return JSON.parse(text) as Plain
+}
+
+/** Undefined: it can't be one. A BigInt and a circle throw, a function gives undefined. */
+function asJson(value: unknown): string | undefined {
+  try {
+    return JSON.stringify(value)
+  } catch {
+    return undefined
+  }
 }

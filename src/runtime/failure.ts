@@ -2,16 +2,19 @@ import { ZodError } from 'zod'
 import { errorClasses, type ErrorClass } from '../drivers/contract/fleet.ts'
 import { TmsError } from '../errors.ts'
 import { redactError, redactText } from '../redaction/redact.ts'
+import { storableText } from './storable.ts'
 
 export type Failure = { readonly class: ErrorClass; readonly error: string; readonly retry: boolean }
 
-/** What went wrong, without secrets: the message goes to tables, spans and Slack. */
+/** What went wrong, without secrets and as a table can hold it: the message goes to tables, spans and Slack. */
 export function failureOf(thrown: unknown): Failure {
   const { name, message, code } = redactError(thrown)
   const kind = classOf(thrown)
   return {
     class: kind,
-    error: `${name === 'Error' || name === 'TaskFailure' ? '' : `${name}: `}${message}${code === undefined ? '' : ` (${code})`}`,
+    error: storableText(
+      `${name === 'Error' || name === 'TaskFailure' ? '' : `${name}: `}${message}${code === undefined ? '' : ` (${code})`}`,
+    ),
     retry: taskFailure(thrown)?.retry ?? (kind !== 'validation' && kind !== 'policy'),
   }
 }
@@ -19,7 +22,11 @@ export function failureOf(thrown: unknown): Failure {
 /** Which paths of a value didn't fit; never the value. The keys of a record are values too. */
 export function mismatch(what: 'input' | 'output', error: ZodError): Failure {
   const places = error.issues.slice(0, 5).map(({ path, code }) => `${path.join('.') || 'the whole'}: ${code}`)
-  return { class: 'validation', error: redactText(`its ${what} doesn't fit: ${places.join('; ')}`), retry: false }
+  return {
+    class: 'validation',
+    error: storableText(redactText(`its ${what} doesn't fit: ${places.join('; ')}`)),
+    retry: false,
+  }
 }
 
 /** By its shape: an agent may have its own copy of this package, whose class is another one. */

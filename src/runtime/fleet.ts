@@ -38,6 +38,8 @@ export type RunningFleet = {
   readonly agents: readonly string[]
   stats(): FleetStats
   stop(graceMs: number): Promise<void>
+  /** Hands back what it holds, at once: an error that nobody caught ends its process. */
+  crash(): Promise<void>
 }
 
 const upkeepMs = 20_000
@@ -98,13 +100,16 @@ export async function startFleet(options: FleetOptions): Promise<RunningFleet> {
       undelivered: delivery.stats().failed,
       spans: tracer.exported().spans,
     }),
-    async stop(graceMs) {
-      clearInterval(timer)
-      clearInterval(resample)
-      await Promise.all([worker.stop(graceMs), delivery.stop()])
-      await keeping
-      await tracer.stop()
-    },
+    stop: (graceMs) => stop(() => worker.stop(graceMs)),
+    crash: () => stop(() => worker.crash()),
+  }
+
+  async function stop(work: () => Promise<void>): Promise<void> {
+    clearInterval(timer)
+    clearInterval(resample)
+    await Promise.all([work(), delivery.stop()])
+    await keeping
+    await tracer.stop()
   }
 }
 

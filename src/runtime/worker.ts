@@ -3,11 +3,11 @@ import type { Agent, Spending } from '../agents/define.ts'
 import type { ClaimedTask, Control, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
 import type { Driver, Unlisten } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
-import { TmsError } from '../errors.ts'
+import { TmsError, type ErrorCode } from '../errors.ts'
 import type { Logger } from '../redaction/logger.ts'
 import { redactText, type Json } from '../redaction/redact.ts'
 import type { Tracer } from '../tracing/tracer.ts'
-import { execute, Stopper, type Ended, type Stop } from './execute.ts'
+import { execute, stopped, Stopper, type Ended, type Stop } from './execute.ts'
 
 /**
  * One worker: leases slots, claims ahead of them, runs handlers, ends tasks in batches.
@@ -50,6 +50,8 @@ export type Worker = {
   stats(): Stats
   /** Hands back what hasn't begun, gives what runs `graceMs`, ends. */
   stop(graceMs: number): Promise<void>
+  /** The same after an error that nobody caught: what runs is worth nothing, and has spent its attempt. */
+  crash(): Promise<void>
   /** Resolves when it has ended. */
   readonly ended: Promise<void>
 }
@@ -68,8 +70,20 @@ const much = 100
 /** One call's worth: stays below the largest request of every driver. */
 const batchBytes = 700_000
 const batchItems = 1000
+/** After its time limit a handler may still clean up for so long; then its slot is needed. */
+const hangMs = 5000
 
-type Running = { readonly stopper: Stopper; readonly deadline: number; readonly held: ClaimedTask }
+/** Answers that say nothing about a batch, only that the database is slow or full: none of its tasks is failed for them. */
+const overloaded: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['DB_TIMEOUT', 'DB_BUSY', 'DB_FULL'])
+/** Answers of the server itself to what a batch holds, with which it will not take it later either. */
+const unanswerable: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['DB_ERROR', 'SCHEMA_ABSENT', 'SCHEMA_OLDER'])
+
+type Running = {
+  readonly stopper: Stopper
+  readonly began: number
+  readonly deadline: number
+  readonly held: ClaimedTask
+}
 
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const { driver, log, now } = options
@@ -120,7 +134,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const endedPromise = new Promise<void>((resolve) => (finished = resolve))
 
   const waiting = () => buffer.length - head
-  const stopped = () => control === null || control.halted || doubtful || stopping || stoppedHere
+  const still = () => control === null || control.halted || doubtful || stopping || stoppedHere
   const barred = (task: ClaimedTask) => {
     const of = control?.agents[task.agent] ?? control?.tenants[task.companyId]
     return of === 'paused' || of === 'quarantined'
@@ -274,7 +288,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   function pump(): void {
     begin()
     flush()
-    if (worker === null || stopped() || slots === 0 || !reachable) return
+    if (worker === null || still() || slots === 0 || !reachable) return
     ahead = Math.min(Math.max(ahead, slots), slots * mostAhead)
     const room = ahead - waiting() - running.size - ended.length - endingTasks
     const low = waiting() <= ahead / 2
@@ -332,7 +346,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   // ---- running
 
   function begin(): void {
-    while (running.size < slots && waiting() > 0 && !stopped()) {
+    while (running.size < slots && waiting() > 0 && !still()) {
       const task = buffer[head++]
       if (task === undefined) break
       if (head > 1024) {
@@ -364,14 +378,26 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       return
     }
     const stopper = new Stopper()
-    const one = { stopper, held, deadline: now() + held.timeoutMs }
+    const began = now()
+    const one = { stopper, began, held, deadline: began + held.timeoutMs }
     running.add(one)
     void execute(held, known, stopper, reach).then((result) => {
-      running.delete(one)
+      // Given up before: it has ended without this.
+      if (!running.delete(one)) return
       if (stopper.why === 'lease lost') return pump()
       ended.push(result)
       soon()
     })
+  }
+
+  /** Ends a task without its handler, whose promise may never settle; what that still does goes nowhere. */
+  function giveUp(one: Running): void {
+    running.delete(one)
+    const { stopper, held, began } = one
+    if (stopper.why === 'lease lost') return
+    const ms = Math.round(now() - began)
+    const rest = stopped(held, stopper.why, { id: held.id, claim: held.claim, ms })
+    ended.push({ task: held, ms, traceId: null, logs: [], rest })
   }
 
   /** Handlers that end together are ended together. */
@@ -457,8 +483,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   function cut(): Ended[] {
     let bytes = 0
     let n = 0
-    for (const one of ended) {
-      const size = one.rest === null && one.logs.length === 0 ? 60 : JSON.stringify([one.rest, one.logs]).length
+    for (const [at, one] of ended.entries()) {
+      let size = sizeOf(one)
+      if (size === null) size = sizeOf((ended[at] = untakable(one))) ?? 0
       if (n > 0 && (bytes + size > batchBytes || n >= batchItems)) break
       bytes += size
       n++
@@ -468,65 +495,79 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   async function finish(batch: readonly Ended[]): Promise<void> {
     const mine = worker
-    if (mine === null) return
+    const refused = await send(batch)
+    if (refused === null) return
+    // The database can't take this batch. Whose fault it is shows one by one.
+    for (const [n, one] of batch.entries()) {
+      if (mine !== worker) return
+      if (!reachable || control?.halted === true) {
+        ended.unshift(...batch.slice(n))
+        return
+      }
+      await finishAlone(one, batch.length === 1 ? refused : await send([one]))
+    }
+  }
+
+  /** One task, and why the database didn't take it: its work counts more than its log, and any end more than none. */
+  async function finishAlone(one: Ended, refused: unknown): Promise<void> {
+    if (refused === null) return
+    let why: unknown = refused
+    if (!isOverloaded(why)) log.error('a task could not be ended', { task: one.task.id, error: textOf(why) })
+    for (const form of [...(one.logs.length > 0 ? [{ ...one, logs: [] }] : []), untakable(one)]) {
+      if (isOverloaded(why)) break
+      why = await send([form])
+      if (why === null) return
+    }
+    if (!(why instanceof TmsError && why.exit === 3)) return
+    // Slow, or it doesn't even take a failure: tried again, behind the others, which it may be holding up.
+    log.warn('cannot end tasks', { error: textOf(why) })
+    reachable = false
+    ended.push(one)
+  }
+
+  /** Null: this batch is dealt with, or kept for later. Else why the database didn't take it. */
+  async function send(batch: readonly Ended[]): Promise<unknown> {
+    const mine = worker
+    if (mine === null) return null
     const call = ++calls
     try {
       const { control: next, outcomes } = granted(await driver.call('tasks_finish', { worker: mine, ...asCall(batch) }))
       reachable = true
       for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed')
       obeyQuietly(next, call)
+      return null
     } catch (error) {
-      if (error instanceof TmsError && error.code === 'LEASE_LOST') {
+      const code = codeOf(error)
+      if (code === 'LEASE_LOST') {
         if (mine === worker) loseAll()
-        return
+        return null
       }
-      if (error instanceof TmsError && error.code === 'NO_SLOT') {
+      if (code === 'NO_SLOT') {
         // What it holds goes to others now, and not when its lease ends; until then it would be counted beside its successor.
         log.warn('its slots were given to others', { worker: mine })
         if (mine === worker) loseAll()
         await driver.call('worker_bye', { worker: mine }).catch(() => undefined)
-        return
+        return null
       }
-      if (error instanceof TmsError && error.code === 'FENCED') {
+      if (code === 'FENCED') {
         // Not a minute's work is lost: it is done again after the resume.
         if (control !== null) obey({ ...control, halted: true }, call)
         ended.unshift(...batch.map(returned))
-        return
+        return null
       }
-      if (error instanceof TmsError && error.exit === 3) {
+      if (
+        error instanceof TmsError &&
+        error.exit === 3 &&
+        !overloaded.has(error.code) &&
+        !unanswerable.has(error.code)
+      ) {
         // Unknown whether it arrived; asking again is safe, and the lease decides how long it makes sense.
         if (reachable) log.warn('cannot end tasks', { error: error.message })
         reachable = false
         ended.unshift(...batch)
-        return
+        return null
       }
-      // The database can't take this batch. Whose fault it is shows one by one.
-      if (batch.length > 1) {
-        for (const one of batch) await finish([one])
-        return
-      }
-      const [one] = batch
-      if (one === undefined) return
-      log.error('a task could not be ended', {
-        task: one.task.id,
-        error: error instanceof Error ? error.message : String(error),
-      })
-      if (one.rest?.outcome === 'failed') return
-      await finish([
-        {
-          ...one,
-          logs: [],
-          rest: {
-            id: one.task.id,
-            claim: one.task.claim,
-            ms: one.ms,
-            outcome: 'failed',
-            class: 'bug',
-            error: 'the database cannot take what it did',
-            retry: false,
-          },
-        },
-      ])
+      return error
     }
   }
 
@@ -551,7 +592,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   function tick(): void {
     const at = now()
-    for (const { stopper, deadline } of running) if (deadline < at) stopper.stop('timeout')
+    for (const one of running) {
+      if (one.deadline < at) one.stopper.stop('timeout')
+      if (one.deadline + hangMs < at) {
+        log.warn(`${one.held.fn} ignores its signal: its task has ended, its promise still hangs`, {
+          task: one.held.id,
+        })
+        giveUp(one)
+      }
+    }
     if (at - lastPoll >= options.pollMs) wanted = true
     void lookHere()
     if (!reachable && beating === undefined) void beat()
@@ -559,7 +608,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   }
 
   async function house(): Promise<void> {
-    if (stopped()) return
+    if (still()) return
     await attempt('reap', async () => {
       granted(await driver.call('tasks_reap', {}))
     })
@@ -601,27 +650,72 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       reachable,
     }),
     ended: endedPromise,
-    async stop(graceMs) {
-      if (stopping) return endedPromise
-      stopping = true
-      handBack(() => true)
-      await new Promise<void>((resolve) => {
-        drained = resolve
-        const abort = setTimeout(() => stopRunning(() => true, 'shutdown'), graceMs)
-        // A handler that ignores its signal keeps nobody from ending; the database takes its task back.
-        const leave = setTimeout(resolve, graceMs + 2000)
-        timers.push(abort, leave)
-        maybeDrained()
-        pump()
-      })
-      for (const timer of timers) clearTimeout(timer)
-      for (const quit of unlisten) await quit().catch(() => undefined)
-      const mine = worker
-      worker = null
-      if (mine !== null && reachable) await driver.call('worker_bye', { worker: mine }).catch(() => undefined)
-      finished()
+    stop,
+    crash() {
+      stopRunning(() => true, 'crash')
+      for (const one of running) giveUp(one)
+      return stop(0)
     },
   }
+
+  async function stop(graceMs: number): Promise<void> {
+    if (stopping) return endedPromise
+    stopping = true
+    handBack(() => true)
+    await new Promise<void>((resolve) => {
+      drained = resolve
+      const abort = setTimeout(() => stopRunning(() => true, 'shutdown'), graceMs)
+      // A handler that ignores its signal keeps nobody from ending; the database takes its task back.
+      const leave = setTimeout(resolve, graceMs + 2000)
+      timers.push(abort, leave)
+      maybeDrained()
+      pump()
+    })
+    for (const timer of timers) clearTimeout(timer)
+    for (const quit of unlisten) await quit().catch(() => undefined)
+    const mine = worker
+    worker = null
+    if (mine !== null && reachable) await driver.call('worker_bye', { worker: mine }).catch(() => undefined)
+    finished()
+  }
+}
+
+/** Null: JSON can't hold it. */
+function sizeOf({ rest, logs }: Ended): number | null {
+  if (rest === null && logs.length === 0) return 60
+  try {
+    return JSON.stringify([rest, logs]).length
+  } catch {
+    return null
+  }
+}
+
+/** What is left to say of a task whose end the database can't take. */
+function untakable({ task, ms, traceId, rest }: Ended): Ended {
+  const { id, claim } = task
+  const end = { id, claim, ms, trace: traceId, outcome: 'failed' } as const
+  return {
+    task,
+    ms,
+    traceId,
+    logs: [],
+    rest:
+      rest?.outcome === 'failed'
+        ? { ...end, class: rest.class, retry: rest.retry, error: 'the database cannot take what it failed with' }
+        : { ...end, class: 'bug', retry: false, error: 'the database cannot take what it did' },
+  }
+}
+
+function codeOf(error: unknown): ErrorCode | null {
+  return error instanceof TmsError ? error.code : null
+}
+
+function isOverloaded(error: unknown): boolean {
+  return error instanceof TmsError && overloaded.has(error.code)
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 function returned(one: Ended): Ended {

@@ -79,6 +79,8 @@ export abstract class TmsCommand extends Command {
   private kept: { readonly remove: () => Promise<void>; readonly where: string } | undefined
   /** Takes the rejections that nobody waits for; null: they end the command. */
   private stray: ((thrown: unknown) => void) | null = null
+  /** What is done before an error that nobody caught ends the command. */
+  private leave: ((thrown: unknown) => Promise<unknown>) | null = null
   /** It runs until it is stopped: then a signal is its end and no mishap. */
   private serves = false
 
@@ -224,6 +226,11 @@ export abstract class TmsCommand extends Command {
     this.stray = take
   }
 
+  /** For commands that hold something which others wait for: handed back while the databases are still open, in `leaveMs`. */
+  protected onCrash(leave: (thrown: unknown) => Promise<unknown>): void {
+    this.leave = leave
+  }
+
   /** For commands that choose their database themselves; closed when the command ends. */
   protected async openDatabase(connection: Connection): Promise<Driver> {
     const { openDriver } = await import('../drivers/open.ts')
@@ -282,8 +289,12 @@ export abstract class TmsCommand extends Command {
   /** Runs the command to its end and tells the exit code. Nothing it wrote is lost when the process ends then. */
   async execute(): Promise<ExitCode> {
     const crash = watchCrashes(() => this.stray)
+    const crashed = crash.happened.catch(async (thrown: unknown) => {
+      await within(leaveMs, async () => this.leave?.(thrown))
+      throw thrown
+    })
     try {
-      await Promise.race([this.run(), this.interruption.graceOver, crash.happened])
+      await Promise.race([this.run(), this.interruption.graceOver, crashed])
     } catch (thrown) {
       this.failure = asTmsError(thrown, commandLine(this.commandName, this.argv))
     }
@@ -364,10 +375,7 @@ export abstract class TmsCommand extends Command {
 
   private async closeDatabases(): Promise<void> {
     // A server that hangs must not keep the command from ending.
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, 2_000)))
-    await Promise.race([Promise.allSettled(this.open.map(async (driver) => driver.close())), late])
-    clearTimeout(timer)
+    await within(2_000, () => Promise.allSettled(this.open.map(async (driver) => driver.close())))
   }
 
   private async report(): Promise<void> {
@@ -423,6 +431,8 @@ export abstract class TmsCommand extends Command {
   }
 }
 
+const leaveMs = 10_000
+
 /** The flags the base itself reads; `confirm` and `yes` only where a command has them. */
 type GivenFlags = {
   readonly profile?: string
@@ -472,6 +482,14 @@ function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
     signal.addEventListener('abort', giveUp, { once: true })
     work.then(resolve, reject)
   })
+}
+
+/** Done when the work is, however it ended, and at the latest after so long. */
+async function within(ms: number, work: () => Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))
+  await Promise.race([Promise.allSettled([work()]), late])
+  clearTimeout(timer)
 }
 
 /** Errors thrown where nobody waits, by a socket or a timer: bugs, but with the same end as any other. */

@@ -54,7 +54,7 @@ export abstract class FleetCommand extends TmsCommand {
       this.settings(),
     ])
     const { values } = settings
-    return openFleet({
+    const fleet = await openFleet({
       driver,
       folders: [agents === undefined ? values.agents : resolve(agents)],
       slots,
@@ -70,6 +70,11 @@ export abstract class FleetCommand extends TmsCommand {
       stopFile: stopFileOf(settings, process.env),
       log,
     })
+    this.onCrash(async (error) => {
+      log.error('an error that nobody caught ends this process; what it holds goes back', { error })
+      await fleet.crash()
+    })
+    return fleet
   }
 
   /** Says that it works, shows how it goes, and on a signal ends the fleet and `others`, within the grace. */

@@ -44,6 +44,11 @@ export default defineAgent({
         signal.throwIfAborted()
       },
     },
+    'demo.crash': {
+      input: any,
+      output: z.void(),
+      run: async () => void setTimeout(() => { throw new Error('the timer of ${secret} broke') }),
+    },
     'demo.float': {
       input: any,
       output: z.void(),
@@ -66,7 +71,7 @@ type World = {
   stop(): Promise<void>
 }
 
-const functions = ['quick', 'publish', 'hold', 'float'].map((name) => `demo.${name}`)
+const functions = ['quick', 'publish', 'hold', 'float', 'crash'].map((name) => `demo.${name}`)
 const demo = policy('demo', { functions, approval: [], timeout_ms: 600_000 })
 
 async function folderFor(config: string): Promise<{ cwd: string; env: Record<string, string> }> {
@@ -361,6 +366,27 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(stdout + stderr).not.toMatch(/sk_live|jane/)
     expect(stderr).toContain('the carrier refused')
     expect(code).toBe(143)
+  })
+
+  test("an error in an agent's timer ends the process, which says so and hands back what it holds", async () => {
+    const running = await working(world, startWords)
+    const [id = ''] = await enqueue('hold')
+    await held(id)
+    await enqueue('crash')
+    const { code, stdout, stderr } = await running.ended
+    expect(code).toBe(70)
+    const lines = linesOf(stdout)
+    expect(lines).toContainEqual(
+      expect.objectContaining({ level: 'error', message: expect.stringContaining('an error that nobody caught') }),
+    )
+    expect(lines.at(-1)).toMatchObject({ ok: false, error: { code: 'BUG' } })
+    expect(stdout).toContain('broke')
+    expect(stdout + stderr).not.toContain(secret)
+    expect(await workers()).toEqual([])
+    // Each that ran may have been the one: it comes again, but not for ever.
+    const { task, runs } = await look(id)
+    expect([task?.status, task?.attempts]).toEqual(['pending', 1])
+    expect(runs[0]).toMatchObject({ outcome: 'retried', class: 'bug', error: 'an uncaught error ended its process' })
   })
 
   if (name === 'postgres') {

@@ -13,6 +13,10 @@ import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
 const happened = new EventEmitter()
 const seen: { fn: string; attempt: number; tenant: string; payload: unknown }[] = []
 let stepRuns = 0
+/** What handlers of mode `apply` wait for, so that they end together. */
+let gate: Promise<unknown> = Promise.resolve()
+/** What handlers of mode `hang` wait for, whatever their signal says. */
+let hanging: Promise<unknown> = Promise.resolve()
 
 const demo: Agent = defineAgent({
   name: 'demo',
@@ -49,6 +53,29 @@ const demo: Agent = defineAgent({
             return { said: 'no' }
           case 'badOutput':
             return { said: 'x', more: 1 }
+          case 'bigint':
+            // @ts-expect-error: in JavaScript nothing keeps an agent from it
+            context.publish('demo.done', {}, { key: 10n })
+            return { said: 'x' }
+          case 'log':
+            context.log.info('a\u0000b', { of: 'c\ud83d' })
+            context.log.info('x'.repeat(3999) + '😀 tail')
+            context.enqueue('demo.one', { n: 7 })
+            return { said: 'yes' }
+          case 'badLog':
+            context.log.info('refused by the table')
+            return { said: 'yes' }
+          case 'nulError':
+            throw new TaskFailure('policy', 'read a\u0000b')
+          case 'badError':
+            throw new TaskFailure('policy', 'refused by the table')
+          case 'apply':
+            await gate
+            context.apply('app.effect', { tag: tag ?? '' })
+            return { said: 'yes' }
+          case 'hang':
+            await hanging
+            return { said: 'late' }
           case 'nul':
             return { said: 'a\u0000b' }
           case 'secret':
@@ -60,14 +87,21 @@ const demo: Agent = defineAgent({
   },
 })
 
+function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve = () => {}
+  const promise = new Promise<void>((done) => (resolve = done))
+  return { promise, resolve }
+}
+
 describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
   let fleet: Fleet
   let worker: Worker
+  const logged: string[] = []
   /** Every outcome of every task from the start: a fast one ends before whoever enqueued it can listen. */
   const ended = new Map<string, string[]>()
 
   beforeAll(async () => {
-    fleet = await readyFleet(await make(), [policy('demo', { timeout_ms: 1500, approval: [] })])
+    fleet = await readyFleet(await make(), [policy('demo', { timeout_ms: 1500, approval: [], apply: ['app.effect'] })])
     worker = await start()
   })
   afterAll(async () => {
@@ -94,7 +128,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
         redact: (v) => v,
         fetchTimeoutMs: 1000,
       }),
-      log: createLogger({ write: () => undefined, clock: () => new Date() }),
+      log: createLogger({ write: ({ message }) => logged.push(message), clock: () => new Date() }),
       fetch,
       now: () => performance.now(),
       pollMs: 100,
@@ -157,6 +191,89 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     expect(runs).toHaveLength(3)
     expect(JSON.stringify(runs)).not.toMatch(/pa55w0rd|4111/)
     expect(runs[0]?.error).toContain('could not reach')
+  })
+
+  test('an option that JSON cannot hold fails its own task, and the worker goes on', async () => {
+    const { id, all } = await outcomes('demo.two', { mode: 'bigint' })
+    expect(all).toEqual(['failed'])
+    expect((await task(id)).task).toMatchObject({ class: 'validation', error: expect.stringContaining('key: a text') })
+    expect((await outcomes('demo.one', { n: 1 })).all).toEqual(['completed'])
+  })
+
+  test('a line of log that no table can hold is cleaned, and costs its task nothing', async () => {
+    const { id, all } = await outcomes('demo.two', { mode: 'log' })
+    expect(all).toEqual(['completed'])
+    const { logs } = granted(await fleet.operator.call('agents_logs', { task: id, limit: 5 }))
+    expect(logs.map(({ message }) => message).sort()).toEqual(['a\ufffdb', 'x'.repeat(3999) + '\ufffd'])
+  })
+
+  test('a task whose log the database refuses is ended without it', async () => {
+    await sql(`alter table tms.agent_logs add constraint no_such_line check (message <> 'refused by the table')`)
+    const { id, all } = await outcomes('demo.two', { mode: 'badLog' })
+    await sql('alter table tms.agent_logs drop constraint no_such_line')
+    expect(all).toEqual(['completed'])
+    expect((await task(id)).task?.output).toEqual({ said: 'yes' })
+  })
+
+  test('an error with NUL is recorded', async () => {
+    const { id, all } = await outcomes('demo.two', { mode: 'nulError' })
+    expect(all).toEqual(['failed'])
+    expect((await task(id)).task).toMatchObject({ class: 'policy', error: 'read a\ufffdb' })
+  })
+
+  test('a failure that the database refuses is recorded with other words', async () => {
+    await sql(`alter table tms.agent_runs add constraint no_such_error check (error <> 'refused by the table')`)
+    const { id, all } = await outcomes('demo.two', { mode: 'badError' })
+    await sql('alter table tms.agent_runs drop constraint no_such_error')
+    expect(all).toEqual(['failed'])
+    expect((await task(id)).task).toMatchObject({
+      class: 'policy',
+      error: 'the database cannot take what it failed with',
+    })
+  })
+
+  test('one task whose effects break the commit fails alone; those that end with it are completed', async () => {
+    await sql(`
+      create schema app;
+      grant usage on schema app to public;
+      create table app.effects (tag text);
+      create function app.effect(args jsonb) returns void language sql security definer set search_path = pg_catalog, pg_temp
+        as 'insert into app.effects select args ->> ''tag''';
+      create function app.refuse() returns trigger language plpgsql as $$ begin
+        if new.tag = 'poison' then raise exception 'not this one'; end if;
+        return null;
+      end $$;
+      create constraint trigger refuse after insert on app.effects deferrable initially deferred for each row execute function app.refuse()`)
+    const tags = ['a', 'poison', 'b', 'c']
+    const { promise, resolve } = deferred()
+    gate = promise
+    const begun = Promise.all(tags.map((tag) => once(happened, tag)))
+    const ids = await fleet.enqueue(
+      'acme',
+      tags.map((tag) => ({ function: 'demo.two', payload: { mode: 'apply', tag } })),
+    )
+    await begun
+    resolve()
+    const all = await Promise.all(ids.map((id) => ends(id)))
+    expect(all.flat()).toEqual(['completed', 'failed', 'completed', 'completed'])
+    expect((await task(ids[1] ?? '')).task?.error).toBe('the database cannot take what it did')
+    expect(await sql('select tag from app.effects order by 1')).toEqual([{ tag: 'a' }, { tag: 'b' }, { tag: 'c' }])
+  })
+
+  test('a handler that ignores its signal loses its task and its slot, and what it does later is nothing', async () => {
+    const { promise, resolve } = deferred()
+    hanging = promise
+    const began = once(happened, 'to hang')
+    const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.two', payload: { mode: 'hang', tag: 'to hang' } }])
+    await began
+    await expect.poll(() => ended.get(id), { timeout: 30_000 }).toEqual(['retry'])
+    expect((await task(id)).runs.at(-1)).toMatchObject({ outcome: 'retried', class: 'timeout' })
+    expect(logged).toContainEqual(expect.stringContaining('demo.two ignores its signal'))
+    resolve()
+    // The second attempt finds the way free and completes; the first one's promise settles and ends nothing.
+    expect(await ends(id, 2)).toEqual(['retry', 'completed'])
+    await expect.poll(() => worker.stats().running).toBe(0)
+    expect((await task(id)).runs.map(({ outcome }) => outcome).sort()).toEqual(['completed', 'retried'])
   })
 
   test('the time limit ends a handler, and counts as an attempt', async () => {
