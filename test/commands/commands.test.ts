@@ -300,9 +300,10 @@ describe('in order', () => {
   })
 
   test('a pack is built, listed, shown, compared, exported and verified', async () => {
+    expect((await tms('flags set', 'autonomy.mode', 'ASSIST', '--tenant', 'acme', '--why', 'x')).code).toBe(0)
     const { code, data } = await json('evidence build')
     const { day } = data as { day: string }
-    expect(code, 'a limit was changed above: red, and written all the same').toBe(1)
+    expect(code, 'a required flag was changed: red, and written all the same').toBe(1)
     expect((await tms('evidence list')).out).toContain(day)
     expect((await tms('evidence show', day)).out).toContain('provisional')
     expect((await tms('evidence diff', day, day)).out).toContain('The same facts')
@@ -340,7 +341,7 @@ describe('in order', () => {
   })
 
   test('nothing was done because of the posture, nobody is shut out, and nobody is told', async () => {
-    expect((await tms('posture check')).code, 'a limit was changed above').toBe(1)
+    expect((await tms('posture check')).code, 'a required flag was changed above').toBe(1)
     expect((await tms('posture watch', '--ticks', '1')).code).toBe(1)
     expect((await tms('posture actions')).out).toContain('Nothing was done')
     expect((await json('posture undo', '1', '--why', 'x', '--confirm', '1')).error?.code).toBe('NOT_FOUND')

@@ -195,6 +195,12 @@ describe('over a wire that fails', () => {
   afterEach(async () => {
     await driver.close()
     await wire.stop()
+    // Whose wire is dead, the server doesn't know: it would sleep on in the next test.
+    await query(
+      postgres.superuserUrl,
+      `select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'`,
+    )
+    await until('nobody sleeps', async () => (await sleeping()) === 0)
   })
   const timesApplied = async (id: string): Promise<unknown> =>
     (await query(database.url, 'select times from tms.tenants where request_id = $1', [id]))[0]?.['times']
@@ -268,7 +274,7 @@ describe('over a wire that fails', () => {
   })
 
   test('closing waits for a call that is about to end', async () => {
-    await define(database, 'contract_version', `perform pg_sleep(1); ${says(`'done'`)}`)
+    await define(database, 'contract_version', `perform pg_sleep(0.4); ${says(`'done'`)}`)
     const call = ask(driver)
     await until('it runs', async () => (await sleeping()) === 1)
     await driver.close()

@@ -255,8 +255,12 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await begun
     resolve()
     const all = await Promise.all(ids.map((id) => ends(id)))
-    expect(all.flat()).toEqual(['completed', 'failed', 'completed', 'completed'])
-    expect((await task(ids[1] ?? '')).task?.error).toBe('the database cannot take what it did')
+    // From Postgres 18 on its constraint is asked before the commit, and is the failure of an apply like any other.
+    const [{ asked } = {}] = await sql(`select current_setting('server_version_num')::integer >= 180000 as asked`)
+    expect(all.flat()).toEqual(['completed', asked === true ? 'retry' : 'failed', 'completed', 'completed'])
+    expect((await task(ids[1] ?? '')).runs.at(-1)?.error).toBe(
+      asked === true ? 'apply app.effect failed: SQLSTATE P0001' : 'the database cannot take what it did',
+    )
     expect(await sql('select tag from app.effects order by 1')).toEqual([{ tag: 'a' }, { tag: 'b' }, { tag: 'c' }])
   })
 

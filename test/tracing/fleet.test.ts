@@ -145,7 +145,7 @@ describe('a task that fails', () => {
   test.each([
     ['badly', 'external_api', /^no answer for /],
     ['wrong output', 'validation', /output doesn't fit/],
-    ['not JSON', 'bug', /BigInt/],
+    ['not JSON', 'validation', /a value that JSON cannot hold/],
     ['too long', 'timeout', /longer than 300 ms/],
   ])('%s has the status ERROR, and no secret in its bytes', async (how, kind, message) => {
     const collector = await startReceiver()
