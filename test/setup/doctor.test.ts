@@ -24,20 +24,21 @@ let files: SqlFiles
 let catalogue: Catalogue
 let patient: Patient
 
+const theInput = (): Initialisation => ({
+  files,
+  catalogue,
+  environment: 'staging',
+  defaultEnvironment: 'staging',
+  operator: 'x',
+  signing: { keysFolder: folder, environment: {} },
+  tokenFile,
+})
 beforeAll(async () => {
   subject = await postgresSubject()
   files = await readSqlFiles(sqlFolder)
   catalogue = await readCatalogue([policies])
   const driver = await subject.operator()
-  await initialise(driver, {
-    files,
-    catalogue,
-    environment: 'staging',
-    defaultEnvironment: 'staging',
-    operator: 'x',
-    signing: { keysFolder: folder, environment: {} },
-    tokenFile,
-  })
+  await initialise(driver, theInput())
   await forgetToken(tokenFile)
   await driver.close()
   patient = {
@@ -273,15 +274,7 @@ describe('init', () => {
     beforeEach(async () => {
       driver = await subject.operator()
       await subject.sql(`update tms.environment set initialised_at = null where one`)
-      input = {
-        files,
-        catalogue,
-        environment: 'staging',
-        defaultEnvironment: 'staging',
-        operator: 'x',
-        signing: { keysFolder: folder, environment: {} },
-        tokenFile,
-      }
+      input = theInput()
     })
     afterEach(async () => {
       await forgetToken(tokenFile)
