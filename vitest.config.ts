@@ -49,6 +49,7 @@ export default defineConfig({
     // Only what hangs should meet them: a slow machine with other work needs ten times what a quiet one does.
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    expect: { poll: { timeout: 60_000 } },
     coverage: {
       provider: 'v8',
       include: ['src/**/*.ts'],

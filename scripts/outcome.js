@@ -23,5 +23,10 @@ export function outcomeOf({ numPassedTests, numFailedTests, testResults }, root)
 }
 
 function excerpt(text) {
-  return stripVTControlCharacters(text).slice(0, 1500)
+  const lines = stripVTControlCharacters(text).split('\n')
+  // Where it was, in this project: the runner's own part of a stack tells nobody anything.
+  return lines
+    .filter((line) => !/^ *at .*(\/node_modules\/|node:)/.test(line))
+    .join('\n')
+    .slice(0, 1500)
 }

@@ -25,7 +25,6 @@ await tests('tests with coverage', ['run', '--coverage'], {})
 if (full)
   await tests('attacks at full size', ['run', ...filesWithFullSize(), '--no-file-parallelism'], { TMS_TEST_FULL: '1' })
 
-// Last, where whoever sees only the end of a log finds them.
 for (const failure of failures) process.stdout.write(`\n${failure}\n`)
 process.stdout.write('\n')
 for (const { name, ok, seconds } of results)
@@ -33,6 +32,8 @@ for (const { name, ok, seconds } of results)
 process.stdout.write(
   `in ${Math.round((Date.now() - started) / 1000)} s\n\n${counts.passed} passed, ${counts.failed} failed\n`,
 )
+// Last, where whoever sees only the end of a log finds them all: each in two lines of its own.
+for (const failure of failures) process.stdout.write(`- ${failure.split('\n', 2).join('\n  ').slice(0, 400)}\n`)
 process.exitCode = results.every(({ ok }) => ok) ? 0 : 1
 
 async function lane(...scripts) {

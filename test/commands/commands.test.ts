@@ -252,7 +252,7 @@ describe('in order', () => {
   test('up serves until it is told to end', async () => {
     await disown()
     const running = tms('up')
-    await vi.waitFor(() => expect(printed).toContain('Serving embedded'), { timeout: 20_000 })
+    await expect.poll(() => printed).toContain('Serving embedded')
     process.emit('SIGTERM')
     expect((await running).code).toBe(143)
     await own()
@@ -276,7 +276,7 @@ describe('in order', () => {
     expect((await tms('agents policy load')).code).toBe(0)
     expect((await tms('agents enqueue', 'story.write', '--tenant', 'acme')).code).toBe(0)
     const running = tms('agents start')
-    await vi.waitFor(() => expect(existsSync(done)).toBe(true), { timeout: 20_000 })
+    await expect.poll(() => existsSync(done)).toBe(true)
     process.emit('SIGTERM')
     const { code, out } = await running
     expect([code, out]).toEqual([143, expect.stringMatching(/story/)])

@@ -546,11 +546,11 @@ describe('replay', () => {
       ...why,
       ...confirm,
       '--wait',
-      '20s',
+      '1m',
     )
     const open = async () => granted(await fleet.operator.call('dlq_stats', { tenant: 'globex' })).replays.length > 0
-    await vi.waitFor(async () => expect(await open()).toBe(true), { timeout: 10_000 })
-    await vi.waitFor(async () => expect(Object.values(await work(completed))).not.toEqual([]), { timeout: 10_000 })
+    await expect.poll(open).toBe(true)
+    await expect.poll(async () => Object.values(await work(completed))).not.toEqual([])
     const { code, out } = await running
     expect([code, out]).toEqual([0, expect.stringContaining('2 of 2 worked')])
     expect((await tms('dlq stats', '--tenant', 'globex')).out).toContain('2 of 2 worked')
@@ -578,19 +578,8 @@ describe('replay', () => {
     ])
     await work(invalid)
     const again = ['--confirm', await nameOf('globex', id)] as const
-    const running = json(
-      'dlq replay',
-      '--tenant',
-      'globex',
-      '--ids',
-      id,
-      '--execute',
-      ...why,
-      ...again,
-      '--wait',
-      '20s',
-    )
-    await vi.waitFor(async () => expect(Object.values(await work(invalid))).not.toEqual([]), { timeout: 10_000 })
+    const running = json('dlq replay', '--tenant', 'globex', '--ids', id, '--execute', ...why, ...again, '--wait', '1m')
+    await expect.poll(async () => Object.values(await work(invalid))).not.toEqual([])
     const ended = await running
     expect([ended.code, ended.ok, ended.error]).toEqual([1, false, null])
     expect(ended.data).toMatchObject({ items: [{ id }], outcome: { failed: 1 } })

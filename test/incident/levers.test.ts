@@ -186,7 +186,7 @@ beforeAll(async () => {
     clock: () => new Date(),
     random: (bytes) => crypto.getRandomValues(new Uint8Array(bytes)),
     folder: '/nonexistent',
-    timeoutMs: 2_000,
+    timeoutMs: 60_000,
   })
 })
 afterAll(async () => {

@@ -50,7 +50,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     clock: () => new Date(),
     random: (bytes: number) => crypto.getRandomValues(new Uint8Array(bytes)),
     folder: '/nonexistent',
-    timeoutMs: 5_000,
+    timeoutMs: 60_000,
   }
 
   async function deliver(): Promise<void> {
@@ -141,7 +141,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
       pager.misbehave = null
     }
     if (trouble === hang) {
-      const timeoutMs = 200
+      const timeoutMs = 3000
       const driver = fleet.worker
       const log = createLogger({ write: () => undefined, clock: () => new Date() })
       running.add(await startDelivery({ driver, secrets, log, pollMs: 50, ...context, timeoutMs }))

@@ -139,7 +139,7 @@ describe('probing', () => {
     // while the first is under way nothing more begins
     tick()
     tick()
-    await vi.waitFor(() => expect(seen).toEqual([true]))
+    await expect.poll(() => seen).toEqual([true])
     tick()
     await probing.stop()
     expect([seen, ended]).toEqual([[true, true], true])

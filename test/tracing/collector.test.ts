@@ -17,7 +17,7 @@ const numbers = (count: number) => Array.from({ length: count }, (_, i) => i)
 describe('a collector that never answers', () => {
   it('holds up no task; what the queue does not hold is dropped and counted', async () => {
     const receiver = await startReceiver(() => undefined)
-    const tracer = await tracing({ endpoint: receiver.url, limits, fetchTimeoutMs: 50 })
+    const tracer = await tracing({ endpoint: receiver.url, limits, fetchTimeoutMs: 1000 })
     expect(await run(tracer, 100)).toEqual(numbers(100))
     // Five under way, twenty wait.
     expect(tracer.exported()).toEqual({ spans: 0, failed: 0, dropped: 75 })

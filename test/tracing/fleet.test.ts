@@ -50,7 +50,7 @@ let fleet: Fleet
 
 beforeAll(async () => {
   fleet = await readyFleet(await postgresSubject(), [
-    policy('demo', { approval: [], timeout_ms: 300, max_attempts: 1 }),
+    policy('demo', { approval: [], timeout_ms: 3000, max_attempts: 1 }),
   ])
   await fleet.set('obs.otelEnabled', true)
   await fleet.set('obs.otelSampling', '100')
@@ -146,7 +146,7 @@ describe('a task that fails', () => {
     ['badly', 'external_api', /^no answer for /],
     ['wrong output', 'validation', /output doesn't fit/],
     ['not JSON', 'validation', /a value that JSON cannot hold/],
-    ['too long', 'timeout', /longer than 300 ms/],
+    ['too long', 'timeout', /longer than 3000 ms/],
   ])('%s has the status ERROR, and no secret in its bytes', async (how, kind, message) => {
     const collector = await startReceiver()
     const running = await working({ collector: collector.url })
