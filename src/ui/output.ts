@@ -15,6 +15,7 @@ export type Output = {
 export function openOutput(): Output {
   let readerGone = false
   let failure: NodeJS.ErrnoException | null = null
+  let hasResult = false
 
   // oclif adds a listener that throws for everything but EPIPE; from here it would end in an uncaught exception.
   process.stdout.removeAllListeners('error')
@@ -29,6 +30,7 @@ export function openOutput(): Output {
 
   return {
     data(text) {
+      hasResult = true
       if (!readerGone) process.stdout.write(text)
     },
     async room() {
@@ -44,7 +46,8 @@ export function openOutput(): Output {
       return readerGone
     },
     async drained() {
-      await Promise.all([flushed(process.stdout), flushed(process.stderr)])
+      // Without a result a full disk is no news: flushing alone would fail on it.
+      await Promise.all([hasResult ? flushed(process.stdout) : null, flushed(process.stderr)])
       if (failure) throw failure
     },
   }

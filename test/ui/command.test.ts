@@ -190,6 +190,12 @@ describe('errors', () => {
     expect(ended).toMatchObject({ code: 3 })
     expect(ended.stderr).toContain('DISK_FULL')
   })
+
+  test('an error that leaves no room wanting keeps its code on a full disk', async () => {
+    const ended = await onDevFull([program, 'parsed', '--bogus'])
+    expect(ended).toMatchObject({ code: 2 })
+    expect(ended.stderr).not.toContain('DISK_FULL')
+  })
 })
 
 async function onDevFull(argv: readonly string[]) {
