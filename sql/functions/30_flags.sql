@@ -393,7 +393,15 @@ language sql stable as $$
                     then tms._utc(f.stage_since + pg_catalog.make_interval(secs => f.wait_seconds)) end,
     'next_stage', case when f.stage_since is null then case when f.id is null or tms._stage(f) = 'off' then 'canary' end
                        else case tms._stage(f) when 'off' then 'canary' when 'canary' then 'cohort' when 'cohort' then 'all' end end,
-    'health', tms._rollout_health(entry.key))
+    'health', tms._rollout_health(entry.key),
+    -- what wins over the rollout, whatever its stage
+    'by_hand', (select coalesce(pg_catalog.jsonb_agg(o.scope), '[]') from (
+      select tms._flag_scope(x.level, x.environment, x.company_id) as scope
+        from tms.feature_flags_v2 x
+       where x.key = entry.key and x.level <> 'global' and x.value is distinct from entry.default_value
+         and (x.level = 'tenant' or x.environment = (select e.name from tms.environment e))
+         and (x.company_id is null or visible is null or x.company_id = any (visible))
+       order by x.level, 1 limit 100) o))
 $$;
 
 create or replace function tms.flags_rollout_state(args jsonb) returns jsonb
@@ -449,6 +457,15 @@ begin
     return tms._refuse(c, 'STAGE_REFUSED', format('%s has no next stage', entry.key),
       case when was.id is null or was.stage_since is null then 'no rollout is under way' else 'it has reached everybody' end,
       array[format('tms flags rollout %s', entry.key)]);
+  end if;
+
+  if step = 'off' and was.stage_since is null then
+    -- ending what somebody has set by hand is `flags set`, and "off" would be false while that reaches anybody
+    if tms._stage(was) <> 'off' and was.value is distinct from entry.default_value then
+      return tms._refuse(c, 'STAGE_REFUSED', format('no rollout of %s is under way, and it stays as it is', entry.key),
+        'somebody has set it by hand', array[format('tms flags set %s --unset --why <reason>', entry.key)]);
+    end if;
+    return tms._finish(c, tms._rollout_json(entry, was, null));
   end if;
 
   if step = 'start' then
@@ -522,8 +539,7 @@ begin
       cohort_rollout = excluded.cohort_rollout, wait_seconds = excluded.wait_seconds, stage_since = excluded.stage_since,
       updated_at = excluded.updated_at, updated_by = excluded.updated_by, updated_by_name = excluded.updated_by_name, why = excluded.why
     returning * into f;
-  -- what somebody has set by hand is no rollout, which `off` would end
-  elsif was.stage_since is not null then
+  else
     update tms.feature_flags_v2 x
        set rollout = f.rollout, canary = f.canary, stage_since = f.stage_since, updated_at = tms.now(),
            updated_by = c.principal_id, updated_by_name = c.who, why = reason

@@ -97,6 +97,8 @@ const rolloutState = z.object({
   next_at: timestamp.nullable(),
   next_stage: z.enum(stages).nullable(),
   health: z.enum(['green', 'red', 'unknown']),
+  /** Where something else was set by hand, which wins over the rollout. A database one version older doesn't say. */
+  by_hand: z.array(z.string()).optional(),
 })
 
 export type CatalogueEntry = z.infer<typeof catalogueEntry>

@@ -82,8 +82,9 @@ export function historyView({ changes }: Contract['flags_history']['result']): r
 }
 
 export function rolloutView(state: Contract['flags_rollout_state']['result']): readonly Block[] {
+  const byHand = state.by_hand ?? []
   const reach = {
-    off: 'off: the default applies to everybody',
+    off: `off: the default applies${byHand.length === 0 ? ' to everybody' : ', except where it is set by hand'}`,
     canary: `canary: ${state.canary.join(', ')}`,
     cohort: `cohort ${state.cohort ?? ''}: ${state.percentage} % of the tenants, and ${state.canary.join(', ')}`,
     all: 'all tenants',
@@ -95,6 +96,9 @@ export function rolloutView(state: Contract['flags_rollout_state']['result']): r
         ['flag', state.key],
         ['value', shown(state.value)],
         ['reaches', { text: reach, tone: 'strong' }],
+        ...(byHand.length === 0
+          ? []
+          : [['set by hand', { text: `${byHand.join(', ')}: wins over the rollout`, tone: 'warn' }] as const]),
         ['since', state.since ?? 'no rollout is under way'],
         [
           'health',

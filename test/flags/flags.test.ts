@@ -7,6 +7,7 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { loadCatalogue, parseCatalogue } from '../../src/flags/catalogue.ts'
 import { flagHistory, getFlag, setFlag, verifyFlags } from '../../src/flags/flags.ts'
 import { planNext, planOff, planStart, rolloutState, takeStep } from '../../src/flags/rollout.ts'
+import { rolloutView } from '../../src/flags/views.ts'
 import { postgresSubject, type Subject } from '../contract/subjects.ts'
 
 const catalogueText = `flags:
@@ -310,6 +311,27 @@ describe('a staged rollout', () => {
     await step(await planStart(db, 'a.bool', plan))
     await set('a.bool', 'false')
     expect((await rolloutState(db, 'a.bool')).since).toBeNull()
+  })
+
+  test('does not say that a flag is off which stays on by hand', async () => {
+    await set('a.bool', 'true')
+    await expect(step(planOff('a.bool'))).rejects.toMatchObject({
+      code: 'STAGE_REFUSED',
+      next: [expect.stringContaining('tms flags set a.bool --unset')],
+    })
+    expect(await reach()).toBe(tenants.length)
+    await set('a.bool', null)
+    expect(await step(planOff('a.bool'))).toMatchObject({ stage: 'off', by_hand: [] })
+
+    await step(await planStart(db, 'a.bool', plan))
+    await set('a.bool', 'true', { environment: true })
+    await set('a.bool', 'true', { tenant: 'tenant-2' })
+    const off = await step(planOff('a.bool'))
+    expect(off).toMatchObject({ stage: 'off', by_hand: ['environment development', 'tenant tenant-2'] })
+    const shown = JSON.stringify(rolloutView(off))
+    expect(shown).toContain('environment development, tenant tenant-2')
+    expect(shown).not.toContain('to everybody')
+    expect(await step(planOff('a.bool'))).toMatchObject({ stage: 'off' })
   })
 })
 
