@@ -91,6 +91,8 @@ declare
   number numeric;
 begin
   if octet_length(value::text) > 16384 then return 'it is larger than 16 KB'; end if;
+  -- clients read nested values with a call for each level: one such value, and nobody could list the flags any more
+  if jsonb_path_exists(value, 'strict $.**{32 to last} ? (@.type() == "array" || @.type() == "object")') then return 'it is nested deeper than 32 levels'; end if;
   case entry.type
     when 'boolean' then
       if kind <> 'boolean' then return 'it takes true or false'; end if;

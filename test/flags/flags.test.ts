@@ -7,6 +7,7 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { loadCatalogue, parseCatalogue } from '../../src/flags/catalogue.ts'
 import { flagHistory, getFlag, setFlag, verifyFlags } from '../../src/flags/flags.ts'
 import { planNext, planOff, planStart, rolloutState, takeStep } from '../../src/flags/rollout.ts'
+import type { FlagValue } from '../../src/flags/value.ts'
 import { rolloutView } from '../../src/flags/views.ts'
 import { postgresSubject, type Subject } from '../contract/subjects.ts'
 
@@ -218,6 +219,19 @@ describe('the history', () => {
     expect(row?.['body_sha256']).toBe(createHash('sha256').update(String(row?.['body'])).digest('hex'))
     expect(BigInt(String(row?.['xid'])) & 0xffffffffn).toBe(BigInt(String(change?.['xmin'])))
   })
+})
+
+test('a value nested deeper than clients can read is kept out by the database itself', async () => {
+  const put = (levels: number) =>
+    db.call('flags_set', {
+      request_id: randomUUID(),
+      key: 'a.json',
+      level: 'global',
+      value: JSON.parse('{"a":'.repeat(levels) + '1' + '}'.repeat(levels)) as FlagValue,
+      why: 'a test',
+    })
+  await expect(put(33)).rejects.toMatchObject({ code: 'INPUT_INVALID', message: expect.stringContaining('32 levels') })
+  expect(granted(await put(32)).changed).toBe(true)
 })
 
 describe('a staged rollout', () => {
