@@ -1,5 +1,5 @@
-import { homedir, userInfo } from 'node:os'
-import { join } from 'node:path'
+import { userInfo } from 'node:os'
+import { isAbsolute, join } from 'node:path'
 import type { Connection } from '../drivers/connection.ts'
 import { stopFilePath } from '../incident/stop-file.ts'
 import type { Settings } from './settings.ts'
@@ -40,15 +40,16 @@ export function pressPlace(settings: Settings, environment: NodeJS.ProcessEnv) {
   }
 }
 
-/** Works without HOME. */
-function userConfigFolder(environment: NodeJS.ProcessEnv): string {
-  const base = environment.XDG_CONFIG_HOME
-  return base ? join(base, 'tms') : join(environment.HOME || homeOrTemporary(), '.config', 'tms')
+/** Works without HOME. Never relative: the signing key would lie in whichever folder a command runs in, and a stop in no other. */
+function userConfigFolder({ XDG_CONFIG_HOME: base = '', HOME: home = '' }: NodeJS.ProcessEnv): string {
+  if (isAbsolute(base)) return join(base, 'tms')
+  return join(isAbsolute(home) ? home : homeOfUser(), '.config', 'tms')
 }
 
-function homeOrTemporary(): string {
+function homeOfUser(): string {
   try {
-    return homedir()
+    // Not homedir(), which believes an empty HOME.
+    return userInfo().homedir || '/nonexistent'
   } catch {
     return '/nonexistent'
   }
