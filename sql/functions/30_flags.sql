@@ -346,6 +346,11 @@ declare
   visible uuid[] := tms._allowed('flags.read');
 begin
   if c.answer is not null then return c.answer; end if;
+  -- what left the catalogue keeps its history
+  if args ? 'key' and not exists (select from tms.flag_catalogue e where e.key = args ->> 'key')
+     and not exists (select from tms.feature_flags_history h where h.key = args ->> 'key') then
+    return tms._flag_unknown(c, args ->> 'key');
+  end if;
   return jsonb_build_object('changes', (
     select coalesce(jsonb_agg(jsonb_build_object(
              'id', h.id::text, 'at', tms._utc(h.at),

@@ -57,7 +57,8 @@ export async function flagHistory(
   driver: Driver,
   input: { key?: string | undefined; tenant?: string | undefined; limit: number },
 ): Promise<Contract['flags_history']['result']> {
-  return granted(await driver.call('flags_history', input))
+  const read = async () => granted(await driver.call('flags_history', input))
+  return input.key === undefined ? read() : withSuggestion(driver, input.key, read)
 }
 
 export async function verifyFlags(driver: Driver): Promise<Contract['flags_verify']['result']> {

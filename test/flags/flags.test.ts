@@ -221,6 +221,18 @@ describe('the history', () => {
   })
 })
 
+test('the history of a flag that never was is no empty history; one that left the catalogue keeps its own', async () => {
+  await expect(flagHistory(db, { key: 'a.boool', limit: 5 })).rejects.toMatchObject({
+    code: 'NOT_FOUND',
+    exit: 2,
+    why: expect.stringContaining('Did you mean a.bool?'),
+  })
+  await set('a.text', 'x')
+  await subject.sql(`delete from tms.flag_catalogue where key = 'a.text'`)
+  expect((await flagHistory(db, { key: 'a.text', limit: 1 })).changes).toHaveLength(1)
+  await expect(flagHistory(db, { key: 'a.int', limit: 1 })).resolves.toBeDefined()
+})
+
 test('a value nested deeper than clients can read is kept out by the database itself', async () => {
   const put = (levels: number) =>
     db.call('flags_set', {
