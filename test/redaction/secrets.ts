@@ -199,15 +199,8 @@ export const harmless = fc.oneof(
     .tuple(fc.integer({ min: 0, max: 9_999_999 }), from(digits, 2))
     .map(([whole, cents]) => `$${whole.toLocaleString('en-US')}.${cents}`),
   fc.integer({ min: 0, max: 99_999 }).map((it) => `${it}.50 USD`),
-  fc
-    .tuple(from(lower, 3, 10), from(lower, 3, 10))
-    .map(([a, b]) => `flags:tenant-key-${a}:${b}`)
-    .filter(
-      (it) =>
-        !/(pass|psw|pwd|bearer|pin|otp|ssn|dob|tel|fax|card|cvv|cvc|csc|iban|cdl|itin|auth|token|email|phone):/.test(
-          it,
-        ),
-    ),
+  // A tenant of letters that no name of a secret is made of alone.
+  fc.tuple(from('bdfghjlmqruvxyz', 3, 10), from(lower, 3, 10)).map(([a, b]) => `flags:tenant-key-${a}:${b}`),
   fc.constantFrom(
     'duplicate key value violates unique constraint "agent_tasks_pkey"',
     'Key (company_id, load_number)=(9f1c, LD-2024-001) already exists.',
