@@ -113,8 +113,12 @@ declare
   given integer;
 begin
   perform tms._latch('slots');
-  select coalesce(sum(w.slots), 0) into taken from tms.workers w
-   where w.id <> worker and w.stopped_at is null and w.lease_until > clock_timestamp();
+  -- Who let its lease end has none from now on. A row that somebody holds may have been renewed by a call that hasn't committed yet:
+  -- its slots stay taken, or both would have them.
+  update tms.workers w set slots = 0
+   where w.id = any (array(select x.id from tms.workers x where x.id <> worker and x.stopped_at is null and x.slots > 0 and x.lease_until <= clock_timestamp()
+                            for update skip locked));
+  select coalesce(sum(w.slots), 0) into taken from tms.workers w where w.id <> worker and w.stopped_at is null;
   given := greatest(0, least(wanted, tms._fleet_limit() - taken));
   update tms.workers w set slots = given, wanted = _lease_slots.wanted, lease_until = clock_timestamp() + tms._lease() where w.id = worker;
   return given;

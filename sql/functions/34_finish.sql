@@ -547,7 +547,9 @@ begin
     perform tms._fail_task(t.id, 'timeout', case when t.late then 'it ran longer than its policy allows' else 'its worker went away' end, true, 'lost', null, null);
     n := n + 1;
   end loop;
-  update tms.workers w set stopped_at = w.lease_until, slots = 0 where w.stopped_at is null and w.lease_until < clock_timestamp();
+  -- never one that is being renewed: who holds that call open would keep all others from reaping
+  update tms.workers w set stopped_at = w.lease_until, slots = 0
+   where w.id = any (array(select x.id from tms.workers x where x.stopped_at is null and x.lease_until < clock_timestamp() for update skip locked));
   get diagnostics gone = row_count;
   if n > 0 then perform pg_notify('tms_tasks', ''); end if;
   return jsonb_build_object('reaped', n, 'workers', gone);

@@ -22,9 +22,10 @@ begin
          next_at = clock_timestamp() + tms._backoff(greatest(d.attempts, 1), 1000, 600000)
    where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'sending' and x.lease_until < clock_timestamp()
                             and (not halted or x.lane = 'halt') order by x.id limit 500 for update skip locked));
-  -- twenty under way to one target, over all hosts: one that hangs must not take every place there is
+  -- twenty under way to one target, over all hosts: one that hangs must not take every place there is. What a halt caught under way
+  -- stays so until its end, and takes no place of the halt's own.
   names := array(select t.name from tms.outbox_targets t where not t.paused
-    and (select count(*) from tms.outbox_deliveries d where d.status = 'sending' and d.target = t.name) < 20 and (not args ? 'targets' or t.name = any (tms._texts(args -> 'targets'))));
+    and (select count(*) from tms.outbox_deliveries d where d.status = 'sending' and d.target = t.name and (not halted or d.lane = 'halt')) < 20 and (not args ? 'targets' or t.name = any (tms._texts(args -> 'targets'))));
   with heads as materialized (
     select h.id from unnest(names) n (name) cross join lateral (
       select d.id from tms.outbox_deliveries d

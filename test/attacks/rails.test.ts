@@ -125,6 +125,35 @@ describe('slots', () => {
     ['_lease_slots', /perform pg_advisory_xact_lock[^;]*;|perform tms._latch[^;]*;/, ''],
   )
 
+  rail(
+    'a lease that is being renewed by a call that is held open keeps its slots',
+    async () => {
+      await clean()
+      const { worker } = await ask(raw, 'worker_hello', helloArgs(100))
+      await arena.sql(`update tms.workers set lease_until = clock_timestamp() + interval '500 milliseconds'`)
+      await raw.query('begin')
+      expect(await ask(raw, 'worker_beat', { worker })).toHaveProperty('slots', 100)
+      await until(
+        'its lease has ended',
+        async () => (await number(`select count(*) from tms.workers where lease_until < clock_timestamp()`)) === 1,
+      )
+      // nor does it keep others from reaping
+      granted(await arena.fleet.worker.call('tasks_reap', {}))
+      expect(await ask(other, 'worker_hello', helloArgs(100))).toHaveProperty('slots', 50)
+      await raw.query('commit')
+      expect(await sum()).toBe(150)
+    },
+    ['_lease_slots', 'and w.stopped_at is null;', 'and w.stopped_at is null and w.lease_until > clock_timestamp();'],
+  )
+
+  test('a lease that ended gives its slots to others, and gets back what is left when it is renewed late', async () => {
+    const { worker } = await ask(raw, 'worker_hello', helloArgs(100))
+    await arena.sql(`update tms.workers set lease_until = clock_timestamp() - interval '1 second'`)
+    expect(await ask(other, 'worker_hello', helloArgs(100))).toHaveProperty('slots', 100)
+    expect(await ask(raw, 'worker_beat', { worker })).toHaveProperty('refused.code', 'LEASE_LOST')
+    expect(await sum()).toBe(100)
+  })
+
   test('a limit that is lowered is kept after a beat of each worker', async () => {
     const two = [await hello(75), await hello(75)]
     await arena.fleet.set('budget.agents.maxConcurrent', 100)
@@ -535,6 +564,40 @@ describe('whose task it is', () => {
     expect(results).toHaveLength(1)
     expect(granted(await n8n.call('outbox_finish', { results })).recorded).toBe(0)
   })
+
+  rail(
+    "what a halt caught under way to a target takes no place of the halt's own",
+    async () => {
+      await arena.sql('truncate tms.outbox_targets, tms.outbox_events, tms.outbox_deliveries')
+      granted(
+        await arena.fleet.operator.call('outbox_targets_set', {
+          request_id: randomUUID(),
+          targets: [{ name: 'all', kind: 'file', topics: ['demo.*', 'fleet.*'], config: {} }],
+        }),
+      )
+      const write = (topic: string, lane: string, n: number) =>
+        arena.sql(
+          `with event as (insert into tms.outbox_events (company_id, topic, payload)
+             select c.id, $1, '{}' from tms.companies c, generate_series(1, $3::int) where c.key = 'acme' returning id, company_id)
+           insert into tms.outbox_deliveries (event_id, target, company_id, lane, created_at) select id, 'all', company_id, $2, clock_timestamp() from event`,
+          [topic, lane, n],
+        )
+      const taken = async () => granted(await arena.fleet.worker.call('outbox_claim', { limit: 100 })).deliveries
+      await write('demo.x', 'normal', 25)
+      const underWay = await taken()
+      expect(underWay).toHaveLength(20)
+      await halt(arena.fleet)
+      try {
+        const results = underWay.map(({ id, claim: of }) => ({ id, claim: of, outcome: 'delivered' as const }))
+        expect(granted(await arena.fleet.worker.call('outbox_finish', { results })).recorded).toBe(0)
+        await write('fleet.halted', 'halt', 1)
+        expect((await taken()).map(({ topic }) => topic)).toEqual(['fleet.halted'])
+      } finally {
+        await resume(arena.fleet)
+      }
+    },
+    ['outbox_claim', "and d.target = t.name and (not halted or d.lane = 'halt')) < 20", 'and d.target = t.name) < 20'],
+  )
 
   test("nobody writes into the log of a task that they don't hold", async () => {
     const id = await one('demo.one', 'globex')
