@@ -246,7 +246,9 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
   })
 
   test('a flood of unsigned requests uses up nothing of anybody, and few calls', async () => {
-    const door = await opened()
+    // A clock that stands still: what is let in again by time is not what this is about, however long it takes.
+    const arrived = new Date()
+    const door = await doorOf(house, { keys: everybody, sources, clock: () => arrived })
     const before = await stored(house)
     const body = tasks()
     const bad = { id: n8n.id, secret: 'y'.repeat(43) }
@@ -254,9 +256,9 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
       Array.from({ length: 200 }, (_unused, i) => send(door, i % 2 === 0 ? { body } : { body, key: bad })),
     )
     expect(new Set(sent.map(({ status }) => status))).toEqual(new Set([401, 429]))
-    expect(sent.filter(({ status }) => status === 401).length).toBeLessThan(40)
+    expect(sent.filter(({ status }) => status === 401).length).toBeLessThanOrEqual(30)
     await until('the knocks are counted', async () => (await knocks(house)) > 0)
-    expect(await knocks(house)).toBeLessThanOrEqual(60)
+    expect(await knocks(house)).toBeLessThanOrEqual(20)
     expect(await stored(house)).toEqual(before)
     const [counted] = await house.sql(
       `select count(*)::int as n from tms.edge_rate_limits where subject not like 'knock:%'`,
