@@ -1209,11 +1209,13 @@ begin
     if answer ? 'refused' then return tms._finish(c, answer); end if;
     halted := false;
     perform tms._incident_announce('fleet.resumed', i, 'resumed ' || (answer ->> 'epoch'), jsonb_build_object('by', c.who, 'epoch', answer -> 'epoch'));
-    -- the incident's own alert ends with the incident, that of a later halt with the halt
-    lifted := (answer ->> 'epoch')::bigint - 1;
-    if exists (select from tms.incident_halts x join tms.halts h on h.id = x.halt_id where x.incident_id = i.id and h.epoch < lifted) then
+    -- The incident's own alert ends with the incident, that of a later halt with the halt. Of each of them: where a resume was cut short
+    -- before its lift and the button pressed again, one lift ends two halts. What was told of an earlier lift is not told again.
+    for lifted in select distinct h.epoch from tms.incident_halts x join tms.halts h on h.id = x.halt_id
+                   where x.incident_id = i.id and h.epoch < (answer ->> 'epoch')::bigint
+                     and h.epoch > (select min(k.epoch) from tms.incident_halts y join tms.halts k on k.id = y.halt_id where y.incident_id = i.id) order by 1 loop
       perform tms._incident_announce('incident.lifted', i, 'lifted ' || lifted, jsonb_build_object('dedup_key', tms._halted_anew(i.id, lifted)));
-    end if;
+    end loop;
   else
     if part is null or part not in (10, 50, 100) then raise exception '"percent" is 10, 50 or 100' using errcode = 'TM400'; end if;
     -- else it would be over with its flags still lowered, and without the second person whom prepare asks for

@@ -224,6 +224,31 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect(granted(await operator.call('incident_impact', { id })).halted_seconds).toBe(stood?.['s'])
   })
 
+  test('pressed again between the record of a resume and its lift: the lift ends the alerts of both halts', async () => {
+    const { operator } = scene
+    const press = async () => {
+      const halt = granted(await operator.call('fence_halt', { why: 'a test' })).halt ?? ''
+      return granted(await operator.call('incident_press', { request_id: randomUUID(), halt })).incident
+    }
+    const id = await press()
+    const step = async (step: 'prepare' | 'lift') =>
+      granted(await operator.call('incident_resume', { request_id: randomUUID(), id, step }))
+    await step('prepare')
+    await step('lift')
+    await press()
+    // Here somebody's resume is cut short.
+    await step('prepare')
+    await press()
+    await resumeNow(operator, id)
+    const alerts = (topics: string) =>
+      scene.sql(
+        `select payload ->> 'dedup_key' as key from tms.outbox_events
+          where payload ->> 'incident' = '${id}' and topic in (${topics}) order by payload ->> 'dedup_key'`,
+      )
+    expect(await alerts("'incident.lifted', 'incident.resolved'")).toEqual(await alerts("'incident.opened'"))
+    expect(await alerts("'incident.opened'")).toHaveLength(3)
+  })
+
   test('where it takes two, the one who approved cannot be the one who resumes', async () => {
     const { fleet, operator } = scene
     await fleet.set('incident.resume.twoPersons', true)
