@@ -167,6 +167,17 @@ end
 $$;
 grant execute on function tms.outbox_list(jsonb) to tms_caller;
 
+-- It would page, and the end of its alert has arrived already: sent now, it would be a new alert that nothing ends. The halt's lane:
+-- the product's own alerts, each of which has one end.
+create or replace function tms._ended_since(d tms.outbox_deliveries) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select d.lane = 'halt' and exists (select from tms.outbox_targets t where t.name = d.target and t.kind = 'pagerduty')
+     and (select tms._pager_does(e.topic, e.payload) from tms.outbox_events e where e.id = d.event_id) = 'trigger'
+     and exists (select from tms.outbox_deliveries y join tms.outbox_events z on z.id = y.event_id
+                  where y.target = d.target and y.lane = 'halt' and y.ordering_key = d.ordering_key and y.company_id = d.company_id and y.id > d.id
+                    and y.status = 'delivered' and tms._pager_does(z.topic, z.payload) = 'resolve')
+$$;
+
 -- Tries dead ones again, or waiting ones now.
 create or replace function tms.outbox_retry(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -178,7 +189,8 @@ begin
   -- without a tenant: the product's own, by those who see every tenant
   if c.company_id is null then c.company_id := '00000000-0000-0000-0000-000000000000'; end if;
   update tms.outbox_deliveries d set status = 'pending', attempts = case when d.status = 'dead' then 0 else d.attempts end, next_at = clock_timestamp()
-   where d.id = any (tms._texts(args -> 'ids')::bigint[]) and d.company_id = c.company_id and d.status in ('dead', 'pending') and exists (select from tms.outbox_targets t where t.name = d.target);
+   where d.id = any (tms._texts(args -> 'ids')::bigint[]) and d.company_id = c.company_id and d.status in ('dead', 'pending') and exists (select from tms.outbox_targets t where t.name = d.target)
+     and not (d.status = 'dead' and tms._ended_since(d));
   get diagnostics n = row_count;
   c.company_id := nullif(c.company_id, '00000000-0000-0000-0000-000000000000');
   perform tms._record(c, 'outbox.retry', 'done', 'outbox deliveries', coalesce(args ->> 'why', ''), jsonb_build_object('ids', args -> 'ids', 'retried', n));

@@ -75,7 +75,7 @@ export function retriedView({ tenant, ids, retried }: Retried): readonly Block[]
           {
             kind: 'text',
             text: {
-              text: `${left} were not: delivered, being sent, of a target that is gone, or not ${tenant === null ? "the product's own" : `of tenant ${tenant}`}.`,
+              text: `${left} were not: delivered, being sent, of a target that is gone, of an alert that ended meanwhile, or not ${tenant === null ? "the product's own" : `of tenant ${tenant}`}.`,
               tone: 'warn',
             },
           } as const,

@@ -6,6 +6,7 @@ import { granted } from '../../src/drivers/refusal.ts'
 import { notifyStatus, testProblem, testTarget, unknownStatus, watchNotifications } from '../../src/notify/notify.ts'
 import { startDelivery, type Deliverer } from '../../src/outbox/deliver.ts'
 import { retryDeliveries, showDelivery } from '../../src/outbox/outbox.ts'
+import { retriedView } from '../../src/outbox/views.ts'
 import { pagerdutyActions, pagerdutyMessage } from '../../src/outbox/targets/pagerduty-message.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
 import { sqlBeside, subjects } from '../contract/subjects.ts'
@@ -175,6 +176,23 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     expect(await retryDeliveries(operator, { ids: [id], why: 'a new webhook' })).toMatchObject({ retried: 1 })
     await until(async () => (await notifyStatus(operator)).verdict === 'ok')
     expect(pager.alerts).toHaveLength(1)
+  })
+
+  test('what would page is not sent again once the end of its alert has arrived', async () => {
+    const { pager } = await people()
+    pager.misbehave = answer(400)
+    await deliver()
+    await open('P1', 'stock')
+    await until(async () => (await sql(`select from tms.outbox_deliveries where status = 'dead'`)).length === 1)
+    pager.misbehave = null
+    const [row] = await sql(`select id::text from tms.outbox_deliveries where status = 'dead'`)
+    const ids = [String(row?.['id'])]
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    await until(async () => (await delivered('pager')) === 1)
+    const retried = await retryDeliveries(operator, { ids, why: 'the pager is well' })
+    expect(retried).toMatchObject({ retried: 0 })
+    expect(JSON.stringify(retriedView(retried))).toContain('ended meanwhile')
+    expect(pager.alerts).toEqual([])
   })
 
   test('a target that fails is an incident which the others hear of, and which it does not wait for itself', async () => {
