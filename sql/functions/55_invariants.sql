@@ -17,6 +17,7 @@ declare
   -- reaping comes every few seconds; this is what it must have missed
   grace constant interval := '2 minutes';
   window_start constant timestamptz := clock_timestamp() - interval '1 hour';
+  lifted timestamptz := (select h.resumed_at from tms.halts h where h.kind = 'halt' and h.resumed_at is not null order by h.id desc limit 1);
 begin
   case which
     when 'tasks_past_lease' then
@@ -35,7 +36,13 @@ begin
         from tms.outbox_deliveries d left join tms.outbox_targets t on t.name = d.target left join tms.outbox_events e on e.id = d.event_id
        where t.paused is not true and (d.lane = 'halt' or not tms._halted())
          -- due for a minute and not even tried; one that is tried again and again has its own times
-         and ((d.status = 'pending' and d.next_at < clock_timestamp() - interval '60 seconds')
+         and ((d.status = 'pending' and d.next_at < clock_timestamp() - interval '60 seconds'
+               -- what a halt held back is due from its end on
+               and (d.lane = 'halt' or lifted is null or lifted < clock_timestamp() - interval '60 seconds')
+               -- what waits its turn behind an earlier one of its key, which is being tried or has its own time: that one is looked at
+               and (d.ordering_key is null or not exists (
+                 select from tms.outbox_deliveries b where b.target = d.target and b.ordering_key = d.ordering_key and b.company_id = d.company_id
+                    and b.status in ('pending', 'sending') and b.id < d.id and (b.lane = 'halt' or not tms._halted()))))
            or (d.status = 'sending' and coalesce(d.lease_until, d.next_at) < clock_timestamp() - grace))
          and not exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused' and d.lane <> 'halt')
        limit most;

@@ -120,6 +120,28 @@ describe.each(Object.entries(subjects))("tms's own invariants through %s", (_, m
     expect(await violated()).toEqual(['OUTBOX_WITHIN_SLO'])
   })
 
+  test('a delivery that waits its turn, or waited for a halt, is not late: what it waits behind may be', async () => {
+    await whole()
+    const last = 'coalesce((select max(id) from tms.halts), 0)'
+    const [{ id } = {}] = await sql(`select ${last}::text as id`)
+    const due = `'pending', clock_timestamp() - interval '2 minutes'`
+    await sql(`insert into tms.outbox_events (id, company_id, topic, payload) overriding system value values (9000001, ${acme}, 'demo.x', '{}');
+      ${delivery(9000001, 9000001, `'pending', clock_timestamp() + interval '5 minutes'`)};
+      ${delivery(9000002, 9000001, due)};
+      update tms.outbox_deliveries set ordering_key = 'one load', attempts = 4 where id = 9000001;
+      update tms.outbox_deliveries set ordering_key = 'one load' where id = 9000002`)
+    expect(await violated()).toEqual([])
+    await sql(`update tms.outbox_deliveries set ordering_key = 'another load' where id = 9000002`)
+    expect(await violated()).toEqual(['OUTBOX_WITHIN_SLO'])
+    await sql(`insert into tms.halts (kind, epoch, at, by_id, by_name, why, fenced, ms_to_fence, waited_for, terminated, survivors, in_flight, resumed_at)
+      select 'halt', 0, now() - interval '5 minutes', p.id, 'x', '', true, 1, '0', '[]', '[]', 0, clock_timestamp() - interval '5 seconds' from tms.principals p limit 1`)
+    expect(await violated()).toEqual([])
+    await sql(
+      `update tms.halts set resumed_at = clock_timestamp() - interval '2 minutes' where id = ${last} and id > ${String(id)}`,
+    )
+    expect(await violated()).toEqual(['OUTBOX_WITHIN_SLO'])
+  })
+
   test('a fleet that has just come back by steps has time to give up its slots', async () => {
     await whole()
     await sql(breakages['SLOTS_WITHIN_LIMIT']?.[0] ?? '')
