@@ -19,11 +19,11 @@ await Promise.all([
 ])
 const counts = { passed: 0, failed: 0 }
 const failures = []
-// What has a full size runs once: at that size, with all else its file tests. One file after the other: some state how long a halt
-// may take with 150 clients, which is all that two cores can do.
-const large = full ? filesWithFullSize() : []
-await tests('tests with coverage', ['run', '--coverage', ...large.map((file) => `--exclude=${file}`)], {})
-if (full) await tests('attacks at full size', ['run', ...large, '--no-file-parallelism'], { TMS_TEST_FULL: '1' })
+await tests('tests with coverage', ['run', '--coverage'], {})
+// Once more what has a full size. One file after the other: some state how long a halt may take with 150 clients, which is all that
+// two cores can do.
+if (full)
+  await tests('attacks at full size', ['run', ...filesWithFullSize(), '--no-file-parallelism'], { TMS_TEST_FULL: '1' })
 
 process.stdout.write('\n')
 for (const { name, ok, seconds } of results)
