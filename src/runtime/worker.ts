@@ -70,6 +70,10 @@ const much = 100
 /** One call's worth: stays below the largest request of every driver. */
 const batchBytes = 700_000
 const batchItems = 1000
+/** tms._log keeps so many lines of one call, and drops the others. */
+const batchLines = 2000
+/** What waits here for so long goes back: its time limit counts from the claim, and it must not be up before it has begun. */
+const waitMs = 5000
 /** After its time limit a handler may still clean up for so long; then its slot is needed. */
 const hangMs = 5000
 
@@ -77,6 +81,11 @@ const hangMs = 5000
 const overloaded: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['DB_TIMEOUT', 'DB_BUSY', 'DB_FULL'])
 /** Answers of the server itself to what a batch holds, with which it will not take it later either. */
 const unanswerable: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['DB_ERROR', 'SCHEMA_ABSENT', 'SCHEMA_OLDER'])
+
+type Waiting = {
+  readonly held: ClaimedTask
+  readonly came: number
+}
 
 type Running = {
   readonly stopper: Stopper
@@ -107,7 +116,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let endingTasks = 0
   let wanted = true
   let drained: (() => void) | undefined
-  const buffer: ClaimedTask[] = []
+  const buffer: Waiting[] = []
   let head = 0
   const running = new Set<Running>()
   const ended: Ended[] = []
@@ -154,7 +163,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     }
     if (Object.keys(next.agents).length + Object.keys(next.tenants).length > 0) {
       stopRunning(barred, 'paused')
-      handBack(barred)
+      handBack(({ held }) => barred(held))
     }
     // What was held through a halt goes back: whoever is free takes it.
     if (was?.halted === true) handBack(() => true)
@@ -187,17 +196,18 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   }
 
   /** Tasks that haven't begun, without an attempt spent. */
-  function handBack(which: (task: ClaimedTask) => boolean): void {
-    const keep: ClaimedTask[] = []
-    for (const task of buffer.slice(head)) {
-      if (!which(task)) keep.push(task)
+  function handBack(which: (waiting: Waiting) => boolean): void {
+    const keep: Waiting[] = []
+    for (const one of buffer.slice(head)) {
+      const { held } = one
+      if (!which(one)) keep.push(one)
       else
         ended.push({
-          task,
+          task: held,
           ms: 0,
           traceId: null,
           logs: [],
-          rest: { id: task.id, claim: task.claim, outcome: 'returned' },
+          rest: { id: held.id, claim: held.claim, outcome: 'returned' },
         })
     }
     buffer.length = 0
@@ -323,7 +333,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       if (quick && more && waiting() === 0) ahead *= 2
       else if (!quick && waiting() > 0) ahead /= 2
       oldest = now()
-      buffer.push(...tasks)
+      buffer.push(...tasks.map((held) => ({ held, came: oldest })))
       if (more) wanted = true
     })
     claiming--
@@ -347,13 +357,13 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   function begin(): void {
     while (running.size < slots && waiting() > 0 && !still()) {
-      const task = buffer[head++]
-      if (task === undefined) break
+      const next = buffer[head++]
+      if (next === undefined) break
       if (head > 1024) {
         buffer.splice(0, head)
         head = 0
       }
-      run(task)
+      run(next.held)
     }
   }
 
@@ -482,11 +492,13 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   function cut(): Ended[] {
     let bytes = 0
+    let lines = 0
     let n = 0
     for (const [at, one] of ended.entries()) {
       let size = sizeOf(one)
       if (size === null) size = sizeOf((ended[at] = untakable(one))) ?? 0
-      if (n > 0 && (bytes + size > batchBytes || n >= batchItems)) break
+      lines += one.logs.length
+      if (n > 0 && (bytes + size > batchBytes || lines > batchLines || n >= batchItems)) break
       bytes += size
       n++
     }
@@ -600,6 +612,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         })
         giveUp(one)
       }
+    }
+    // The oldest stands first. Held to what can run at once, until work is quick again.
+    const first = buffer[head]
+    if (first !== undefined && at - first.came >= waitMs) {
+      handBack(({ came }) => at - came >= waitMs)
+      ahead = slots
     }
     if (at - lastPoll >= options.pollMs) wanted = true
     void lookHere()

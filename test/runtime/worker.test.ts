@@ -5,15 +5,15 @@ import { randomUUID } from 'node:crypto'
 import { defineAgent, TaskFailure, type Agent } from '../../src/agents/define.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
-import { startWorker, type Worker } from '../../src/runtime/worker.ts'
+import { startWorker, type Worker, type WorkerOptions } from '../../src/runtime/worker.ts'
 import { startTracing } from '../../src/tracing/tracer.ts'
 import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { policy, readyFleet, type Fleet } from '../fleet/fleet.ts'
 
-const happened = new EventEmitter()
+const happened = new EventEmitter().setMaxListeners(0)
 const seen: { fn: string; attempt: number; tenant: string; payload: unknown }[] = []
 let stepRuns = 0
-/** What handlers of mode `apply` wait for, so that they end together. */
+/** What handlers of modes `apply` and `manyLogs` wait for, so that they end together. */
 let gate: Promise<unknown> = Promise.resolve()
 /** What handlers of mode `hang` wait for, whatever their signal says. */
 let hanging: Promise<unknown> = Promise.resolve()
@@ -69,6 +69,10 @@ const demo: Agent = defineAgent({
             throw new TaskFailure('policy', 'read a\u0000b')
           case 'badError':
             throw new TaskFailure('policy', 'refused by the table')
+          case 'manyLogs':
+            await gate
+            for (let n = 1; n <= 150; n++) context.log.info(`line ${n} of ${tag}`)
+            return { said: 'yes' }
           case 'apply':
             await gate
             context.apply('app.effect', { tag: tag ?? '' })
@@ -104,6 +108,20 @@ const hasty: Agent = defineAgent({
   },
 })
 
+/** Quick first, so that its worker claims far ahead; then it waits for `gate`. */
+const queued: Agent = defineAgent({
+  name: 'queued',
+  functions: {
+    'queued.run': {
+      input: z.object({ quick: z.number() }),
+      output: z.void(),
+      run: async (_, { quick }) => {
+        if (quick === 0) await gate
+      },
+    },
+  },
+})
+
 function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
   let resolve = () => {}
   const promise = new Promise<void>((done) => (resolve = done))
@@ -121,6 +139,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     fleet = await readyFleet(await make(), [
       policy('demo', { timeout_ms: 600_000, approval: [], apply: ['app.effect'] }),
       policy('hasty', { functions: ['hasty.run'], timeout_ms: 1500, approval: [], max_attempts: 100 }),
+      policy('queued', { functions: ['queued.run'], timeout_ms: 600_000, approval: [] }),
     ])
     worker = await start()
   })
@@ -129,7 +148,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await fleet.stop()
   })
 
-  const start = async () =>
+  const start = async (other: Partial<WorkerOptions> = {}) =>
     startWorker({
       driver: fleet.worker,
       agents: [demo, hasty],
@@ -153,6 +172,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
       now: () => performance.now(),
       pollMs: 100,
       onEnd: ({ task: { id } }, outcome) => ended.set(id, [...(ended.get(id) ?? []), outcome]),
+      ...other,
     })
   const ends = async (id: string, times = 1) => {
     await expect.poll(() => ended.get(id)?.length ?? 0).toBeGreaterThanOrEqual(times)
@@ -282,6 +302,50 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
       asked === true ? 'apply app.effect failed: SQLSTATE P0001' : 'the database cannot take what it did',
     )
     expect(await sql('select tag from app.effects order by 1')).toEqual([{ tag: 'a' }, { tag: 'b' }, { tag: 'c' }])
+  })
+
+  test('tasks that end together keep all lines of their logs', async () => {
+    const tags = Array.from({ length: 15 }, (_, n) => `talker ${n}`)
+    const { promise, resolve } = deferred()
+    gate = promise
+    const begun = Promise.all(tags.map((tag) => once(happened, tag)))
+    const ids = await fleet.enqueue(
+      'acme',
+      tags.map((tag) => ({ function: 'demo.two', payload: { mode: 'manyLogs', tag } })),
+    )
+    await begun
+    resolve()
+    await Promise.all(ids.map((id) => ends(id)))
+    const [{ n } = {}] = await sql(`select count(*)::integer as n from tms.agent_logs where task_id in (${ids.join()})`)
+    expect(n).toBe(15 * 150)
+  })
+
+  test('what waits long in a worker goes back unspent, and no more is claimed than can run', async () => {
+    const { promise, resolve } = deferred()
+    gate = promise
+    const quick = Array.from({ length: 300 }, () => ({ function: 'queued.run', payload: { quick: 1 } }))
+    const slow = Array.from({ length: 40 }, () => ({ function: 'queued.run', payload: { quick: 0 } }))
+    let later = 0
+    const one = await start({ agents: [queued], name: 'queued', slots: 1, now: () => performance.now() + later })
+    await fleet.enqueue('acme', quick)
+    const ids = await fleet.enqueue('acme', slow)
+    const states = () =>
+      sql(
+        `select status, attempts, count(*)::integer as n from tms.agent_tasks where id in (${ids.join()}) group by 1, 2 order by 1`,
+      )
+    try {
+      await expect.poll(() => one.stats().waiting).toBeGreaterThan(3)
+      later = 5000
+      await expect.poll(states).toEqual([
+        { status: 'pending', attempts: 0, n: 39 },
+        { status: 'running', attempts: 1, n: 1 },
+      ])
+    } finally {
+      resolve()
+    }
+    await Promise.all(ids.map(async (id) => expect.poll(() => ended.get(id)?.at(-1)).toBe('completed')))
+    expect(await states()).toEqual([{ status: 'completed', attempts: 1, n: 40 }])
+    await one.stop(0)
   })
 
   test('a handler that ignores its signal loses its task and its slot, and what it does later is nothing', async () => {
