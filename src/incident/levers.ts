@@ -47,6 +47,17 @@ export async function planRollback(driver: Driver, to: string | undefined): Prom
   }
 }
 
+/** With nothing to change and no posture on record that was green, nobody knows whether the flags of now are the ones to have. */
+export function rollbackUnknown({ basis, changes }: RollbackPlan): Problem | null {
+  if (basis !== 'flags' || changes.length > 0) return null
+  return {
+    code: 'NO_DATA',
+    what: 'Nothing was rolled back: whether any state was green is not known.',
+    why: 'no posture on record was green, and the newest state in which the required flags had their values is that of now',
+    next: ['tms posture check', 'tms incident rollback --to <time>'],
+  }
+}
+
 export type Wanted = { readonly target: string } & Contract['incident_rollback_wanted']['result']
 
 /** What an alarm asks for is on record before anything is planned: a person may have to consent, or nothing is there to go back to. */

@@ -130,6 +130,17 @@ describe('the incident commands', () => {
     expect((await tms(['flags', 'verify'])).code).toBe(0)
   })
 
+  test('rollback without a recorded green posture and without a change is no success, and says what is not known', async () => {
+    const { code, data, error } = await tms(['incident', 'rollback'])
+    expect({ code, data, error }).toMatchObject({
+      code: 3,
+      data: { basis: 'flags', changes: [] },
+      error: { code: 'NO_DATA', why: expect.stringContaining('no posture on record was green') as string },
+    })
+    const asked = await tms(['incident', 'rollback', '--to', new Date().toISOString()])
+    expect(asked).toMatchObject({ code: 0, data: { basis: 'asked', changes: [] } })
+  })
+
   test('safe mode is left with consent and the token, never given as an argument', async () => {
     expect(await tms(['incident', 'safe-mode', 'on', '--why', 'a test'])).toMatchObject({ code: 0, data: { on: true } })
     const off = ['incident', 'safe-mode', 'off']

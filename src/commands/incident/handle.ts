@@ -6,7 +6,7 @@ import { consentFlags } from '../../ui/command.ts'
 export default class IncidentHandle extends ButtonCommand {
   static override summary = 'take an alarm as JSON: pull the lever it names, or open an incident of its level'
   static override description =
-    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback opens an incident of that level and puts the flags back, with consent; nothing else in such an alarm must be right. policies/incidents.yaml may map more types to a lever or a level. Anything else opens an incident of that level; alarms of one type join, and what they say is kept. Exit 2 with an incident: that file is broken. 1 with an incident: there is no green state to roll back to.'
+    'Type emergency_stop presses the button and soft_degrade lowers the limits, both without a question; rollback opens an incident of that level and puts the flags back, with consent; nothing else in such an alarm must be right. policies/incidents.yaml may map more types to a lever or a level. Anything else opens an incident of that level; alarms of one type join, and what they say is kept. Exit 2 with an incident: that file is broken. 1 with an incident: there is no green state to roll back to; 3 with one: whether any was is not known, and there is nothing to change.'
   static override examples = [
     `<%= config.bin %> incident handle '{"level":"critical","type":"emergency_stop","description":"System emergency"}'`,
     `<%= config.bin %> incident handle '{"level":"low","type":"slow_rates","description":"rates take 4 s"}' --json`,
@@ -58,7 +58,7 @@ export default class IncidentHandle extends ButtonCommand {
   }
 
   private async rollBack({ priority, description: why }: Alarm): Promise<void> {
-    const [{ planRollback, rollBack, wantRollback }, views] = await Promise.all([
+    const [{ planRollback, rollbackUnknown, rollBack, wantRollback }, views] = await Promise.all([
       import('../../incident/levers.ts'),
       import('../../incident/views.ts'),
     ])
@@ -66,6 +66,8 @@ export default class IncidentHandle extends ButtonCommand {
     const { incident, joined } = await wantRollback(db, { priority, why })
     const plan = { ...(await planRollback(db, undefined)), incident: incident.id, joined }
     if (plan.moment === null) return this.finding(views.notRolledBackView, plan)
+    const problem = rollbackUnknown(plan)
+    if (problem !== null) return this.unknown(views.notRolledBackView, plan, problem)
     if (plan.changes.length === 0) return this.show(views.notRolledBackView, plan)
     await this.line(views.rollbackPlanView, plan)
     if (!plan.unattended) {
