@@ -198,14 +198,17 @@ declare
   c tms.call := tms._begin_work('worker_bye', args, '{worker}', 'task.work');
   w tms.workers;
   back integer;
+  replays bigint[];
 begin
   if c.answer is not null then return c.answer; end if;
   select * into w from tms.workers x where x.id = (args ->> 'worker')::bigint and x.principal_id = c.principal_id;
   if w.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
   with mine as (
     update tms.agent_tasks t set status = 'pending', worker_id = null, attempts = greatest(t.attempts - 1, 0), run_until = null
-     where t.worker_id = w.id and t.status = 'running' returning 1)
-  select count(*) into back from mine;
+     where t.worker_id = w.id and t.status = 'running' returning t.replay_run_id)
+  select count(*), array_agg(m.replay_run_id) filter (where m.replay_run_id is not null) into back, replays from mine m;
+  -- of a replay that was stopped meanwhile nothing waits again
+  if replays is not null then perform tms._replay_counted(replays); end if;
   update tms.workers x set stopped_at = clock_timestamp(), slots = 0 where x.id = w.id and x.stopped_at is null;
   perform pg_notify('tms_tasks', '');
   return jsonb_build_object('returned', back);

@@ -2,7 +2,7 @@
 --
 -- Guarantees: only the newest claim of a living worker ends a task, once; its events, follow-up tasks and `apply` calls commit
 -- in that transaction or not at all; one task's failing effect fails that task only; nothing ends while halted, and nothing of a
--- paused tenant or agent; what needs approval is parked with its effects.
+-- paused tenant or agent or of a stopped replay; what needs approval is parked with its effects.
 
 set local role tms_owner;
 
@@ -146,7 +146,7 @@ declare
   stopped_tenants uuid[] := array(select s.company_id from tms.tenant_state s where s.state = 'paused');
   careful text[] := array(select unnest(p.approval) from tms.agent_policies p);
   -- rest, taken apart
-  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[];
+  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_replay bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[];
   done_ids bigint[]; taken bigint[];
   t_company uuid[]; t_agent text[];
   bad bigint[] := '{}'; bad_class text[] := '{}'; bad_error text[] := '{}';
@@ -159,7 +159,8 @@ declare
   pulses integer := 0;
   -- these have more to end than a status
   busy bigint[] := array(select s.task_id from tms.task_spend s where s.task_id = any (ids) union select s.task_id from tms.task_steps s where s.task_id = any (ids));
-  replays boolean := false;
+  stopped_replays bigint[];
+  p_agent text[]; p_ok integer[]; p_claimed timestamptz[];
   -- below FULL every completion is looked at for its tenant's mode
   assisted boolean := coalesce(tms._flag_value('autonomy.mode', null) <> '"FULL"', true)
     or exists (select from tms.feature_flags_v2 f where f.key = 'autonomy.mode' and (f.level = 'tenant' or f.rollout < 10000));
@@ -178,11 +179,9 @@ begin
     ), runs as (
       insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, started_at, finished_at, ms, trace_id, epoch, xid)
         select n.id, n.claim, n.attempts, n.company_id, n.agent, n.fn_name, worker, 'completed', n.claimed_at, stamp, coalesce(n.ms, 0), n.trace, epoch, xid from ended n
-    ), pulse as (
-      select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer]), array_agg(k.claimed))
-        from (select n.agent, count(*)::integer as n, max(n.claimed_at) as claimed from ended n group by 1) k
     )
-    select (select array_agg(n.id) from ended n), (select count(*) from pulse) into done_ids, pulses;
+    select (select array_agg(n.id) from ended n), array_agg(k.agent), array_agg(k.n), array_agg(k.claimed) into done_ids, p_agent, p_ok, p_claimed
+      from (select n.agent, count(*)::integer as n, max(n.claimed_at) as claimed from ended n group by 1) k;
     if cardinality(done_ids) is distinct from cardinality(ids) then
       -- what isn't simply done: of a replay, to be approved, paused, not its own, or done by the answer that got lost
       rest := coalesce(rest, '[]') || coalesce((
@@ -190,19 +189,30 @@ begin
           from unnest(ids, claims, spans, traces) g (id, claim, ms, trace) where g.id not in (select unnest(done_ids))), '[]');
     end if;
   end if;
-  if rest is null or jsonb_array_length(rest) = 0 then return answers; end if;
+  if rest is null or jsonb_array_length(rest) = 0 then
+    if p_agent is not null then perform tms._pulse(p_agent, p_ok, array_fill(0, array[cardinality(p_agent)]), p_claimed); end if;
+    return answers;
+  end if;
 
   -- ---- the rest, in the order of ids so that two batches never wait for each other crosswise
-  select array_agg(z.id), array_agg(z.company_id), array_agg(z.agent), array_agg(z.fn_name), array_agg(z.parent), array_agg(z.claim), array_agg(z.outcome), array_agg(z.ms),
+  select array_agg(z.id), array_agg(z.company_id), array_agg(z.agent), array_agg(z.fn_name), array_agg(z.parent), array_agg(z.replay_run_id), array_agg(z.claim), array_agg(z.outcome), array_agg(z.ms),
          array_agg(z.trace), array_agg(z.class), array_agg(z.error), array_agg(z.retry), array_agg(z.effects), array_agg(z.output)
-    into r_id, r_company, r_agent, r_fn, r_parent, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output
+    into r_id, r_company, r_agent, r_fn, r_parent, r_replay, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output
     from (select v.*, mine.*
             from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb)
                    order by y.id, y.claim desc) v
             -- only those that are this worker's now; the lock keeps the reaper off
-            join lateral (select t.company_id, t.agent, t.fn_name, t.traceparent as parent from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
+            join lateral (select t.company_id, t.agent, t.fn_name, t.traceparent as parent, t.replay_run_id from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
                             and (approving or (t.worker_id = worker and (t.run_until > stamp or v.outcome <> 'completed'))) for update) mine on true
            order by v.id) z;
+  -- A replay's row is held from here until all this has committed, or it could be stopped between the look at it and the end of its
+  -- task. Before anything that others hold when they come for it.
+  if exists (select from unnest(r_replay) r where r is not null) then
+    perform from tms.replay_runs r where r.id = any (r_replay) order by r.id for update;
+    -- another statement: one would not lock what its condition leaves out
+    stopped_replays := array(select r.id from tms.replay_runs r where r.id = any (r_replay) and r.stopped_why is not null);
+  end if;
+  if p_agent is not null then perform tms._pulse(p_agent, p_ok, array_fill(0, array[cardinality(p_agent)]), p_claimed); end if;
   if exists (select from unnest(r_outcome) o where o is null or o not in ('completed', 'failed', 'returned')) then
     raise exception '"outcome" is completed, failed or returned' using errcode = 'TM400';
   end if;
@@ -229,6 +239,14 @@ begin
     if approving then answers := answers || jsonb_build_object(x.id::text, 'paused'); end if;
     r_outcome[array_position(r_id, x.id)] := case when approving then 'ignored' else 'returned' end;
   end loop;
+
+  -- of a stopped replay: the same, and what goes back is withdrawn below
+  if stopped_replays <> '{}' then
+    for x in select u.id from unnest(r_id, r_outcome, r_replay) u (id, outcome, run) where u.outcome = 'completed' and u.run = any (stopped_replays) loop
+      if approving then answers := answers || jsonb_build_object(x.id::text, 'stale'); end if;
+      r_outcome[array_position(r_id, x.id)] := case when approving then 'ignored' else 'returned' end;
+    end loop;
+  end if;
 
   -- to be approved: parked with what it would do
   if not approving and (assisted or r_fn && careful) then
@@ -327,7 +345,7 @@ begin
     update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null, output = u.output, error_class = null, error = null
       from unnest(r_id, r_claim, r_outcome, r_ms, r_trace, r_output) u (id, claim, outcome, ms, trace, output)
      where t.id = u.id and u.outcome = 'completed' and u.id not in (select unnest(bad))
-     returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, t.replay_run_id, u.ms, u.trace
+     returning t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.claimed_at, u.ms, u.trace
   ), spent as (
     delete from tms.task_spend s using ended n where s.task_id = n.id returning s.*
   ), own as (
@@ -341,8 +359,8 @@ begin
     select tms._pulse(array_agg(k.agent), array_agg(k.n), array_fill(0, array[count(*)::integer]), array_agg(k.claimed))
       from (select n.agent, count(*)::integer as n, max(n.claimed_at) as claimed from ended n group by 1) k
   )
-  select answers || coalesce(jsonb_object_agg(n.id::text, 'completed'), '{}'), coalesce(bool_or(n.replay_run_id is not null), false)
-    into answers, replays from ended n left join pulse p on true;
+  select answers || coalesce(jsonb_object_agg(n.id::text, 'completed'), '{}')
+    into answers from ended n left join pulse p on true;
   delete from tms.task_steps s where s.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = s.task_id and t.status = 'completed');
   delete from tms.task_effects f where f.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = f.task_id and t.status = 'completed');
 
@@ -360,7 +378,7 @@ begin
             where u.outcome = 'failed' or (u.outcome = 'completed' and b.id is not null) loop
     answers := answers || jsonb_build_object(e.id::text, tms._fail_task(e.id, e.class, e.error, e.retry, 'failed', e.ms, e.trace));
   end loop;
-  if replays then perform tms._replay_counted(array(select distinct t.replay_run_id from tms.agent_tasks t where t.id = any (r_id) and t.replay_run_id is not null)); end if;
+  if stopped_replays is not null then perform tms._replay_counted(r_replay); end if;
   return answers;
 end
 $$;
@@ -522,28 +540,36 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   c tms.call := tms._begin_work('tasks_reap', args, '{}', 'task.work');
   t record;
-  n integer := 0;
+  n integer;
+  replays bigint[];
+  lost bigint[]; lates boolean[]; of_replays bigint[];
   gone integer;
 begin
   if c.answer is not null then return c.answer; end if;
   -- a halted fleet keeps still: nobody can take the task, and who comes back late must find it where it was
   if tms._pass() is not null then return jsonb_build_object('reaped', 0, 'workers', 0); end if;
   -- A worker begins in the order of its claims: what stands far behind its slots never ran, and goes back as from worker_bye.
-  update tms.agent_tasks b set status = 'pending', worker_id = null, run_until = null, attempts = greatest(b.attempts - 1, 0)
-   where b.id = any (array(
-     select y.id from tms.agent_tasks y
-      where y.status = 'running' and y.run_until >= clock_timestamp() and y.id = any (array(
-        select h.id from (
-          select x.id, w.wanted, row_number() over (partition by x.worker_id order by x.claimed_at, x.priority desc, x.next_run_at, x.id) as place
-            from tms.agent_tasks x join tms.workers w on w.id = x.worker_id
-           where x.status = 'running' and (w.stopped_at is not null or w.lease_until < clock_timestamp())) h where h.place > 2 * h.wanted))
-      order by y.id for update skip locked));
-  get diagnostics n = row_count;
-  for t in
-    select x.id, x.run_until < clock_timestamp() as late from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
+  with back as (
+    update tms.agent_tasks b set status = 'pending', worker_id = null, run_until = null, attempts = greatest(b.attempts - 1, 0)
+     where b.id = any (array(
+       select y.id from tms.agent_tasks y
+        where y.status = 'running' and y.run_until >= clock_timestamp() and y.id = any (array(
+          select h.id from (
+            select x.id, w.wanted, row_number() over (partition by x.worker_id order by x.claimed_at, x.priority desc, x.next_run_at, x.id) as place
+              from tms.agent_tasks x join tms.workers w on w.id = x.worker_id
+             where x.status = 'running' and (w.stopped_at is not null or w.lease_until < clock_timestamp())) h where h.place > 2 * h.wanted))
+        order by y.id for update skip locked)) returning b.replay_run_id)
+  select count(*), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null) into n, replays from back k;
+  select array_agg(k.id), array_agg(k.late), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null) into lost, lates, of_replays from (
+    select x.id, x.replay_run_id, x.run_until < clock_timestamp() as late from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
      where x.status = 'running' and (w.id is null or w.stopped_at is not null or w.lease_until < clock_timestamp() or x.run_until < clock_timestamp())
-     order by x.id limit 500 for update of x skip locked
-  loop
+     order by x.id limit 500 for update of x skip locked) k;
+  -- all replays before anything else, in their order, as who ends their tasks holds them
+  if replays is not null or of_replays is not null then
+    perform from tms.replay_runs r where r.id = any (replays || of_replays) order by r.id for update;
+  end if;
+  if replays is not null then perform tms._replay_counted(replays); end if;
+  for t in select u.id, u.late from unnest(lost, lates) u (id, late) loop
     perform tms._fail_task(t.id, 'timeout', case when t.late then 'it ran longer than its policy allows' else 'its worker went away' end, true, 'lost', null, null);
     n := n + 1;
   end loop;
@@ -574,6 +600,8 @@ begin
     return tms._refuse(c, 'NOT_FOUND', format('tenant "%s" has no task %s', c.tenant, left(args ->> 'id', 20)), 'it is not there, or another tenant''s', array['tms agents runs --tenant ' || c.tenant]);
   end if;
   if tms._pass() is not null then return tms._fenced(c); end if;
+  -- before the task, or it would wait for a replay that is being stopped and that waits for it
+  if t.replay_run_id is not null then perform from tms.replay_runs r where r.id = t.replay_run_id for update; end if;
   select * into t from tms.agent_tasks x where x.id = t.id for update;
   select * into f from tms.task_effects x where x.task_id = t.id;
   if t.status <> 'awaiting_approval' or f.task_id is null then

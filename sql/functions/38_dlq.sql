@@ -2,7 +2,7 @@
 --
 -- Guarantees: a replay does what its dry run showed or nothing; it stays within items, bytes, runs in five minutes and items a day;
 -- an item is replayed at most three times, and never twice at once; nothing is dropped: a dead letter that cannot be replayed stays;
--- when more than a fifth fails, the rest is withdrawn.
+-- when more than a fifth fails, the rest is withdrawn: what waits at once, what a worker holds when it comes back, and its end commits nothing.
 
 set local role tms_owner;
 
@@ -139,8 +139,8 @@ end
 $$;
 grant execute on function tms.dlq_replay(jsonb) to tms_caller;
 
--- After tasks of a replay ended well (failures are counted where they are buried): closes their dead letters, and stops the run
--- when more than the allowed part of it has failed.
+-- After tasks of a replay ended well (failures are counted where they are buried) or came back: closes the dead letters of what ended
+-- well, stops the run when more than the allowed part of it has failed, and withdraws what waits of one that is stopped.
 create or replace function tms._replay_counted(runs bigint[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -156,13 +156,26 @@ begin
     select count(*) into good from well;
     update tms.replay_runs r set tried = r.tried + good, succeeded = r.succeeded + good where r.id = run.id returning * into run;
     if run.stopped_why is null and run.failed * 100 > least(20, tms._budget('budget.replay.stopAtFailurePercent', run.company_id, 20)) * run.items and run.failed + run.succeeded < run.items then
-      with pulled as (
+      update tms.replay_runs r set stopped_why = format('%s of %s failed', run.failed, run.items) where r.id = run.id returning * into run;
+    end if;
+    if run.stopped_why is not null then
+      -- by its dead letters: no index knows a replay's tasks in every state. What a worker holds comes here when it comes back.
+      -- Nor is what somebody claims just now waited for, who may be waiting for this very replay.
+      with idle as (
+        select t.id from tms.dead_letter_queue d join tms.agent_tasks t on t.id = d.replay_task_id
+         where d.company_id = run.company_id and d.status = 'replaying' and t.replay_run_id = run.id and t.status in ('pending', 'awaiting_approval')
+         order by t.id for update of t skip locked
+      ), pulled as (
         update tms.agent_tasks t set status = 'quarantined', finished_at = clock_timestamp(), error_class = 'policy', error = 'its replay was stopped'
-         where t.replay_run_id = run.id and t.status = 'pending' returning t.dead_letter_id
+         where t.id in (select i.id from idle i) returning t.id, t.dead_letter_id as letter
+      ), effects as (
+        delete from tms.task_effects f using pulled p where f.task_id = p.id
+      ), spent as (
+        delete from tms.task_spend s using pulled p where s.task_id = p.id
       ), again as (
-        update tms.dead_letter_queue d set status = 'open' from pulled p where d.id = p.dead_letter_id returning 1)
+        update tms.dead_letter_queue d set status = 'open' from pulled p where d.id = p.letter returning 1)
       select count(*) into back from again;
-      update tms.replay_runs r set withdrawn = r.withdrawn + back, stopped_why = format('%s of %s failed', run.failed, run.items) where r.id = run.id returning * into run;
+      update tms.replay_runs r set withdrawn = r.withdrawn + back where r.id = run.id returning * into run;
     end if;
     if run.tried + run.withdrawn >= run.items and run.finished_at is null then
       update tms.replay_runs r set finished_at = clock_timestamp() where r.id = run.id;

@@ -485,6 +485,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   c tms.call := tms._begin('incident_cycle', args, '{request_id}', 'cadence.run');
   i tms.incidents;
+  why text;
   late jsonb := '[]';
   escalated jsonb := '[]';
   closed jsonb := '[]';
@@ -493,8 +494,9 @@ begin
   for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') order by x.id for update skip locked loop
     if i.acted_at is null and i.late_at is null and i.response_due <= tms.now() then
       update tms.incidents x set late_at = tms.now() where x.id = i.id returning * into i;
-      perform tms._incident_event(i.id, i.company_id, 'tms', 'late', format('nobody and nothing acted on it by %s', tms._utc(i.response_due)));
-      perform tms._incident_announce('incident.late', i, 'late');
+      why := format('nobody and nothing acted on it by %s', tms._utc(i.response_due));
+      perform tms._incident_event(i.id, i.company_id, 'tms', 'late', why);
+      perform tms._incident_announce('incident.late', i, 'late', jsonb_build_object('why', why));
       late := late || to_jsonb(i.id::text);
     end if;
     if tms._incident_overdue(c, i) is not null then escalated := escalated || to_jsonb(i.id::text); end if;

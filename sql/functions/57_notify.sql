@@ -79,7 +79,7 @@ $$;
 -- It calls people of the whole fleet, to whichever of these: what it loses is an incident.
 create or replace function tms._calls(t tms.outbox_targets) returns boolean
 language sql immutable as $$
-  select t.company_id is null and exists (select from unnest('{incident.opened,incident.escalated,fleet.halted}'::text[]) x where tms._matches(x, t.topics))
+  select t.company_id is null and exists (select from unnest('{incident.opened,incident.late,incident.escalated,fleet.halted}'::text[]) x where tms._matches(x, t.topics))
 $$;
 
 -- Why nobody would hear of an incident of the fleet now; null: somebody should. The button asks it: three small tables and the

@@ -100,6 +100,14 @@ export async function readAlarm(text: string, policy: () => Promise<AlarmTypes>)
   }
 }
 
+/** What to say where an alarm of one tenant pulls a lever of all of them: it is pulled, as nobody who must stop is sent back. */
+export function wholeFleet({ lever }: Alarm, tenant: string | undefined): string | null {
+  if (tenant === undefined || lever === null || lever === 'soft_degrade') return null
+  return lever === 'rollback'
+    ? `A rollback puts back the flags of the whole fleet, not of ${tenant} alone.`
+    : `The button halts the whole fleet, not ${tenant} alone.`
+}
+
 function leverOf(value: unknown): Lever | null {
   const type = field(value, 'type')
   return typeof type === 'string' ? leverNamed(type) : null

@@ -29,11 +29,14 @@ export type RollbackPlan = Contract['incident_rollback_plan']['result'] & {
   readonly target: string
   /** What is typed to consent: which database, and exactly these changes. */
   readonly name: string
-  /** A service account pulls it: it was granted this lever to use it, and nobody can be asked. */
+  /**
+   * A service account pulls it: it was granted this lever to use it, and nobody can be asked. Not where one tenant's alarm asks for it:
+   * it would do more than was asked, and earlier values may start things again.
+   */
   readonly unattended: boolean
 }
 
-export async function planRollback(driver: Driver, to: string | undefined): Promise<RollbackPlan> {
+export async function planRollback(driver: Driver, to: string | undefined, tenant?: string): Promise<RollbackPlan> {
   const [answer, who] = await Promise.all([
     driver.call('incident_rollback_plan', to === undefined ? {} : { to: moment(to) }),
     driver.call('whoami', {}),
@@ -43,7 +46,18 @@ export async function planRollback(driver: Driver, to: string | undefined): Prom
     ...plan,
     target: driver.target.name,
     name: `${driver.target.consentName}@${plan.plan ?? 'nothing'}`,
-    unattended: granted(who).kind === 'service',
+    unattended: granted(who).kind === 'service' && tenant === undefined,
+  }
+}
+
+/** With nothing to change and no posture on record that was green, nobody knows whether the flags of now are the ones to have. */
+export function rollbackUnknown({ basis, changes }: RollbackPlan): Problem | null {
+  if (basis !== 'flags' || changes.length > 0) return null
+  return {
+    code: 'NO_DATA',
+    what: 'Nothing was rolled back: whether any state was green is not known.',
+    why: 'no posture on record was green, and the newest state in which the required flags had their values is that of now',
+    next: ['tms posture check', 'tms incident rollback --to <time>'],
   }
 }
 

@@ -304,9 +304,10 @@ async function tell(press: Press, message: DirectMessage): Promise<readonly stri
   }
   if (told.length === 0)
     return ['Nobody was told: none of SLACK_WEBHOOK_URL, PAGERDUTY_ROUTING_KEY and ALERT_WEBHOOK_URL is set.']
-  return told.map(({ channel, told: heard, why }) =>
-    heard ? `${channel} was told.` : `${channel} was NOT told: ${why}.`,
-  )
+  return told.map(({ channel, told: heard, why }) => {
+    if (heard === null) return `It is NOT KNOWN whether ${channel} was told: ${why}.`
+    return heard ? `${channel} was told.` : `${channel} was NOT told: ${why}.`
+  })
 }
 
 /** The fleet is halted and the database tells nobody: people are told as if it were gone, and a later press opens the incident. */

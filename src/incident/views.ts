@@ -151,7 +151,8 @@ export function notRolledBackView(
   plan: RollbackPlan & { readonly incident: string; readonly joined: boolean },
 ): readonly Block[] {
   const { incident, joined } = plan
-  const why = plan.moment === null ? 'there is no state to go back to' : 'the flags are what they were then'
+  const same = plan.basis === 'flags' ? 'no posture on record was green' : 'the flags are what they were then'
+  const why = plan.moment === null ? 'there is no state to go back to' : same
   const where = joined ? `It joined incident ${incident}.` : `Incident ${incident} is open.`
   return [
     { kind: 'text', text: { text: `Nothing was rolled back: ${why}. ${where}`, tone: 'warn' } },

@@ -43,7 +43,8 @@ export type DirectMessage = {
 
 export type DirectResult = {
   readonly channel: 'slack' | 'pagerduty' | 'alert'
-  readonly told: boolean
+  /** Null: no answer says so; it may have arrived. */
+  readonly told: boolean | null
   /** What came back, or why nothing did. No address and no key in it. */
   readonly why: string
 }
@@ -129,12 +130,11 @@ async function once(
     const ended = await withDeadline(limits, (signal) =>
       exchange(new URL(address), request, { fetch, timeoutMs: limitMs }, signal),
     )
-    if ('cut' in ended) return { told: false, why: `no answer within ${limitMs} ms` }
-    if (!isAnswered(ended.value)) return { told: false, why: ended.value.why }
+    if ('cut' in ended) return { told: null, why: `no answer within ${limitMs} ms: it may have arrived` }
+    if (!isAnswered(ended.value)) return { told: ended.value.unknown ? null : false, why: ended.value.why }
     const outcome = judge(ended.value) ?? judgeStatus(ended.value, clock())
-    return outcome.kind === 'delivered'
-      ? { told: true, why: outcome.note ?? `answered ${ended.value.status}` }
-      : { told: false, why: outcome.why }
+    if (outcome.kind === 'delivered') return { told: true, why: outcome.note ?? `answered ${ended.value.status}` }
+    return { told: outcome.kind === 'retry' && outcome.unknown ? null : false, why: outcome.why }
   } catch {
     // One channel's trouble must not keep the others from being told; its words could quote the address.
     return { told: false, why: 'it failed before anything was sent' }

@@ -66,8 +66,9 @@ export type Tested = {
   readonly host: string
   /** What came back; for a pager also of ending the alert that the test made. */
   readonly steps: readonly { readonly what: string; readonly outcome: Outcome['kind']; readonly said: string }[]
-  readonly arrived: boolean
-  /** The dedup key of an alert that the test made and could not end. */
+  /** Null: no answer says so; it may have arrived. */
+  readonly arrived: boolean | null
+  /** The dedup key of an alert that the test made, or may have made, and could not end. */
   readonly open: string | null
 }
 
@@ -116,9 +117,10 @@ export async function testTarget(driver: Driver, options: TestOptions): Promise<
     steps.push({ what, outcome: outcome.kind, said })
     return outcome.kind === 'delivered'
   }
-  const arrived = step('sent', await send('trigger'))
-  if (!arrived || kind !== 'pagerduty') return { target: name, kind, host, steps, arrived, open: null }
-  // An alert that a test leaves open wakes somebody for nothing.
+  const sent = await send('trigger')
+  const arrived = step('sent', sent) || (sent.kind === 'retry' && sent.unknown ? null : false)
+  if (arrived === false || kind !== 'pagerduty') return { target: name, kind, host, steps, arrived, open: null }
+  // An alert that a test leaves open wakes somebody for nothing; it is open too when only the answer got lost.
   const end = await patiently(() => send('resolve'), options)
   const ended = step(end.kind === 'delivered' ? 'ended' : 'not ended', end)
   return { target: name, kind, host, steps, arrived, open: ended ? null : dedupKey }
@@ -140,12 +142,18 @@ async function patiently(
 
 /** Null when it arrived, and nothing is left of it. */
 export function testProblem({ target, steps, arrived, open }: Tested): Problem | null {
-  const last = steps.at(-1)
-  if ((arrived && open === null) || last === undefined) return null
+  // What was sent, where that is in doubt; else how the end of its alert failed.
+  const telling = arrived ? steps.at(-1) : steps[0]
+  if ((arrived && open === null) || telling === undefined) return null
+  const what = {
+    true: `the test of ${target} arrived, but its alert could not be ended`,
+    false: `the test of ${target} did not arrive`,
+    null: `whether the test of ${target} arrived is not known`,
+  }
   return {
     code: 'TOOL_FAILED',
-    what: `the test of ${target} ${arrived ? 'arrived, but its alert could not be ended' : 'did not arrive'}`,
-    why: open === null ? last.said : `${last.said}. ${leftOpen(open)}`,
+    what: what[`${arrived}`],
+    why: open === null ? telling.said : `${telling.said}. ${leftOpen(open)}`,
     next: ['tms notify status', 'tms outbox targets'],
   }
 }

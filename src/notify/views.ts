@@ -49,14 +49,16 @@ export function statusView({ targets, verdict, untold }: NotifyStatus): readonly
 }
 
 export function testedView({ target, kind, host, steps, arrived, open }: Tested): readonly Block[] {
+  const word = arrived === null ? 'NO ANSWER: it may have arrived' : 'ARRIVED'
   return [
     {
       kind: 'text',
-      text: !arrived
-        ? { text: 'DID NOT ARRIVE', tone: 'bad' }
-        : open === null
-          ? { text: 'ARRIVED', tone: 'good' }
-          : { text: 'ARRIVED, but its alert was NOT ENDED: resolve it by hand', tone: 'bad' },
+      text:
+        arrived === false
+          ? { text: 'DID NOT ARRIVE', tone: 'bad' }
+          : open !== null
+            ? { text: `${word}, ${arrived ? 'but' : 'and'} its alert was NOT ENDED: resolve it by hand`, tone: 'bad' }
+            : { text: word, tone: arrived ? 'good' : 'warn' },
     },
     {
       kind: 'facts',

@@ -101,7 +101,7 @@ function targetsOf(path: string, file: ParsedPolicyFile<z.output<typeof form>>):
 function endlessProblem(topics: readonly string[]): string | null {
   const takes = (topic: string) =>
     topics.some((one) => one === topic || (one.endsWith('.*') && topic.startsWith(one.slice(0, -1))))
-  if (!takes('incident.opened') && !takes('incident.escalated')) return null
+  if (!['incident.opened', 'incident.late', 'incident.escalated', 'fleet.halted'].some(takes)) return null
   return takes('incident.resolved') ? null : 'takes incident.resolved, too: what pages people must end it'
 }
 

@@ -87,9 +87,11 @@ async function answeredOrWaiting(call: Promise<unknown>): Promise<void> {
   )
   await until('it is answered or waits', async () => {
     if (answered) return true
-    return (await number(`select count(*) from pg_stat_activity where wait_event_type = 'Lock'`)) > 0
+    return (await waitingForLocks()) > 0
   })
 }
+
+const waitingForLocks = () => number(`select count(*) from pg_stat_activity where wait_event_type = 'Lock'`)
 
 const helloArgs = (slots: number) => ({
   request_id: randomUUID(),
@@ -912,6 +914,125 @@ describe('replay', () => {
     },
     ['_replay_counted', 'run.stopped_why is null and', 'false and'],
   )
+
+  const stopped = () => number(`select count(*) from tms.replay_runs where stopped_why is not null`)
+  const effects = () => number(`select count(*) from app.effects`)
+  const waiting = () => number(`select count(*) from tms.agent_tasks where status = 'pending'`)
+  const failing = ({ id, claim: taken }: ClaimedTask): EndedTask => ({
+    id,
+    claim: taken,
+    outcome: 'failed',
+    class: 'external_api',
+    error: 'x',
+  })
+  const applying = ({ id, claim: taken }: ClaimedTask): EndedTask => ({
+    id,
+    claim: taken,
+    outcome: 'completed',
+    effects: { apply: [{ fn: 'app.effect', args: { task: id } }] },
+  })
+  /** Ten of which a worker holds all. */
+  const held = async (slots = 10) => {
+    await clean()
+    await letters(10)
+    await replay()
+    const worker = await hello(slots)
+    return { worker, tasks: await claim(worker, 10) }
+  }
+  rail(
+    'what a worker holds of a stopped replay commits nothing, and is withdrawn',
+    async () => {
+      const { worker, tasks } = await held()
+      await finish(worker, ...tasks.slice(0, 3).map(failing))
+      await finish(worker, ...tasks.slice(3).map(applying))
+      expect(await effects()).toBe(0)
+      expect(await number(`select count(*) from tms.dead_letter_queue where status = 'open'`)).toBe(10)
+    },
+    ['_end_tasks', 'u.run = any (stopped_replays)', 'false'],
+  )
+  rail(
+    'a replay is not stopped between the look at it and the end of its task',
+    async () => {
+      const { worker, tasks } = await held()
+      await finish(worker, ...tasks.slice(1, 3).map(failing))
+      const [first, , , fourth] = tasks
+      if (!first || !fourth) throw new Error('it holds all of them')
+      const blocker = await arena.connect(arena.database.superuserUrl)
+      await blocker.query('begin; lock table app.effects')
+      const completion = finish(worker, applying(first))
+      await until('it applies', async () => (await waitingForLocks()) === 1)
+      let answered = false
+      const stop = finish(worker, failing(fourth)).finally(() => (answered = true))
+      try {
+        await until('the stop is answered or waits', async () => answered || (await waitingForLocks()) === 2)
+        expect(await stopped()).toBe(0)
+      } finally {
+        await blocker.query('rollback')
+        await Promise.all([completion, stop])
+      }
+      expect([await effects(), await stopped()]).toEqual([1, 1])
+    },
+    ['_end_tasks', 'perform from tms.replay_runs r where r.id = any (r_replay) order by r.id for update;', ''],
+  )
+  rail(
+    'what is reaped of a stopped replay waits for nobody again',
+    async () => {
+      const { worker, tasks } = await held()
+      await finish(worker, ...tasks.slice(0, 3).map(failing))
+      // far behind its slots: handed back, and none of them fails, whose count would withdraw the others too
+      await arena.sql(`update tms.workers set wanted = 0, lease_until = clock_timestamp() - interval '1 second'`)
+      expect(granted(await arena.fleet.worker.call('tasks_reap', {})).reaped).toBe(7)
+      expect(await waiting()).toBe(0)
+      expect(
+        await number(`select count(*) from tms.replay_runs where tried = 3 and failed = 3 and withdrawn = 7`),
+      ).toBe(1)
+    },
+    ['tasks_reap', 'if replays is not null then', 'if false then'],
+  )
+  rail(
+    'what is left of a stopped replay when its worker says goodbye waits for nobody again',
+    async () => {
+      const { worker, tasks } = await held()
+      await finish(worker, ...tasks.slice(0, 3).map(failing))
+      expect(granted(await arena.fleet.worker.call('worker_bye', { worker })).returned).toBe(7)
+      expect(await waiting()).toBe(0)
+    },
+    ['worker_bye', 'if replays is not null then', 'if false then'],
+  )
+  test('many workers that end, fail and hand back its tasks at once: it stops, it balances, and none waits for the other crosswise', async () => {
+    const clients = await Promise.all(Array.from({ length: 8 }, () => arena.connect(arena.workerUrl)))
+    let n = 0
+    const fate = (task: ClaimedTask): EndedTask[] =>
+      [[applying(task)], [{ id: task.id, claim: task.claim, outcome: 'returned' as const }], [failing(task)], []][
+        n++ % 4
+      ] ?? []
+    for (let round = 0; round < (full ? 12 : 3); round++) {
+      await clean()
+      await letters(40)
+      await replay()
+      await Promise.all(
+        clients.map(async (client) => {
+          const { worker } = await ask(client, 'worker_hello', helloArgs(4))
+          for (;;) {
+            const taken = await ask(client, 'tasks_claim', { worker, limit: 3 })
+            // True because the contract says so: ids and claims, with a comma between.
+            const tasks = taken['tasks'] as { ids: string; claims: string } | null
+            if (tasks === null) break
+            const claims = tasks.claims.split(',')
+            const all = tasks.ids.split(',').map((id, i) => ({ id, claim: Number(claims[i]) }) as ClaimedTask)
+            await ask(client, 'tasks_finish', { worker, rest: all.flatMap(fate) })
+            await ask(client, 'tasks_reap', {})
+          }
+          await ask(client, 'worker_bye', { worker })
+        }),
+      )
+      expect(
+        await number(`select count(*) from tms.replay_runs where stopped_why is not null and finished_at is not null
+           and tried = succeeded + failed and tried + withdrawn = items`),
+      ).toBe(1)
+      expect(await effects()).toBe(await number(`select succeeded from tms.replay_runs`))
+    }
+  })
 })
 
 describe('fairness and control', () => {

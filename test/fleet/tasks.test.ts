@@ -277,6 +277,68 @@ describe.each(Object.entries(subjects))('tasks through %s', (name, make) => {
     expect(stats.counts.every((c) => c.status === 'replayed')).toBe(true)
   })
 
+  test('of a stopped replay nothing commits, and whatever comes back is withdrawn with its dead letter open', async () => {
+    const tenant = 'initech'
+    const operator = fleet.operator
+    granted(await operator.call('tenants_add', { request_id: randomUUID(), key: tenant, name: tenant }))
+    await fleet.enqueue(tenant, [
+      { function: 'demo.careful' },
+      ...Array.from({ length: 9 }, () => ({ function: 'demo.one' })),
+    ])
+    const one = await fleet.hello(['demo'])
+    const failed = (taken: Awaited<ReturnType<typeof claim>>) =>
+      taken.map(({ id, claim }) => ({
+        id,
+        claim,
+        outcome: 'failed' as const,
+        class: 'validation' as const,
+        error: 'x',
+      }))
+    const [careful, ...others] = await claim(one)
+    // the first dead letter is the first to be claimed
+    if (careful) await finish(one, ...failed([careful]))
+    await finish(one, ...failed(others))
+    const plan = granted(await operator.call('dlq_plan', { tenant }))
+    const ids = plan.items.map(({ id }) => id)
+    expect(ids).toHaveLength(10)
+    const asked = { request_id: randomUUID(), tenant, ids, plan: plan.plan, why: 'fixed' }
+    granted(await operator.call('dlq_replay', asked))
+
+    const tasks = await claim(one, 8)
+    const two = await fleet.hello(['demo'])
+    expect(await claim(two)).toHaveLength(2)
+    const ended = async (n: number, more: Omit<EndedTask, 'id' | 'claim'>) => {
+      const { id = '', claim = 0 } = tasks[n] ?? {}
+      return (await finish(one, { id, claim, ...more }))[id]
+    }
+    expect(await ended(0, { outcome: 'completed' })).toBe('awaiting_approval')
+    await finish(one, ...failed(tasks.slice(1, 4)))
+
+    const effects = { events: [{ topic: 'demo.late', payload: {} }], tasks: [{ function: 'demo.two', payload: {} }] }
+    expect(await ended(4, { outcome: 'completed', effects })).toBe('returned')
+    expect(await done(one, tasks.slice(5, 6))).toEqual({ [tasks[5]?.id ?? '']: 'returned' })
+    expect(await ended(6, { outcome: 'returned' })).toBe('returned')
+    expect(await ended(7, { outcome: 'failed', class: 'external_api', error: 'x', retry: true })).toBe('quarantined')
+    expect(granted(await fleet.worker.call('worker_bye', { worker: two })).returned).toBe(2)
+    const approval = { request_id: randomUUID(), tenant, id: tasks[0]?.id ?? '', approve: true, why: 'fine' }
+    expect(await operator.call('tasks_approve', approval)).toHaveProperty('refused.code', 'CONFLICT')
+
+    expect(await claim(one)).toEqual([])
+    const sql = sqlBeside(fleet.subject, operator)
+    expect(await sql(`select 1 from tms.outbox_events where topic = 'demo.late'`)).toEqual([])
+    const { replays, counts } = granted(await operator.call('dlq_stats', { tenant }))
+    expect(replays).toMatchObject([
+      { items: 10, tried: 4, succeeded: 0, failed: 4, withdrawn: 6, stopped_why: '3 of 10 failed' },
+    ])
+    expect(replays[0]?.finished_at).not.toBeNull()
+    expect(counts.map(({ status, letters }) => [status, letters]).sort()).toEqual([
+      ['open', '1'],
+      ['open', '9'],
+    ])
+    expect(granted(await operator.call('dlq_plan', { tenant })).items.map(({ id }) => id)).toEqual(ids)
+    await fleet.worker.call('worker_bye', { worker: one })
+  })
+
   test('paused: nothing is claimed and nothing running commits; the work goes back', async () => {
     const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
     const worker = await fleet.hello(['demo'])

@@ -110,6 +110,25 @@ describe('the incident commands', () => {
     expect(await tms(['flags', 'get', 'budget.agents.maxConcurrent'])).toMatchObject({ data: { flag: { value: 150 } } })
   })
 
+  test("an alarm of one tenant is that tenant's incident, and lowers what is that tenant's", async () => {
+    expect((await tms(['tenants', 'add', 'acme'])).code).toBe(0)
+    const of = (type: string, ...more: string[]) =>
+      tms(['incident', 'handle', `{"level":"high","type":"${type}","description":"x"}`, ...more])
+    const theirs = await of('rates_missing', '--tenant', 'acme')
+    expect(theirs).toMatchObject({ code: 0, data: { joined: false, incident: { tenant: 'acme', priority: 'P2' } } })
+    expect(await of('rates_missing', '--tenant', 'acme')).toMatchObject({ code: 0, data: { joined: true } })
+    // Nobody's words join those of another.
+    expect(await of('rates_missing')).toMatchObject({ code: 0, data: { joined: false, incident: { tenant: null } } })
+    expect((await of('rates_missing', '--tenant', 'nobody')).code).toBe(2)
+    const pulled = await of('soft_degrade', '--tenant', 'acme')
+    expect(pulled).toMatchObject({ code: 0, data: { tenant: 'acme', slots_before: 150, slots_after: 150 } })
+    const id = String(pulled.data['incident'])
+    expect((await tms(['incident', 'resume', id, '--confirm', `.tms@incident-${id}`])).code).toBe(0)
+    expect(await of('rollback', '--tenant', 'acme')).toMatchObject({
+      warnings: [expect.stringContaining('the whole fleet, not of acme alone')],
+    })
+  })
+
   test('rollback shows its plan, needs the name of exactly that plan, and does it', async () => {
     for (const [key, value] of [
       ['autonomy.mode', 'FULL'],
@@ -128,6 +147,17 @@ describe('the incident commands', () => {
       data: { changes: [{ key: 'autonomy.mode', before: 'OFF', after: 'FULL' }] },
     })
     expect((await tms(['flags', 'verify'])).code).toBe(0)
+  })
+
+  test('rollback without a recorded green posture and without a change is no success, and says what is not known', async () => {
+    const { code, data, error } = await tms(['incident', 'rollback'])
+    expect({ code, data, error }).toMatchObject({
+      code: 3,
+      data: { basis: 'flags', changes: [] },
+      error: { code: 'NO_DATA', why: expect.stringContaining('no posture on record was green') as string },
+    })
+    const asked = await tms(['incident', 'rollback', '--to', new Date().toISOString()])
+    expect(asked).toMatchObject({ code: 0, data: { basis: 'asked', changes: [] } })
   })
 
   test('safe mode is left with consent and the token, never given as an argument', async () => {

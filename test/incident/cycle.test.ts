@@ -491,6 +491,12 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     await resumeNow(operator, id)
   })
 
+  test("a service account rolls back unattended, but not the whole fleet for one tenant's alarm", async () => {
+    const autopilot = await scene.account('autopilot')
+    expect(await planRollback(autopilot, undefined)).toMatchObject({ unattended: true })
+    expect(await planRollback(autopilot, undefined, 'acme')).toMatchObject({ unattended: false })
+  })
+
   test('a rollback into the future is a mistake and no success', async () => {
     await expect(planRollback(scene.operator, '2999-01-01T00:00:00Z')).rejects.toMatchObject({
       code: 'INPUT_INVALID',

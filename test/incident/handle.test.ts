@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { readAlarmTypes } from '../../src/incident/alarm-types.ts'
-import { readAlarm } from '../../src/incident/handle.ts'
+import { readAlarm, wholeFleet } from '../../src/incident/handle.ts'
 import { words } from '../../src/incident/words.ts'
 import { root } from '../ui/process.ts'
 
@@ -41,6 +41,14 @@ describe('an alarm that pulls a lever', () => {
     for (const type of ['emergency_stop_drill', 'не emergency_stop'])
       expect(await alarm({ level: 'low', type }, unmapped)).toMatchObject({ lever: null })
   })
+})
+
+test("one tenant's alarm that pulls a lever of the whole fleet says so, and is pulled", async () => {
+  const said = async (type: string, tenant?: string) => wholeFleet(await alarm({ type }), tenant)
+  expect(await said('emergency_stop', 'acme')).toBe('The button halts the whole fleet, not acme alone.')
+  expect(await said('rollback', 'acme')).toContain('the whole fleet, not of acme alone')
+  expect(await said('soft_degrade', 'acme')).toBeNull()
+  expect(await said('emergency_stop')).toBeNull()
 })
 
 describe('an alarm that opens an incident', () => {

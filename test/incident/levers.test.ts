@@ -370,15 +370,25 @@ test('after a Ctrl-C what follows the halt has three seconds, and the halt stand
 
 test('where nothing is there to go back to, the alarm is an incident all the same', async () => {
   const handle = async (words: readonly string[]) => told(await run([bin, 'incident', ...words, '--json'], here()))
+  await arena.fleet.set('obs.otelEnabled', true)
+  await arena.sql('delete from tms.posture_states')
   const none = await handle(alarm('rollback'))
-  expect(none).toMatchObject({ code: 0, data: { changes: [], incident: expect.any(String) as string } })
+  // Nothing to change, and nothing on record that says it was ever green: that is no success.
+  expect(none).toMatchObject({
+    code: 3,
+    error: 'NO_DATA',
+    data: { basis: 'flags', changes: [], incident: expect.any(String) as string },
+  })
   const [incident] = await open('rollback')
   expect(incident).toMatchObject({ id: none.data['incident'], priority: 'P2', title: 'Rollback: a test' })
   // Nor is it swallowed when somebody has to consent first.
-  await changedSinceGreen()
+  const plan = await changedSinceGreen()
   const asked = await handle(['handle', '{"level":"critical","type":"rollback","description":"worse"}'])
   expect(asked).toMatchObject({ code: 4, error: 'CONSENT_MISSING', warnings: [expect.stringContaining('is open')] })
   expect(await open('rollback')).toMatchObject([{ id: incident?.id, priority: 'P1', occurrences: '2' }])
+  // Back where the recorded posture was green there is nothing to do, and that is known.
+  expect(await handle([...alarm('rollback'), ...plan])).toMatchObject({ code: 0 })
+  expect(await handle(alarm('rollback'))).toMatchObject({ code: 0, data: { basis: 'posture', changes: [] } })
   await back()
 })
 

@@ -547,6 +547,7 @@ describe('the command where things are broken', () => {
         return [
           { channel: 'slack', told: true, why: '200' },
           { channel: 'pagerduty', told: false, why: 'it answered 500' },
+          { channel: 'alert', told: null, why: 'no answer within 3000 ms: it may have arrived' },
         ]
       },
     })
@@ -558,6 +559,7 @@ describe('the command where things are broken', () => {
       expect.stringContaining('The incident could not be opened'),
       'slack was told.',
       'pagerduty was NOT told: it answered 500.',
+      'It is NOT KNOWN whether alert was told: no answer within 3000 ms: it may have arrived.',
       expect.stringContaining('no certificate of this halt yet'),
     ])
     const again = await pressButton(press)

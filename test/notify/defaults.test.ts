@@ -44,9 +44,10 @@ test('a file can say that it wants none, and a wrong file gets none', () => {
 test('a pager that begins alerts and never hears of their end is refused with its line', () => {
   const file = (topics: string) =>
     `targets:\n  - name: pager\n    kind: pagerduty\n    topics: [${topics}]\n    config: { routingKeyFrom: { env: PAGERDUTY_ROUTING_KEY } }\n`
-  expect(parseTargets('t.yaml', file('incident.escalated')).problems.map(problemLine)).toEqual([
-    expect.stringContaining('4:5: targets.0.topics: takes incident.resolved'),
-  ])
-  for (const topics of ['incident.*', 'incident.opened, incident.resolved', 'deploy.*'])
+  for (const topics of ['incident.opened', 'incident.late', 'incident.escalated', 'fleet.halted', 'fleet.*'])
+    expect(parseTargets('t.yaml', file(topics)).problems.map(problemLine)).toEqual([
+      expect.stringContaining('4:5: targets.0.topics: takes incident.resolved'),
+    ])
+  for (const topics of ['incident.*', 'incident.late, incident.resolved', 'fleet.resumed', 'deploy.*'])
     expect(parseTargets('t.yaml', file(topics)).problems).toEqual([])
 })

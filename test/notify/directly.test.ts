@@ -63,9 +63,10 @@ test('each channel answers for itself: one that hangs, refuses or breaks off kee
   alert.misbehave = resetRequest
   const results = await notifyDirectly({ ...channels, limitMs: 200 }, message)
   expect(results).toEqual([
-    { channel: 'slack', told: false, why: 'no answer within 200 ms' },
+    // It may have been read before it was cut: nobody knows.
+    { channel: 'slack', told: null, why: 'no answer within 200 ms: it may have arrived' },
     { channel: 'pagerduty', told: true, why: 'accepted by PagerDuty (202)' },
-    { channel: 'alert', told: false, why: expect.stringContaining('no answer (') },
+    { channel: 'alert', told: null, why: expect.stringMatching(/^no answer \(.*it may have arrived$/) },
   ])
   slack.misbehave = answer(404, {}, 'no_service')
   pagerduty.misbehave = answer(429, { 'retry-after': '60' })
@@ -87,7 +88,7 @@ test('all hang at once, and it takes one limit and not three', async () => {
     }
   }
   const results = await notifyDirectly({ ...channels, limitMs: 300 }, message)
-  expect(results.map(({ told }) => told)).toEqual([false, false, false])
+  expect(results.map(({ told }) => told)).toEqual([null, null, null])
   expect(arrived.sort()).toEqual(['alert', 'pagerduty', 'slack'])
 })
 

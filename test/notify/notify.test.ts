@@ -250,6 +250,20 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     expect(await notifyStatus(operator)).toMatchObject({ verdict: 'failing', targets: [{ lost: 1 }, { lost: 0 }] })
   })
 
+  test('who hears of nothing but what is late learns why, and the alert ends with its incident', async () => {
+    const { slack, pager } = await people({ topics: ['incident.late', 'incident.resolved'] })
+    await deliver()
+    await open('P1', 'stock')
+    await sql(`update tms.incidents set response_due = now() - interval '1 second'`)
+    expect(granted(await operator.call('incident_cycle', { request_id: randomUUID() })).late).toHaveLength(1)
+    await until(() => pager.alerts.length === 1 && slack.received.length === 1)
+    expect(pager.alerts).toMatchObject([{ severity: 'critical', summary: 'Stock below zero', state: 'triggered' }])
+    const said = [...pager.received, ...slack.received].map(({ body }) => body)
+    for (const body of said) expect(body).toMatch(/nobody and nothing acted on it by \d{4}-/)
+    await sql(`select tms._incident_clear('stock', 'counted again')`)
+    await until(() => pager.alerts[0]?.state === 'resolved')
+  })
+
   test('a lost page stays in sight while its incident is open, until a later word of the same one arrives', async () => {
     const { pager } = await people()
     pager.misbehave = answer(400)
@@ -329,6 +343,7 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
       { ...only('pager', ['incident.opened', 'incident.resolved']), kind, config: pages },
       only('escalations', ['incident.escalated']),
       only('halts', ['fleet.halted']),
+      only('late', ['incident.late']),
     ]
     granted(await operator.call('outbox_targets_set', { request_id: randomUUID(), targets }))
     slack.misbehave = answer(404)
@@ -338,8 +353,9 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     await until(async () => (await notifyStatus(operator)).verdict === 'ok')
     await announce('incident.escalated', 'stock')
     await announce('fleet.halted', 'stock')
-    await until(async () => (await dead()) === 2)
-    expect(await failing()).toEqual(['escalations', 'halts'])
+    await announce('incident.late', 'stock')
+    await until(async () => (await dead()) === 3)
+    expect(await failing()).toEqual(['escalations', 'halts', 'late'])
     expect((await notifyStatus(operator)).verdict).toBe('failing')
   })
 

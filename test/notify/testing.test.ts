@@ -11,7 +11,7 @@ import { routingKey, startPagerduty } from './pagerduty-server.ts'
 type Trouble = ReturnType<typeof answer>
 
 /** A pager that takes what begins, and answers what ends with each of these first; the last one again and again. */
-async function aTest(...troubles: readonly [Trouble, ...Trouble[]]) {
+async function aTest(...troubles: readonly Trouble[]) {
   const pager = await startPagerduty()
   const config = { routingKeyFrom: { env: 'KEY' }, baseUrl: pager.url, hosts: ['127.0.0.1'] }
   const driver: Driver = {
@@ -24,14 +24,19 @@ async function aTest(...troubles: readonly [Trouble, ...Trouble[]]) {
   const pauses: number[] = []
   const stop = new AbortController()
   let now = Date.parse('2026-11-20T09:30:00Z')
-  const run = (onPause: () => void = () => undefined) =>
+  let lost: Error | null = null
+  const run = (onPause: () => void = () => undefined, fromTheFirst = false) =>
     testTarget(driver, {
       ...aContext(),
       signal: stop.signal,
       clock: () => new Date(now),
       fetch: async (...sent) => {
-        pager.misbehave = pager.alerts.length === 0 ? null : (troubles[pager.requests - 1] ?? null)
-        return fetch(...sent)
+        if (!fromTheFirst) pager.misbehave = pager.alerts.length === 0 ? null : (troubles[pager.requests - 1] ?? null)
+        const answered = await fetch(...sent)
+        const error = lost
+        lost = null
+        if (error !== null) throw error
+        return answered
       },
       pause: async (ms) => {
         pauses.push(ms)
@@ -43,10 +48,14 @@ async function aTest(...troubles: readonly [Trouble, ...Trouble[]]) {
       host: 'box',
       database: 'here',
     })
-  return { pager, pauses, stop, run }
+  /** The first answer is lost on its way, so. */
+  const lose = (code: string) => {
+    lost = Object.assign(new Error('lost'), { code })
+  }
+  return { pager, pauses, stop, run, lose }
 }
 
-const always = (trouble: Trouble) => Array.from({ length: 20 }, () => trouble) as [Trouble, ...Trouble[]]
+const always = (trouble: Trouble) => Array.from({ length: 20 }, () => trouble)
 
 test('is tried again when the pager asks for a moment', async () => {
   const { pager, pauses, run } = await aTest(answer(429, { 'retry-after': '2' }), answer(500))
@@ -78,6 +87,42 @@ test.each([
   const shown = JSON.stringify(redact(testedView(tested)))
   expect(shown).toContain(key)
   expect(shown).not.toContain('DID NOT ARRIVE')
+})
+
+test('of which the answer is lost may have arrived: that is said, and its alert is ended', async () => {
+  const { pager, run, lose } = await aTest()
+  lose('ECONNRESET')
+  const tested = await run()
+  expect(pager.alerts.map(({ state }) => state)).toEqual(['resolved'])
+  expect(tested).toMatchObject({ arrived: null, open: null, steps: [{ what: 'sent' }, { what: 'ended' }] })
+  expect(testProblem(tested)).toMatchObject({
+    code: 'TOOL_FAILED',
+    what: 'whether the test of pager arrived is not known',
+    why: 'no answer (ECONNRESET): it may have arrived',
+  })
+  const shown = JSON.stringify(testedView(tested))
+  expect(shown).toContain('NO ANSWER: it may have arrived')
+  expect(shown).not.toContain('DID NOT ARRIVE')
+})
+
+test('of which both answers are lost names the alert that may be open', async () => {
+  const { pager, run, lose } = await aTest(...always(answer(400)))
+  lose('UND_ERR_SOCKET')
+  const tested = await run()
+  expect([tested.arrived, tested.open]).toEqual([null, pager.alerts[0]?.dedupKey])
+  expect(testProblem(tested)?.why).toMatch(/^no answer \(UND_ERR_SOCKET\).*is still open unless PagerDuty shows/)
+})
+
+test.each([
+  ['was refused', answer(500), 'answered 500'],
+  ['could not be sent', 'ECONNREFUSED', 'no answer (ECONNREFUSED)'],
+])('that %s did not arrive', async (_what, trouble, why) => {
+  const { pager, run, lose } = await aTest()
+  if (typeof trouble === 'string') lose(trouble)
+  else pager.misbehave = trouble
+  const tested = await run(undefined, typeof trouble !== 'string')
+  expect(testProblem(tested)).toMatchObject({ what: 'the test of pager did not arrive', why })
+  expect(tested).toMatchObject({ arrived: false, open: null })
 })
 
 test('that is broken off is not tried again, and the alert is said to be open', async () => {

@@ -9,7 +9,7 @@ import { TmsCommand } from '../../ui/command.ts'
 export default class NotifyTest extends TmsCommand {
   static override summary = 'send one notification for real, and say what came back'
   static override description =
-    'From this host, with its secrets, past the outbox. An alert of PagerDuty is ended at once. Exit 3: it did not arrive, or its alert could not be ended.'
+    'From this host, with its secrets, past the outbox. An alert of PagerDuty is ended at once. Exit 3: it did not arrive, no answer says whether it did, or its alert could not be ended.'
   static override examples = [
     '<%= config.bin %> notify test default-slack',
     '<%= config.bin %> notify test default-pagerduty --json',

@@ -27,9 +27,12 @@ export async function deliver(delivery: Delivery): Promise<Outcome> {
     }),
   )
   if ('value' in ended) return ended.value
-  const far = progress.sent ? 'before an answer came' : 'before anything was sent'
-  if (ended.cut === 'stopped') return { kind: 'retry', why: `the worker was stopped ${far}` }
-  return { kind: 'retry', why: `it took longer than ${context.timeoutMs} ms: the time was up ${far}` }
+  const far = progress.sent ? 'before an answer came, and it may have arrived' : 'before anything was sent'
+  const why =
+    ended.cut === 'stopped'
+      ? `the worker was stopped ${far}`
+      : `it took longer than ${context.timeoutMs} ms: the time was up ${far}`
+  return { kind: 'retry', why, ...(progress.sent ? { unknown: true } : {}) }
 }
 
 async function attempt(delivery: Delivery, signal: AbortSignal, onSend: () => void): Promise<Outcome> {
@@ -55,7 +58,7 @@ async function attempt(delivery: Delivery, signal: AbortSignal, onSend: () => vo
     context,
     signal,
   )
-  if (!isAnswered(answer)) return { kind: 'retry', why: answer.why }
+  if (!isAnswered(answer)) return { kind: 'retry', why: answer.why, ...(answer.unknown ? { unknown: true } : {}) }
   return judge?.(answer) ?? judgeStatus(answer, context.clock())
 }
 
@@ -63,7 +66,11 @@ async function attempt(delivery: Delivery, signal: AbortSignal, onSend: () => vo
 export function judgeStatus({ status, retryAfter, whole }: Answer, now: Date): Outcome {
   if (status >= 200 && status < 300) {
     return whole === 'broken'
-      ? { kind: 'retry', why: `the answer (${status}) broke off: it is not known whether the receiver finished` }
+      ? {
+          kind: 'retry',
+          why: `the answer (${status}) broke off: it is not known whether the receiver finished`,
+          unknown: true,
+        }
       : { kind: 'delivered', note: `answered ${status}` }
   }
   if (status >= 300 && status < 400) {

@@ -3,6 +3,9 @@ import type { Context } from './target.ts'
 /** Enough for every error code and receipt that is looked at. */
 export const mostAnswerBytes = 4096
 const longestAnswerMs = 2000
+/** What goes wrong before the first byte of a request: no name, no connection, or nobody to be trusted. */
+const unsent =
+  /^(ECONNREFUSED|ENOTFOUND|EAI_|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|ERR_TLS_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/
 
 /** What a target wants to send over HTTP. */
 export type Request = {
@@ -20,7 +23,8 @@ export type Answer = {
   readonly whole: 'whole' | 'cut' | 'broken'
 }
 
-export type NoAnswer = { readonly why: string }
+/** `unknown`: it may have arrived all the same. */
+export type NoAnswer = { readonly why: string; readonly unknown: boolean }
 
 export function isAnswered(answer: Answer | NoAnswer): answer is Answer {
   return 'status' in answer
@@ -44,7 +48,10 @@ export async function exchange(
       ...(body === null ? {} : { body }),
     })
   } catch (error) {
-    return { why: `no answer (${networkCode(error)})` }
+    const code = networkCode(error)
+    return unsent.test(code)
+      ? { why: `no answer (${code})`, unknown: false }
+      : { why: `no answer (${code}): it may have arrived`, unknown: true }
   }
   const { text, whole } = await readAnswer(response, Math.min(longestAnswerMs, timeoutMs / 2))
   return { status: response.status, retryAfter: response.headers.get('retry-after'), text, whole }

@@ -26,8 +26,8 @@ export type Event = {
  */
 export type Outcome =
   | { readonly kind: 'delivered'; readonly note?: string }
-  /** It may work later. `afterMs` is what the receiver asked for. */
-  | { readonly kind: 'retry'; readonly why: string; readonly afterMs?: number }
+  /** It may work later. `afterMs` is what the receiver asked for; `unknown`: it was sent and no answer says whether it arrived. */
+  | { readonly kind: 'retry'; readonly why: string; readonly afterMs?: number; readonly unknown?: true }
   /** It will never work like this: a person has to look. */
   | { readonly kind: 'rejected'; readonly why: string }
 

@@ -122,7 +122,11 @@ test('nobody listens there: try again later, and the outcome names the reason wi
 test('an error without a code is not quoted', async () => {
   const { send } = await aWebhook()
   const failing = async () => Promise.reject(new TypeError('Failed to parse URL from http://secret'))
-  expect(await send({ fetch: failing })).toEqual({ kind: 'retry', why: 'no answer (the connection failed)' })
+  expect(await send({ fetch: failing })).toEqual({
+    kind: 'retry',
+    why: 'no answer (the connection failed): it may have arrived',
+    unknown: true,
+  })
 })
 
 test('a secret that is missing, or can not be read, is a reason to try again and not one to give up', async () => {
