@@ -1214,7 +1214,7 @@ $$;
 grant execute on function tms.incident_rollback(jsonb) to tms_caller;
 
 -- ---------------------------------------------------------------------------------------------- starting again
--- approve: a second person agrees. prepare: the record, the levers undone, a tenth of the slots. lift: the fence, last. slots: the
+-- approve: a second person agrees. prepare: the record, the levers undone, a tenth of the slots where a halt ends or a lever still held something. lift: the fence, last. slots: the
 -- next stage; the whole ends the incident. Each is a transaction of its own: what was done shows when the next one fails.
 create or replace function tms.incident_resume(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -1230,6 +1230,7 @@ declare
   answer jsonb;
   undone jsonb := '[]';
   kept jsonb := '[]';
+  left_alone jsonb;
   lifted bigint;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -1262,15 +1263,19 @@ begin
       if answer ? 'refused' then return tms._finish(c, answer); end if;
     end if;
     for l in select * from tms.incident_levers x where x.kind = 'soft_degrade' and x.undone_at is null and (x.incident_id = i.id or (stop and x.company_id is null)) order by x.id desc for update loop
-      kept := kept || tms._lever_undo(c, l, reason);
-      undone := undone || (select coalesce(jsonb_agg(tms._change_json(c, x)), '[]') from jsonb_array_elements(l.changes) x);
+      left_alone := tms._lever_undo(c, l, reason);
+      kept := kept || left_alone;
+      undone := undone || (select coalesce(jsonb_agg(y.change order by y.place), '[]')
+        from (select tms._change_json(c, x.value), x.ordinality from jsonb_array_elements(l.changes) with ordinality x) y (change, place)
+       where not exists (select from jsonb_array_elements(left_alone) z where z -> 'key' = y.change -> 'key' and z -> 'scope' = y.change -> 'scope'));
       if l.incident_id <> i.id and not exists (select from tms.incident_levers x where x.incident_id = l.incident_id and x.kind = 'soft_degrade' and x.undone_at is null) then
         perform tms._resumed(c, l.incident_id, reason);
       end if;
     end loop;
-    if i.company_id is null then
+    if i.company_id is null and (stop or undone <> '[]') then
       update tms.resumption r set percent = 10, incident_id = i.id, since = clock_timestamp() where r.one;
-    else
+    -- Nothing was held back any more: a fleet that is well is not throttled. Begun before, it is over when its slots are back.
+    elsif i.company_id is not null or tms._resuming() is distinct from i.id then
       perform tms._resumed(c, i.id, reason);
     end if;
     perform tms._late_acknowledgements();
