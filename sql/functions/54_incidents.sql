@@ -628,7 +628,7 @@ begin
   if not tms._halted() then
     return tms._refuse(c, 'CONFLICT', 'the fleet is not halted', 'the button halts first and opens the incident then', array['tms incident big-red-button']);
   end if;
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt' and x.resumed_at is null;
+  select * into h from tms._halt_of(c, (args ->> 'halt')::bigint) x where x.kind = 'halt' and x.resumed_at is null;
   if args ->> 'halt' is not null and h.id is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
   select * into joined from tms._incident_join('P1', 'emergency_stop', 'emergency_stop', null, 'Emergency stop' || case when reason = '' then '' else ': ' || left(reason, 280) end,
     jsonb_build_object('epoch', tms._fence_json() -> 'epoch', 'halt', h.id::text), c.who);
@@ -668,7 +668,9 @@ declare
   c tms.call := tms._begin('incident_snapshot', args, '{request_id,id}', 'incident.emergency_stop');
 begin
   if c.answer is not null then return c.answer; end if;
-  return tms._finish(c, jsonb_build_object('taken', tms._incident_snapshot((args ->> 'id')::bigint)));
+  -- of the stop that stands: whoever may only press takes none of anything else
+  return tms._finish(c, jsonb_build_object('taken', exists (select from tms.incidents i where i.id = (args ->> 'id')::bigint and i.type = 'emergency_stop' and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED'))
+    and tms._incident_snapshot((args ->> 'id')::bigint)));
 end
 $$;
 grant execute on function tms.incident_snapshot(jsonb) to tms_caller;
@@ -681,8 +683,8 @@ declare
   h tms.halts;
 begin
   if c.answer is not null then return c.answer; end if;
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt';
-  if h.id is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
+  h := tms._halt_of(c, (args ->> 'halt')::bigint);
+  if h.id is null or h.kind <> 'halt' then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
   return tms._halt_json(h, true);
 end
 $$;
@@ -781,8 +783,8 @@ declare
 begin
   if c.answer is not null then return c.answer; end if;
   perform set_config('lock_timeout', '500ms', true);
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt';
-  select x.incident_id into incident from tms.incident_halts x where x.halt_id = h.id;
+  h := tms._halt_of(c, (args ->> 'halt')::bigint);
+  select x.incident_id into incident from tms.incident_halts x where x.halt_id = h.id and h.kind = 'halt';
   if incident is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt of an incident', 'the press ties them together', array['tms incident list']); end if;
   if (args ? 'fingerprint') <> (args ? 'signature') or coalesce(args ->> 'fingerprint', repeat('0', 64)) !~ '^[0-9a-f]{64}$'
      -- the bits that 64 bytes leave over are zero: base64 would spell one signature in several ways
@@ -831,7 +833,7 @@ grant execute on function tms.incident_certified(jsonb) to tms_caller;
 create or replace function tms.incident_certificates(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  c tms.call := tms._begin('incident_certificates', args, '{id}', 'incident.emergency_stop');
+  c tms.call := tms._begin('incident_certificates', args, '{id}', 'incident.certify');
   i tms.incidents;
 begin
   if c.answer is not null then return c.answer; end if;

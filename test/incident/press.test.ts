@@ -88,6 +88,7 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       system.call('incident_rollback_plan', {}),
       system.call('incident_cycle', { request_id: request_id() }),
       system.call('fence_resume', { request_id: request_id(), step: 'prepare', why: 'no' }),
+      system.call('incident_certificates', { id }),
     ])
     expect(refused.map((answer) => ('refused' in answer ? answer.refused.code : 'granted'))).toEqual(
       refused.map(() => 'ROLE_DENIED'),
@@ -100,6 +101,51 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     ).toMatchObject({ refused: { code: 'CONFLICT' } })
     await resumeNow(scene.operator, id)
     expect((await showOf(scene.operator, id)).incident).toMatchObject({ status: 'RESOLVED', resolution: 'resumed' })
+  })
+
+  test('knows of its own press only, and takes a snapshot of nothing but the stop that stands', async () => {
+    const { operator } = scene
+    const system = await scene.account('system')
+    const request_id = () => randomUUID()
+    const own = granted(await system.call('fence_halt', { why: 'its own' })).halt ?? ''
+    const { incident } = granted(await system.call('incident_press', { request_id: request_id(), halt: own }))
+    const others = granted(await operator.call('fence_halt', { why: 'not its own' })).halt ?? ''
+    granted(await operator.call('incident_press', { request_id: request_id(), halt: others }))
+    const facts = granted(await operator.call('incident_halt', { halt: others }))
+    const asked = (halt: string, certificate: string) => [
+      system.call('incident_halt', { halt }),
+      system.call('fence_certificate', { request_id: request_id(), halt }),
+      system.call('incident_press', { request_id: request_id(), halt }),
+      system.call('incident_certified', { request_id: request_id(), halt, certificate }),
+    ]
+    const codes = async (calls: ReturnType<typeof asked>) =>
+      (await Promise.all(calls)).map((answer) => ('refused' in answer ? answer.refused.code : 'granted'))
+    const granting = ['granted', 'granted', 'granted', 'granted']
+    const certificate = (of: typeof facts, more = {}) =>
+      certificateText(certificateOf(of, { incident, target: 'anything', database: null, environment: null, ...more }))
+    expect(await codes(asked(others, certificate(facts)))).toEqual(granting.map(() => 'NOT_FOUND'))
+    const { database_id: database, environment } = granted(
+      await operator.call('incident_certificates', { id: incident }),
+    )
+    const owned = granted(await system.call('incident_halt', { halt: own }))
+    expect(await codes(asked(own, certificate(owned, { database, environment })))).toEqual(granting)
+
+    const { incident: small } = granted(
+      await operator.call('incident_open', { request_id: request_id(), tenant: 'acme', priority: 'P4', title: 'x' }),
+    )
+    await scene.sql(
+      `alter table tms.incident_snapshots disable trigger append_only; delete from tms.incident_snapshots;
+       alter table tms.incident_snapshots enable always trigger append_only`,
+    )
+    const taken = async (id: string) =>
+      granted(await system.call('incident_snapshot', { request_id: request_id(), id })).taken
+    expect([await taken(small.id), await taken(incident), await taken(incident)]).toEqual([false, true, false])
+    granted(
+      await operator.call('incident_work', {
+        ...{ request_id: request_id(), id: small.id, tenant: 'acme', action: 'resolve', text: 'done' },
+      }),
+    )
+    await resumeNow(operator, incident)
   })
 
   /** Halts, with what an honest certificate of it says and a way to have any text kept. */
