@@ -21,6 +21,8 @@ export type PolicyFile<T> = {
   readonly problemAt: (keys: Keys, message: string) => FileProblem
   /** The line on which it is written; null when it isn't. */
   readonly lineOf: (keys: Keys) => number | null
+  /** A literal block (`|`), whose lines are the file's: its text, and the line it begins on. Null: it is written otherwise. */
+  readonly blockOf: (keys: Keys) => { readonly text: string; readonly line: number } | null
 }
 
 export type ParsedPolicyFile<T> = PolicyFile<T> | { readonly problems: readonly FileProblem[] }
@@ -90,7 +92,12 @@ export function parsePolicyFile<T extends z.ZodType>(
       const { offset, found } = placeOf(document, keys)
       return found ? lines.linePos(offset).line : null
     }
-    return { value: parsed.data, problemAt, lineOf }
+    const blockOf = (keys: Keys) => {
+      const node = document.getIn(keys, true)
+      if (!isScalar(node) || node.type !== 'BLOCK_LITERAL' || typeof node.value !== 'string') return null
+      return { text: node.value, line: lines.linePos(node.range?.[0] ?? 0).line + 1 }
+    }
+    return { value: parsed.data, problemAt, lineOf, blockOf }
   } catch (error) {
     // Aliases that expand too far, a structure that contains itself, nesting that overruns the stack.
     return { problems: [problem(0, [], error instanceof Error ? error.message : String(error))] }

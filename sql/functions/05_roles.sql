@@ -46,6 +46,7 @@ begin
     ('autopilot', 'flags.rollout', false, null),
     ('super_admin', 'incident.emergency_stop', false, null),
     ('system', 'incident.emergency_stop', false, null),
+    ('super_admin', 'incident.certify', false, null),
     ('super_admin', 'incident.resume', false, null),
     ('super_admin', 'incident.soft_degrade', false, null),
     ('ops_manager', 'incident.soft_degrade', false, null),

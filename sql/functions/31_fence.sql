@@ -256,6 +256,18 @@ end
 $$;
 grant execute on function tms.fence_halt(jsonb) to tms_caller;
 
+-- A halt that the caller pressed, or any where they may certify: break-glass stops, and who else stopped what is none of its affair.
+create or replace function tms._halt_of(c tms.call, halt bigint) returns tms.halts
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  h tms.halts;
+begin
+  select * into h from tms.halts x where x.id = halt;
+  if h.by_id is distinct from c.principal_id and tms._allowed('incident.certify') is not null then return null; end if;
+  return h;
+end
+$$;
+
 -- The facts of a halt, and its ledger row the first time it is asked for.
 create or replace function tms.fence_certificate(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -265,7 +277,7 @@ declare
   answer jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint;
+  h := tms._halt_of(c, (args ->> 'halt')::bigint);
   if h.id is null then
     return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms agents status']);
   end if;
@@ -294,11 +306,11 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
     'why', case when clear then h.why else 'redacted' end, 'fenced', h.fenced,
     'ms_to_fence', h.ms_to_fence::text, 'waited_for', h.waited_for, 'terminated', h.terminated, 'survivors', h.survivors,
     'in_flight', h.in_flight, 'resumed_at', tms._utc(h.resumed_at), 'resumed_by', case when clear or h.resumed_by is null then h.resumed_by else 'redacted' end,
-    'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(tms._acknowledged(w, h))) order by w.id), '[]')
-                       from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null),
-    'silent', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
+    'acknowledged', coalesce(h.heard -> 'acknowledged', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'at', tms._utc(tms._acknowledged(w, h))) order by w.id), '[]')
+                       from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null)),
+    'silent', coalesce(h.heard -> 'silent', (select coalesce(jsonb_agg(jsonb_build_object('worker', w.name, 'host', w.host, 'lease_until', tms._utc(w.lease_until)) order by w.id), '[]')
                  from tms.workers w where w.started_at <= h.at and w.lease_until > h.at
-                  and (w.stopped_at is null or w.stopped_at > h.at) and tms._acknowledged(w, h) is null))
+                  and (w.stopped_at is null or w.stopped_at > h.at) and tms._acknowledged(w, h) is null)))
 $$;
 
 -- Whether it takes two to resume: the flag says so now, or said so when it was halted. Else one person could switch that off first.
@@ -356,7 +368,10 @@ begin
     refusal := tms._second_person(c, null);
     if refusal is not null then return refusal; end if;
     update tms.fence set epoch = mark / 2 + 1;
-    update tms.halts set resumed_at = clock_timestamp(), resumed_by = c.who, resumed_why = reason where kind = 'halt' and resumed_at is null;
+    -- With what the workers said of it: the next halt is all they speak of then.
+    update tms.halts h set resumed_at = clock_timestamp(), resumed_by = c.who, resumed_why = reason,
+           heard = (select jsonb_build_object('acknowledged', j -> 'acknowledged', 'silent', j -> 'silent') from tms._halt_json(h, true) j)
+     where h.kind = 'halt' and h.resumed_at is null;
     perform tms._record(c, 'fence.resume', 'done', 'epoch ' || (mark / 2 + 1), reason, jsonb_build_object('epoch', mark / 2 + 1));
     return tms._finish(c, jsonb_build_object('epoch', mark / 2 + 1, 'lifted', false));
   end if;

@@ -363,7 +363,7 @@ begin
     'snapshot', (select s.body from tms.incident_snapshots s where s.incident_id = i.id and clear and (i.company_id is not null or visible is null)),
     'halts', (select coalesce(jsonb_agg(tms._halt_json(h, clear) order by h.id), '[]') from tms.incident_halts x join tms.halts h on h.id = x.halt_id where x.incident_id = i.id),
     'certificates', (select coalesce(jsonb_agg(jsonb_build_object('halt', k.halt_id::text, 'sha256', k.sha256, 'at', tms._utc(k.at),
-                       'signed_by', (select coalesce(jsonb_agg(s.fingerprint order by s.at), '[]') from tms.halt_signatures s where s.halt_id = k.halt_id)) order by k.halt_id), '[]')
+                       'signed_by', (select coalesce(jsonb_agg(s.fingerprint order by s.at), '[]') from (select y.fingerprint, min(y.at) as at from tms.halt_signatures y where y.halt_id = k.halt_id group by 1) s)) order by k.halt_id), '[]')
                        from tms.halt_certificates k where k.incident_id = i.id),
     'levers', (select coalesce(jsonb_agg(tms._lever_json(c, l) order by l.id), '[]') from tms.incident_levers l where l.incident_id = i.id));
 end
@@ -630,7 +630,7 @@ begin
   if not tms._halted() then
     return tms._refuse(c, 'CONFLICT', 'the fleet is not halted', 'the button halts first and opens the incident then', array['tms incident big-red-button']);
   end if;
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt' and x.resumed_at is null;
+  select * into h from tms._halt_of(c, (args ->> 'halt')::bigint) x where x.kind = 'halt' and x.resumed_at is null;
   if args ->> 'halt' is not null and h.id is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
   select * into joined from tms._incident_join('P1', 'emergency_stop', 'emergency_stop', null, 'Emergency stop' || case when reason = '' then '' else ': ' || left(reason, 280) end,
     jsonb_build_object('epoch', tms._fence_json() -> 'epoch', 'halt', h.id::text), c.who);
@@ -670,7 +670,9 @@ declare
   c tms.call := tms._begin('incident_snapshot', args, '{request_id,id}', 'incident.emergency_stop');
 begin
   if c.answer is not null then return c.answer; end if;
-  return tms._finish(c, jsonb_build_object('taken', tms._incident_snapshot((args ->> 'id')::bigint)));
+  -- of the stop that stands: whoever may only press takes none of anything else
+  return tms._finish(c, jsonb_build_object('taken', exists (select from tms.incidents i where i.id = (args ->> 'id')::bigint and i.type = 'emergency_stop' and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED'))
+    and tms._incident_snapshot((args ->> 'id')::bigint)));
 end
 $$;
 grant execute on function tms.incident_snapshot(jsonb) to tms_caller;
@@ -683,15 +685,93 @@ declare
   h tms.halts;
 begin
   if c.answer is not null then return c.answer; end if;
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt';
-  if h.id is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
+  h := tms._halt_of(c, (args ->> 'halt')::bigint);
+  if h.id is null or h.kind <> 'halt' then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt', 'its number is in the answer of the halt', array['tms incident list']); end if;
   return tms._halt_json(h, true);
 end
 $$;
 grant execute on function tms.incident_halt(jsonb) to tms_caller;
 
--- Keeps a certificate, as the bytes that were signed. The first ones of a halt stay; later calls may add signatures to them. What
--- it says of the halt must be what the database knows.
+-- RFC 8785 of what holds strings, integers below 2^53 and ASCII keys: as src/proof/canonical.ts writes it.
+create or replace function tms._canonical(value jsonb) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  return case jsonb_typeof(value)
+    when 'object' then '{' || coalesce((select string_agg(to_json(m.key)::text || ':' || tms._canonical(m.value), ',' order by m.key collate "C") from jsonb_each(value) m), '') || '}'
+    when 'array' then '[' || coalesce((select string_agg(tms._canonical(m.value), ',' order by m.ordinality) from jsonb_array_elements(value) with ordinality m), '') || ']'
+    else value::text end;
+end
+$$;
+
+-- What a certificate says that is not so, naming the field; null: it fits. All of it is the database's to know but `target`, the name that
+-- the client has for it, and the moment at which it was read: who was silent then may have said since that it saw the halt, and nobody
+-- the other way round; who was heard of again has a later time now. Whoever only presses is not trusted with a word of it.
+create or replace function tms._certificate_fits(h tms.halts, incident bigint, certificate text) returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  moment constant text := '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$';
+  facts jsonb := tms._halt_json(h, true);
+  body jsonb;
+  known jsonb;
+  field text;
+begin
+  -- more than as many workers and a reason of brackets need: nested so deep it would break the embedded engine
+  if length(certificate) - length(translate(certificate, '[{', '')) > 4000 then return 'it is nested too deep'; end if;
+  begin
+    body := certificate::jsonb;
+  exception when others then return 'it is no JSON';
+  end;
+  if jsonb_typeof(body) <> 'object' then return 'it is no object'; end if;
+  known := (select jsonb_object_agg(f.key, f.value) from jsonb_each(facts) f where f.key not in ('kind', 'resumed_at', 'resumed_by', 'acknowledged', 'silent'))
+    || jsonb_build_object('type', 'tms-halt-certificate-v1', 'incident', incident::text, 'workers', jsonb_array_length(facts -> 'acknowledged') + jsonb_array_length(facts -> 'silent'))
+    || (select jsonb_build_object('database', e.database_id::text, 'environment', e.name) from (select) one left join tms.environment e on true);
+  select k into field from jsonb_object_keys(body) k where not known ? k and k not in ('target', 'acknowledged', 'silent') order by k collate "C" limit 1;
+  if found then return format('"%s" is no field of a certificate', left(field, 60)); end if;
+  select k.key into field from jsonb_each(known || '{"target": "", "acknowledged": [], "silent": []}') k where not body ? k.key order by k.key collate "C" limit 1;
+  if found then return format('"%s" is missing', field); end if;
+  select k.key into field from jsonb_each(known) k where k.value <> body -> k.key order by k.key collate "C" limit 1;
+  if found then return format('"%s" is not what was recorded', field); end if;
+  -- the folder of an embedded database is its name: as long as a path may be
+  if jsonb_typeof(body -> 'target') <> 'string' or length(body ->> 'target') not between 1 and 4200 then return '"target" is a name of 1 to 4200 characters'; end if;
+
+  foreach field in array '{acknowledged,silent}'::text[] loop
+    if jsonb_typeof(body -> field) <> 'array' then return format('"%s" is a list', field); end if;
+    if exists (select from jsonb_array_elements(body -> field) w
+                where jsonb_typeof(w) <> 'object' or (select array_agg(k order by k collate "C") from jsonb_object_keys(w) k)
+                        is distinct from case field when 'silent' then '{host,lease_until,worker}' else '{at,host,worker}' end::text[]
+                   or exists (select from jsonb_each(w) m where jsonb_typeof(m.value) <> 'string')) then
+      return format('a worker in "%s" has other fields', field);
+    end if;
+  end loop;
+  -- as often as it is known, for two may have one name; one that says something of another moment is not that worker
+  if exists (select w ->> 'worker', w ->> 'host' from jsonb_array_elements(body -> 'acknowledged') w
+              except all select w ->> 'worker', w ->> 'host' from jsonb_array_elements(facts -> 'acknowledged') w)
+     or exists (select from jsonb_array_elements(body -> 'acknowledged') w
+                 where w ->> 'at' !~ moment or (w ->> 'at') collate "C" < facts ->> 'at'
+                    or not exists (select from jsonb_array_elements(facts -> 'acknowledged') y
+                                    where y ->> 'worker' = w ->> 'worker' and y ->> 'host' = w ->> 'host' and (y ->> 'at') collate "C" >= w ->> 'at')) then
+    return '"acknowledged" is not what was recorded';
+  end if;
+  -- with those who acknowledged, the same workers as are known: nobody invented, nobody left out
+  if exists (select w ->> 'worker', w ->> 'host' from jsonb_array_elements((body -> 'acknowledged') || (body -> 'silent')) w
+              except all select w ->> 'worker', w ->> 'host' from jsonb_array_elements((facts -> 'acknowledged') || (facts -> 'silent')) w)
+     or jsonb_array_length(body -> 'acknowledged') + jsonb_array_length(body -> 'silent') <> (body ->> 'workers')::integer
+     or exists (select from jsonb_array_elements(body -> 'silent') w
+                 where w ->> 'lease_until' !~ moment or (w ->> 'lease_until') collate "C" <= facts ->> 'at'
+                    or not exists (select from jsonb_array_elements((facts -> 'acknowledged') || (facts -> 'silent')) y
+                                    where y ->> 'worker' = w ->> 'worker' and y ->> 'host' = w ->> 'host'
+                                      and coalesce(y ->> 'lease_until', tms._utc((y ->> 'at')::timestamptz + tms._lease())) collate "C" >= w ->> 'lease_until')) then
+    return '"silent" is not what was recorded';
+  end if;
+  -- a key said twice, 1.0 for 1: what another reader may take for something else
+  if tms._canonical(body || known) <> certificate then return 'it is not the canonical JSON of what it says'; end if;
+  return null;
+end
+$$;
+
+-- Keeps a certificate, as the bytes that were signed. The first ones of a halt stay, so they must be true; later calls may add signatures
+-- to them. Whether a signature is right nobody can say here, for Postgres has no Ed25519: its form, and that a key which is known here may
+-- sign. Each caller has one place for each key, so that a wrong signature keeps nobody's right one out.
 create or replace function tms.incident_certified(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -700,43 +780,39 @@ declare
   k tms.halt_certificates;
   incident bigint;
   body jsonb;
-  facts jsonb;
-  fresh boolean;
+  problem text;
+  fresh boolean := false;
 begin
   if c.answer is not null then return c.answer; end if;
   perform set_config('lock_timeout', '500ms', true);
-  select * into h from tms.halts x where x.id = (args ->> 'halt')::bigint and x.kind = 'halt';
-  select x.incident_id into incident from tms.incident_halts x where x.halt_id = h.id;
+  h := tms._halt_of(c, (args ->> 'halt')::bigint);
+  select x.incident_id into incident from tms.incident_halts x where x.halt_id = h.id and h.kind = 'halt';
   if incident is null then return tms._refuse(c, 'NOT_FOUND', 'there is no such halt of an incident', 'the press ties them together', array['tms incident list']); end if;
   if (args ? 'fingerprint') <> (args ? 'signature') or coalesce(args ->> 'fingerprint', repeat('0', 64)) !~ '^[0-9a-f]{64}$'
-     or coalesce(args ->> 'signature', repeat('A', 86) || '==') !~ '^[A-Za-z0-9+/]{86}==$' then
+     -- the bits that 64 bytes leave over are zero: base64 would spell one signature in several ways
+     or coalesce(args ->> 'signature', repeat('A', 86) || '==') !~ '^[A-Za-z0-9+/]{85}[AQgw]==$' then
     raise exception 'a signature is 64 bytes in base64, and comes with the fingerprint of its key' using errcode = 'TM400';
   end if;
   -- a key that isn't known here may be right elsewhere; one that is known and may not sign isn't right anywhere
   if exists (select from tms.signing_keys y where y.fingerprint = args ->> 'fingerprint' and (y.state = 'revoked' or y.not_after <= clock_timestamp() or y.not_before > clock_timestamp())) then
     return tms._refuse(c, 'CONFLICT', format('key %s may not sign', left(args ->> 'fingerprint', 8)), 'it was revoked, or this is not its time', array['tms evidence keys list', format('tms incident certify %s', incident)]);
   end if;
-  body := tms._text(args, 'certificate', 262144)::jsonb;
-  facts := tms._halt_json(h, true);
-  if body ->> 'type' is distinct from 'tms-halt-certificate-v1' or body ->> 'incident' is distinct from incident::text or body ->> 'halt' is distinct from h.id::text
-     or body -> 'epoch' is distinct from facts -> 'epoch' or body -> 'fenced' is distinct from facts -> 'fenced' or body ->> 'by' is distinct from facts ->> 'by'
-     or body ->> 'at' is distinct from facts ->> 'at' or body ->> 'why' is distinct from facts ->> 'why'
-     or body -> 'terminated' is distinct from facts -> 'terminated' or body -> 'survivors' is distinct from facts -> 'survivors'
-     or body -> 'in_flight' is distinct from facts -> 'in_flight' or body -> 'ms_to_fence' is distinct from facts -> 'ms_to_fence'
-     -- While it lasts: later what the workers say is about another epoch. They go on acknowledging: who had not when it was written may
-     -- have since, and nobody the other way round.
-     or tms._halted() and h.epoch = (tms._fence_json() ->> 'epoch')::bigint and (
-       exists (select said -> 'worker' from jsonb_path_query(body, '$.acknowledged[*]') said except select known -> 'worker' from jsonb_path_query(facts, '$.acknowledged[*]') known)
-       or exists (select known -> 'worker' from jsonb_path_query(facts, '$.silent[*]') known except select said -> 'worker' from jsonb_path_query(body, '$.silent[*]') said)) then
-    return tms._refuse(c, 'CONFLICT', 'the certificate says something else than the database', 'halt, epoch, who, when, why, what ran, who was ended, who knows of it and who does not must agree', array[format('tms incident certify %s', incident)]);
-  end if;
-  insert into tms.halt_certificates (halt_id, incident_id, by_name, body, sha256, workers)
-    values (h.id, incident, c.who, args ->> 'certificate', tms._sha256(args ->> 'certificate'),
-            array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null
-                   and w.name in (select a ->> 'worker' from jsonb_array_elements(body -> 'acknowledged') a)))
-    on conflict do nothing;
-  fresh := found;
+  perform tms._text(args, 'certificate', 262144);
   select * into k from tms.halt_certificates x where x.halt_id = h.id;
+  if k.halt_id is null then
+    problem := tms._certificate_fits(h, incident, args ->> 'certificate');
+    if problem is not null then
+      return tms._refuse(c, 'CONFLICT', 'the certificate says something else than the database', problem, array[format('tms incident certify %s', incident)]);
+    end if;
+    body := (args ->> 'certificate')::jsonb;
+    insert into tms.halt_certificates (halt_id, incident_id, by_name, body, sha256, workers)
+      values (h.id, incident, c.who, args ->> 'certificate', tms._sha256(args ->> 'certificate'),
+              array(select w.id from tms.workers w where w.acknowledged_epoch = h.epoch and tms._acknowledged(w, h) is not null
+                     and w.name in (select a ->> 'worker' from jsonb_array_elements(body -> 'acknowledged') a)))
+      on conflict do nothing;
+    fresh := found;
+    select * into k from tms.halt_certificates x where x.halt_id = h.id;
+  end if;
   if k.body <> args ->> 'certificate' then
     return tms._refuse(c, 'CONFLICT', 'this halt has a certificate', 'it stays what it is; another signature goes under the same bytes', array[format('tms incident certify %s', incident)]);
   end if;
@@ -746,7 +822,7 @@ begin
   end if;
   -- certified again by the same key: nothing new to record
   if not fresh then return tms._finish(c, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'sha256', k.sha256)); end if;
-  perform tms._record(c, 'incident.certificate', 'done', 'incident ' || incident, h.why, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'certificate', body,
+  perform tms._record(c, 'incident.certificate', 'done', 'incident ' || incident, h.why, jsonb_build_object('incident', incident::text, 'halt', h.id::text, 'certificate', k.body::jsonb,
     'certificate_sha256', k.sha256, 'fingerprint', args ->> 'fingerprint', 'signature', args ->> 'signature'));
   perform tms._incident_event(incident, null, c.who, 'certificate', case when args ? 'signature' then format('certificate of halt %s, signed by key %s', h.id, left(args ->> 'fingerprint', 8))
     else format('certificate of halt %s, not signed', h.id) end, jsonb_build_object('sha256', k.sha256));
@@ -759,7 +835,7 @@ grant execute on function tms.incident_certified(jsonb) to tms_caller;
 create or replace function tms.incident_certificates(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  c tms.call := tms._begin('incident_certificates', args, '{id}', 'incident.emergency_stop');
+  c tms.call := tms._begin('incident_certificates', args, '{id}', 'incident.certify');
   i tms.incidents;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -1142,7 +1218,7 @@ $$;
 grant execute on function tms.incident_rollback(jsonb) to tms_caller;
 
 -- ---------------------------------------------------------------------------------------------- starting again
--- approve: a second person agrees. prepare: the record, the levers undone, a tenth of the slots. lift: the fence, last. slots: the
+-- approve: a second person agrees. prepare: the record, the levers undone, a tenth of the slots where a halt ends or a lever still held something. lift: the fence, last. slots: the
 -- next stage; the whole ends the incident. Each is a transaction of its own: what was done shows when the next one fails.
 create or replace function tms.incident_resume(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -1158,6 +1234,7 @@ declare
   answer jsonb;
   undone jsonb := '[]';
   kept jsonb := '[]';
+  left_alone jsonb;
   lifted bigint;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -1190,15 +1267,19 @@ begin
       if answer ? 'refused' then return tms._finish(c, answer); end if;
     end if;
     for l in select * from tms.incident_levers x where x.kind = 'soft_degrade' and x.undone_at is null and (x.incident_id = i.id or (stop and x.company_id is null)) order by x.id desc for update loop
-      kept := kept || tms._lever_undo(c, l, reason);
-      undone := undone || (select coalesce(jsonb_agg(tms._change_json(c, x)), '[]') from jsonb_array_elements(l.changes) x);
+      left_alone := tms._lever_undo(c, l, reason);
+      kept := kept || left_alone;
+      undone := undone || (select coalesce(jsonb_agg(y.change order by y.place), '[]')
+        from (select tms._change_json(c, x.value), x.ordinality from jsonb_array_elements(l.changes) with ordinality x) y (change, place)
+       where not exists (select from jsonb_array_elements(left_alone) z where z -> 'key' = y.change -> 'key' and z -> 'scope' = y.change -> 'scope'));
       if l.incident_id <> i.id and not exists (select from tms.incident_levers x where x.incident_id = l.incident_id and x.kind = 'soft_degrade' and x.undone_at is null) then
         perform tms._resumed(c, l.incident_id, reason);
       end if;
     end loop;
-    if i.company_id is null then
+    if i.company_id is null and (stop or undone <> '[]') then
       update tms.resumption r set percent = 10, incident_id = i.id, since = clock_timestamp() where r.one;
-    else
+    -- Nothing was held back any more: a fleet that is well is not throttled. Begun before, it is over when its slots are back.
+    elsif i.company_id is not null or tms._resuming() is distinct from i.id then
       perform tms._resumed(c, i.id, reason);
     end if;
     perform tms._late_acknowledgements();

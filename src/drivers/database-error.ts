@@ -1,4 +1,4 @@
-import type { ErrorCode } from '../errors.ts'
+import type { ErrorCode, Problem } from '../errors.ts'
 import { anyHelp, TmsError, codeOfSql } from '../errors.ts'
 
 /** What Postgres says about an error, directly or through PostgREST. */
@@ -7,6 +7,33 @@ export type DatabaseProblem = {
   readonly message: string
   readonly detail?: string | null | undefined
   readonly hint?: string | null | undefined
+  readonly place?: SqlPlace | undefined
+}
+
+/** Where in a statement that a block of SQL ran the database found what is wrong; characters, from 1. Never shown: a statement holds values. */
+export type SqlPlace = { readonly statement: string; readonly position: number }
+
+/** From the fields of Postgres' message, which the client libraries call alike. */
+export function placeIn(error: object): SqlPlace | undefined {
+  // The cast is true of every object: each of the two may be anything or not be there.
+  const { internalQuery: statement, internalPosition } = error as {
+    internalQuery?: unknown
+    internalPosition?: unknown
+  }
+  const position = Number(internalPosition)
+  return typeof statement === 'string' && Number.isSafeInteger(position) && position > 0
+    ? { statement, position }
+    : undefined
+}
+
+/** An error at a known place of a statement. */
+export class SqlError extends TmsError {
+  readonly place: SqlPlace
+
+  constructor(problem: Problem, place: SqlPlace, options?: ErrorOptions) {
+    super(problem, options)
+    this.place = place
+  }
 }
 
 const advice: Partial<Record<ErrorCode, { why: string; next: readonly string[] }>> = {
@@ -33,16 +60,14 @@ export function databaseError(problem: DatabaseProblem, doing: string, cause?: u
   const code = codeOfSql(problem.code)
   const ours = problem.code.startsWith('TM')
   const { why, next } = advice[code] ?? { why: `The database reports error ${problem.code}.`, next: ['tms doctor'] }
-  return new TmsError(
-    {
-      code,
-      what: ours ? problem.message : `${doing}: ${withoutValues(problem)}`,
-      // Details are ours alone: Postgres puts whole rows into them.
-      why: (ours && problem.detail) || why,
-      next: ours && problem.hint ? problem.hint.split('\n') : next,
-    },
-    { cause },
-  )
+  const said: Problem = {
+    code,
+    what: ours ? problem.message : `${doing}: ${withoutValues(problem)}`,
+    // Details are ours alone: Postgres puts whole rows into them.
+    why: (ours && problem.detail) || why,
+    next: ours && problem.hint ? problem.hint.split('\n') : next,
+  }
+  return problem.place === undefined ? new TmsError(said, { cause }) : new SqlError(said, problem.place, { cause })
 }
 
 /** Messages about data and about syntax quote what was sent, which may be a password or somebody's name. */

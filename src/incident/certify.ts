@@ -4,6 +4,7 @@ import type { Driver } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
+import { verifySignature } from '../proof/ed25519.ts'
 import { certificateLeft, certificateOf, certificateText, signText, writeCertificate } from './certificate.ts'
 
 export type CertifiedLater = {
@@ -51,14 +52,14 @@ export async function certifyLater(
       certificateText(
         certificateOf(facts, { incident, target: driver.target.name, database: database_id, environment }),
       )
-    const there = signed_by.find(({ fingerprint }) => fingerprint === signer.fingerprint)
+    // The database can't tell a wrong signature from a right one: whoever may press could have put one there.
+    const there = signed_by.find(
+      (by) =>
+        by.fingerprint === signer.fingerprint &&
+        verifySignature(signer, new TextEncoder().encode(text), Buffer.from(by.signature, 'base64')),
+    )
     const signed = there ?? (await signText(text, signer))
-    const files = await writeCertificate({
-      folder: join(folder, incident),
-      halt: facts.halt,
-      text,
-      signed: { ...signed, publicKeyPem: signer.publicKeyPem },
-    })
+    // First the database: what lies in the folder and isn't so gets no signature beside it.
     const kept = granted(
       await driver.call('incident_certified', {
         request_id: randomUUID(),
@@ -68,6 +69,12 @@ export async function certifyLater(
         signature: signed.signature,
       }),
     )
+    const files = await writeCertificate({
+      folder: join(folder, incident),
+      halt: facts.halt,
+      text,
+      signed: { ...signed, publicKeyPem: signer.publicKeyPem },
+    })
     certificates.push({
       halt: facts.halt,
       sha256: kept.sha256,

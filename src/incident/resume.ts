@@ -38,6 +38,8 @@ export type Resumed = {
   readonly target: string
   readonly epoch: number
   readonly lifted: boolean
+  /** What its lever had lowered was back before: nothing was undone, and the slots are as they were. */
+  readonly needless: boolean
   readonly percent: number
   readonly workers: number
   readonly stages: readonly Stage[]
@@ -116,7 +118,7 @@ export async function resumeIncident(driver: Driver, way: Way, again = 5): Promi
     const { workers } = granted(await driver.call('incident_health', { id: way.id }))
     const { target, epoch, percent, safeMode } = now
     const stages = [{ percent, state: null, why: `all of it is back: ${now.resumedBy ?? 'somebody'} resumed it` }]
-    const nothing = { lifted: false, undone: [], kept: [], stopped: null }
+    const nothing = { lifted: false, needless: false, undone: [], kept: [], stopped: null }
     return { incidentId: way.id, target, epoch, percent, workers, stages, safeMode, ...nothing }
   }
 }
@@ -132,6 +134,7 @@ async function goThrough(driver: Driver, way: Way): Promise<Resumed> {
   let last: Step | null = null
   let undone: Step['undone'] = []
   let kept: Step['kept'] = []
+  let needless = false
   if (!goesOn) {
     const prepared = await step({ step: 'prepare' })
     last = prepared
@@ -140,6 +143,9 @@ async function goThrough(driver: Driver, way: Way): Promise<Resumed> {
       last = await step({ step: 'lift' })
       lifted = true
       report('The fence is lifted.')
+    } else if (undone.length === 0) {
+      // Unless somebody else has undone it just now: then it goes on from there.
+      needless = !(await standing(driver, id)).begun
     }
   }
   // Before the stages are watched: what stops this host must not outlive a resume that is broken off.
@@ -147,7 +153,7 @@ async function goThrough(driver: Driver, way: Way): Promise<Resumed> {
   const stages: Stage[] = []
   let percent = last?.percent ?? before.percent
   let stopped: Stage | null = null
-  if (before.tenant === null) {
+  if (before.tenant === null && !needless) {
     while (percent < 100 && stopped === null) {
       const { state, why } = await watch(driver, way, percent)
       const stage = { percent, state, why }
@@ -167,9 +173,15 @@ async function goThrough(driver: Driver, way: Way): Promise<Resumed> {
     target: before.target,
     epoch: last?.epoch ?? 0,
     lifted,
+    needless,
     percent,
     workers: last?.workers ?? 0,
-    stages: [...stages, ...(stopped === null ? [{ percent, state: null, why: 'all of it is back' }] : [])],
+    stages: [
+      ...stages,
+      ...(stopped === null
+        ? [{ percent, state: null, why: needless ? 'nothing was held back any more' : 'all of it is back' }]
+        : []),
+    ],
     undone,
     kept,
     safeMode,

@@ -203,6 +203,11 @@ export function rolledBackView(done: RolledBack): readonly Block[] {
   ]
 }
 
+function resumedWords({ needless, percent }: Resumed): string {
+  if (!needless) return 'Resumed: all slots are back'
+  return `Nothing was held back any more: the incident is over, and the slots stay at ${percent} %`
+}
+
 export function resumedView(r: Resumed): readonly Block[] {
   return [
     {
@@ -210,8 +215,8 @@ export function resumedView(r: Resumed): readonly Block[] {
       text:
         r.stopped === null
           ? r.safeMode
-            ? { text: 'Resumed: all slots are back, and SAFE MODE IS STILL ON', tone: 'warn' }
-            : { text: 'Resumed: all slots are back', tone: 'good' }
+            ? { text: `${resumedWords(r)}, and SAFE MODE IS STILL ON`, tone: 'warn' }
+            : { text: resumedWords(r), tone: 'good' }
           : { text: `It stands at ${r.percent} % of the slots: ${r.stopped.why}`, tone: 'bad' },
     },
     {

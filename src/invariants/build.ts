@@ -69,9 +69,10 @@ end`,
 
 /**
  * Makes roles, grants and functions of one policy. Every refusal has the code TM400 and words for people; whoever runs
- * this sets a savepoint before, so that one bad policy leaves nothing and takes nothing else with it.
+ * this sets a savepoint before, so that one bad policy leaves nothing and takes nothing else with it. `plainly`: errors stay
+ * Postgres' own, which name their place in the statement; to be told in other words they lose it.
  */
-export function building(policy: ReadInvariant): string {
+export function building(policy: ReadInvariant, plainly = false): string {
   const { find, fix } = bodies(policy)
   const { loaded, query, correction } = policy
   return block(
@@ -177,7 +178,7 @@ exception
   when sqlstate 'TM400' then raise;
   when query_canceled then raise;
   when others then
-    raise exception using errcode = 'TM400', message = left(sqlerrm, 300), detail = 'in ' || part, hint = 'tms invariants load';
+    ${plainly ? 'raise;' : `raise exception using errcode = 'TM400', message = left(sqlerrm, 300), detail = 'in ' || part, hint = 'tms invariants load';`}
 end`.replaceAll(
       'found_any(t)',
       `exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname || '.' || p.proname = t)`,

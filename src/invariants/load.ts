@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { basename } from 'node:path'
 import type { Contract } from '../drivers/contract.ts'
 import type { LoadedInvariant } from '../drivers/contract/invariants.ts'
+import { SqlError, type SqlPlace } from '../drivers/database-error.ts'
 import type { Driver, RunSql } from '../drivers/driver.ts'
 import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
@@ -93,7 +94,7 @@ function withDigests(policy: ReadInvariant): ReadInvariant {
 export function loadScript({ invariants }: Invariants): string {
   const queries = invariants.filter(({ loaded }) => loaded.kind === 'query')
   const ids = queries.map(({ loaded }) => loaded.invariant)
-  return ['begin', prepareSchema, removal(ids), ...queries.map(building), 'commit', ''].join(';\n')
+  return ['begin', prepareSchema, removal(ids), ...queries.map((policy) => building(policy)), 'commit', ''].join(';\n')
 }
 
 async function administer(driver: Driver, build: readonly ReadInvariant[], stale: readonly string[]) {
@@ -131,10 +132,35 @@ async function construct(
       if (!(error instanceof TmsError) || error.code !== 'INPUT_INVALID') throw error
       await run('rollback to savepoint one_invariant')
       const part = error.why === 'in correct.statement' ? 'correct' : 'query'
-      problems.push({ ...policy.problemAt(part, error.message), invariant: policy.loaded.invariant })
+      const line = await lineOf(run, policy, part)
+      problems.push({ ...policy.problemAt(part, error.message, line), invariant: policy.loaded.invariant })
     }
   }
   return problems
+}
+
+/** The line of the statement, from 0, at which the database finds it wrong when it is tried once more; null: it names none. */
+async function lineOf(run: RunSql, policy: ReadInvariant, part: 'query' | 'correct'): Promise<number | null> {
+  let found: number | null = null
+  try {
+    await run(building(policy, true))
+  } catch (error) {
+    const text = part === 'query' ? policy.query : policy.correction?.statement
+    if (error instanceof SqlError && text) found = lineWithin(text, error.place)
+  }
+  await run('rollback to savepoint one_invariant')
+  return found
+}
+
+/** Ours stands around it: what is wrong behind its end is wrong at its end. */
+function lineWithin(text: string, { statement, position }: SqlPlace): number | null {
+  const start = statement.indexOf(text)
+  // Postgres counts characters, of which some are two here.
+  const before = Array.from(statement)
+    .slice(0, position - 1)
+    .join('')
+  if (start < 0 || before.length < start) return null
+  return before.slice(start, start + text.length).split('\n').length - 1
 }
 
 function entries(read: Invariants, problems: readonly InvariantProblem[]): LoadedInvariant[] {

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { LoadedInvariant } from '../drivers/contract/invariants.ts'
 import { TmsError, type Problem } from '../errors.ts'
-import { inOrder, problemLine, readPolicyFile, type FileProblem, type PolicyFile } from '../policy-file.ts'
+import { inOrder, problemLine, readPolicyFile, type FileProblem, type Keys, type PolicyFile } from '../policy-file.ts'
 import { invariantForm, invariantNameRule, type InvariantForm } from './form.ts'
 import { readStatement } from './sql.ts'
 
@@ -14,8 +14,8 @@ export type ReadInvariant = {
   readonly query: string | null
   readonly correction: { readonly statement: string; readonly verb: string } | null
   readonly functions: readonly string[]
-  /** Where the SQL is written, for what only the database can find wrong with it. */
-  readonly problemAt: (part: 'query' | 'correct', message: string) => FileProblem
+  /** Where the SQL is written, for what only the database can find wrong with it; `line`: of the statement, from 0, when it is known. */
+  readonly problemAt: (part: 'query' | 'correct', message: string, line?: number | null) => FileProblem
 }
 
 /** The invariant is the one of the file's name: it is unknown, whatever else the file says. */
@@ -72,7 +72,18 @@ async function readInvariant(path: string, invariant: string) {
   return invariantOf(path, file)
 }
 
-function invariantOf(path: string, { value, problemAt }: PolicyFile<InvariantForm>): ReadInvariant {
+/** At a line of the statement (from 0) where its lines are the file's; else at its key. */
+function problemWithin<T>(file: PolicyFile<T>, keys: Keys, message: string, line: number): FileProblem {
+  const problem = file.problemAt(keys, message)
+  const block = file.blockOf(keys)
+  if (block === null) return problem
+  // The form takes away the blank lines before it.
+  const blank = block.text.slice(0, block.text.length - block.text.trimStart().length).split('\n').length - 1
+  return { ...problem, line: block.line + blank + line, column: 1 }
+}
+
+function invariantOf(path: string, file: PolicyFile<InvariantForm>): ReadInvariant {
+  const { value, problemAt } = file
   const { correct } = value
   const text = trimmed(value.query ?? null)
   const statement = trimmed(correct?.statement ?? null)
@@ -85,7 +96,10 @@ function invariantOf(path: string, { value, problemAt }: PolicyFile<InvariantFor
         ? null
         : { statement, verb: parsed.verb ?? 'delete' },
     functions: value.grants?.functions ?? [],
-    problemAt: (part, message) => problemAt(part === 'query' ? ['query'] : ['correct', 'statement'], message),
+    problemAt: (part, message, line = null) => {
+      const keys = part === 'query' ? ['query'] : ['correct', 'statement']
+      return line === null ? problemAt(keys, message) : problemWithin(file, keys, message, line)
+    },
     loaded: {
       invariant: value.invariant,
       kind: text === null ? 'own' : 'query',
@@ -117,12 +131,11 @@ function trimmed(text: string | null): string | null {
 }
 
 /** What each field allows and all of them together don't. */
-function contradictions(invariant: string, { value, problemAt }: PolicyFile<InvariantForm>): readonly FileProblem[] {
+function contradictions(invariant: string, file: PolicyFile<InvariantForm>): readonly FileProblem[] {
+  const { value, problemAt } = file
   const problems: FileProblem[] = []
-  const say = (keys: readonly (string | number)[], message: string, below = 0) => {
-    const problem = problemAt(keys, message)
-    // A block of text begins below its key.
-    problems.push({ ...problem, line: problem.line + below })
+  const say = (keys: Keys, message: string, line: number | null = null) => {
+    problems.push(line === null ? problemAt(keys, message) : problemWithin(file, keys, message, line))
   }
   const { query, check, grants, correct } = value
   if (value.invariant !== invariant) {
@@ -138,18 +151,18 @@ function contradictions(invariant: string, { value, problemAt }: PolicyFile<Inva
   if (query !== undefined) {
     if (grants === undefined) say(['query'], 'needs grants.read: the tables it may read; it sees no others')
     const parsed = readStatement(query)
-    if ('problem' in parsed) say(['query'], parsed.problem, parsed.line + 1)
+    if ('problem' in parsed) say(['query'], parsed.problem, parsed.line)
     else {
-      if (parsed.verb !== 'select') say(['query'], 'is a select that returns the violations, one a row', 1)
+      if (parsed.verb !== 'select') say(['query'], 'is a select that returns the violations, one a row', 0)
     }
   }
   if (correct !== undefined) {
     if (value.escalate === 'at_once') say(['escalate'], 'is later where there is a correction: that is tried first')
     const parsed = readStatement(correct.statement)
-    if ('problem' in parsed) say(['correct', 'statement'], parsed.problem, parsed.line + 1)
+    if ('problem' in parsed) say(['correct', 'statement'], parsed.problem, parsed.line)
     else {
       if (parsed.verb === null || parsed.verb === 'select') {
-        say(['correct', 'statement'], 'is a delete, an update or an insert', 1)
+        say(['correct', 'statement'], 'is a delete, an update or an insert', 0)
       }
       if (/(^|[^\w$])returning([^\w$]|$)/i.test(parsed.code)) {
         say(['correct', 'statement'], 'has no returning: the rows are counted for it')

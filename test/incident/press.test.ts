@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { generateKeyPairSync, randomUUID } from 'node:crypto'
+import { generateKeyPairSync, randomUUID, sign } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { connect, createServer as createTcp } from 'node:net'
@@ -11,7 +11,12 @@ import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
 import { TmsError } from '../../src/errors.ts'
 import type { DirectMessage } from '../../src/notify/directly.ts'
+import { certificateOf, certificateText } from '../../src/incident/certificate.ts'
+import { certifyLater } from '../../src/incident/certify.ts'
 import { pressButton, type Press } from '../../src/incident/press.ts'
+import type { Signer } from '../../src/keys/signer.ts'
+import { canonicalJson } from '../../src/proof/canonical.ts'
+import { publicHalf, verifySignature } from '../../src/proof/ed25519.ts'
 import { startArena, type Arena } from '../attacks/fleet/arena.ts'
 import { until } from '../servers/process.ts'
 import { bin, build } from '../ui/built.ts'
@@ -83,6 +88,7 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
       system.call('incident_rollback_plan', {}),
       system.call('incident_cycle', { request_id: request_id() }),
       system.call('fence_resume', { request_id: request_id(), step: 'prepare', why: 'no' }),
+      system.call('incident_certificates', { id }),
     ])
     expect(refused.map((answer) => ('refused' in answer ? answer.refused.code : 'granted'))).toEqual(
       refused.map(() => 'ROLE_DENIED'),
@@ -97,32 +103,208 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect((await showOf(scene.operator, id)).incident).toMatchObject({ status: 'RESOLVED', resolution: 'resumed' })
   })
 
-  test('a certificate that says something else than the database is not kept', async () => {
-    const worker = await scene.fleet.hello(['demo'])
-    const halt = granted(await scene.operator.call('fence_halt', { why: 'a test' }))
-    const { incident } = granted(
-      await scene.operator.call('incident_press', { request_id: randomUUID(), halt: halt.halt ?? '', why: 'a test' }),
+  test('knows of its own press only, and takes a snapshot of nothing but the stop that stands', async () => {
+    const { operator } = scene
+    const system = await scene.account('system')
+    const request_id = () => randomUUID()
+    const own = granted(await system.call('fence_halt', { why: 'its own' })).halt ?? ''
+    const { incident } = granted(await system.call('incident_press', { request_id: request_id(), halt: own }))
+    const others = granted(await operator.call('fence_halt', { why: 'not its own' })).halt ?? ''
+    granted(await operator.call('incident_press', { request_id: request_id(), halt: others }))
+    const facts = granted(await operator.call('incident_halt', { halt: others }))
+    const asked = (halt: string, certificate: string) => [
+      system.call('incident_halt', { halt }),
+      system.call('fence_certificate', { request_id: request_id(), halt }),
+      system.call('incident_press', { request_id: request_id(), halt }),
+      system.call('incident_certified', { request_id: request_id(), halt, certificate }),
+    ]
+    const codes = async (calls: ReturnType<typeof asked>) =>
+      (await Promise.all(calls)).map((answer) => ('refused' in answer ? answer.refused.code : 'granted'))
+    const granting = ['granted', 'granted', 'granted', 'granted']
+    const certificate = (of: typeof facts, more = {}) =>
+      certificateText(certificateOf(of, { incident, target: 'anything', database: null, environment: null, ...more }))
+    expect(await codes(asked(others, certificate(facts)))).toEqual(granting.map(() => 'NOT_FOUND'))
+    const { database_id: database, environment } = granted(
+      await operator.call('incident_certificates', { id: incident }),
     )
-    const facts = granted(await scene.operator.call('incident_halt', { halt: halt.halt ?? '' }))
-    const truth = { type: 'tms-halt-certificate-v1', incident, ...facts }
-    const keep = (forged: object) =>
-      scene.operator.call('incident_certified', {
-        request_id: randomUUID(),
-        halt: halt.halt ?? '',
-        certificate: JSON.stringify({ ...truth, ...forged }),
+    const owned = granted(await system.call('incident_halt', { halt: own }))
+    expect(await codes(asked(own, certificate(owned, { database, environment })))).toEqual(granting)
+
+    const { incident: small } = granted(
+      await operator.call('incident_open', { request_id: request_id(), tenant: 'acme', priority: 'P4', title: 'x' }),
+    )
+    await scene.sql(
+      `alter table tms.incident_snapshots disable trigger append_only; delete from tms.incident_snapshots;
+       alter table tms.incident_snapshots enable always trigger append_only`,
+    )
+    const taken = async (id: string) =>
+      granted(await system.call('incident_snapshot', { request_id: request_id(), id })).taken
+    expect([await taken(small.id), await taken(incident), await taken(incident)]).toEqual([false, true, false])
+    granted(
+      await operator.call('incident_work', {
+        ...{ request_id: request_id(), id: small.id, tenant: 'acme', action: 'resolve', text: 'done' },
+      }),
+    )
+    await resumeNow(operator, incident)
+  })
+
+  /** Halts, with what an honest certificate of it says and a way to have any text kept. */
+  const certifiable = async () => {
+    const { operator } = scene
+    const { halt } = granted(await operator.call('fence_halt', { why: 'a "test",\t\u001f\u007f\u2028 ☎' }))
+    const pressed = granted(await operator.call('incident_press', { request_id: randomUUID(), halt: halt ?? '' }))
+    const { incident, database_id: database, environment } = pressed
+    const read = async () =>
+      certificateOf(granted(await operator.call('incident_halt', { halt: halt ?? '' })), {
+        ...{ incident, database, environment, target: operator.target.name },
       })
-    expect(facts.silent).toHaveLength(1)
-    for (const forged of [
-      { by: 'somebody else' },
-      { silent: [] },
-      { silent: 'nobody' },
-      { in_flight: 99 },
-      { ms_to_fence: '0.001' },
-      { acknowledged: [{ worker: 'invented', host: 'here', at: facts.at }] },
+    const keep = (certificate: string) =>
+      operator.call('incident_certified', { request_id: randomUUID(), halt: halt ?? '', certificate })
+    return { halt: halt ?? '', incident, read, keep }
+  }
+
+  test('a certificate that says something else than the database is not kept, and the field is named', async () => {
+    const worker = await scene.fleet.hello(['demo'])
+    const told = await scene.fleet.hello(['demo'])
+    const { incident, read, keep } = await certifiable()
+    const { epoch } = await read()
+    granted(await scene.fleet.worker.call('worker_beat', { worker: told, acknowledges: epoch }))
+    const truth = await read()
+    const [silent, heard] = [truth.silent[0], truth.acknowledged[0]]
+    if (silent === undefined || heard === undefined) throw new Error('one of each is there')
+    const invented = { ...silent, worker: 'invented' }
+    const century = (at: string | null, which: string) => String(at).replace('20', which)
+    const wrong: readonly (readonly [string, Record<string, unknown>])[] = [
+      ['type', { type: 'tms-halt-certificate-v2' }],
+      ['incident', { incident: '0' }],
+      ['halt', { halt: '0' }],
+      ['epoch', { epoch: truth.epoch + 1 }],
+      ['database', { database: randomUUID() }],
+      ['environment', { environment: 'production' }],
+      ['at', { at: '2026-01-01T00:00:00.000000Z' }],
+      ['by', { by: 'somebody else' }],
+      ['why', { why: 'no reason' }],
+      ['fenced', { fenced: false }],
+      ['ms_to_fence', { ms_to_fence: '0.001' }],
+      ['ms_to_fence', { ms_to_fence: Math.ceil(Number(truth.ms_to_fence)) }],
+      ['waited_for', { waited_for: truth.waited_for + 1 }],
+      ['waited_for', { waited_for: [truth.waited_for] }],
+      ['in_flight', { in_flight: 99 }],
+      ['workers', { workers: 3, silent: [silent, invented] }],
+      ['workers', { workers: '2' }],
+      ['terminated', { terminated: [{ pid: 1, login: 'x', application: '', transaction_began: truth.at }] }],
+      ['survivors', { survivors: ['me'] }],
+      ['target', { target: '' }],
+      ['target', { target: 7 }],
+      ['acknowledged', { acknowledged: [{ ...heard, worker: 'invented' }] }],
+      ['acknowledged', { acknowledged: [heard, { ...silent, lease_until: undefined, at: heard.at }], silent: [] }],
+      ['acknowledged', { acknowledged: [{ ...heard, at: century(truth.at, '19') }] }],
+      ['acknowledged', { acknowledged: [{ ...heard, at: century(heard.at, '21') }] }],
+      ['acknowledged', { acknowledged: [{ ...heard, note: 'and more' }] }],
+      ['acknowledged', { acknowledged: 'nobody' }],
+      ['silent', { silent: [] }],
+      ['silent', { silent: [invented] }],
+      ['silent', { silent: [silent, silent] }],
+      ['silent', { silent: [{ ...silent, lease_until: 'tomorrow' }] }],
+      ['silent', { silent: [{ ...silent, lease_until: century(silent.lease_until, '21') }] }],
+      ['silent', { silent: [{ worker: silent.worker, host: silent.host }] }],
+      ['silent', { silent: 'nobody' }],
+      ['note', { note: 'all is well' }],
+      ['resumed_by', { resumed_by: null }],
+      ['waited_for', { waited_for: undefined }],
+      ['target', { target: undefined }],
+    ]
+    const text = (forged: Record<string, unknown>) => canonicalJson({ ...truth, ...forged })
+    for (const [field, forged] of wrong)
+      expect([forged, await keep(text(forged))]).toMatchObject([
+        forged,
+        { refused: { code: 'CONFLICT', why: expect.stringContaining(`"${field}"`) as string } },
+      ])
+    // The same to a parser, and something else to whoever reads it otherwise.
+    const honest = certificateText(truth)
+    for (const spelled of [
+      honest.replace('{', '{"by":"somebody else",'),
+      honest.replace('{', '{ '),
+      honest.replace(`"epoch":${epoch}`, `"epoch":${epoch}.0`),
+      honest.replace('"by"', String.raw`"\u0062y"`),
+      `${honest}\n`,
+      JSON.stringify(Object.fromEntries(Object.entries(truth).reverse())),
     ])
-      expect([forged, await keep(forged)]).toMatchObject([forged, { refused: { code: 'CONFLICT' } }])
-    expect(await keep({})).not.toHaveProperty('refused')
-    granted(await scene.fleet.worker.call('worker_bye', { worker }))
+      expect([spelled, await keep(spelled)]).toMatchObject([
+        spelled,
+        { refused: { code: 'CONFLICT', why: expect.stringContaining('canonical') as string } },
+      ])
+    for (const none of ['no JSON', '[]', 'null', '['.repeat(100_000), `${'['.repeat(4000)}${']'.repeat(4000)}`])
+      expect(await keep(none)).toMatchObject({ refused: { code: 'CONFLICT' } })
+    // Who is heard of after it was written makes it no less true.
+    granted(await scene.fleet.worker.call('worker_beat', { worker: told }))
+    granted(await scene.fleet.worker.call('worker_beat', { worker, acknowledges: epoch }))
+    expect(await keep(honest)).not.toHaveProperty('refused')
+    for (const each of [worker, told]) granted(await scene.fleet.worker.call('worker_bye', { worker: each }))
+    await resumeNow(scene.operator, incident)
+  })
+
+  test('what the workers said of a halt is known after the next one too: a certificate that comes late must fit', async () => {
+    const [worker, told] = [await scene.fleet.hello(['demo']), await scene.fleet.hello(['demo'])]
+    const beat = async (each: string, acknowledges: number) =>
+      granted(await scene.fleet.worker.call('worker_beat', { worker: each, acknowledges }))
+    const { incident, read, keep } = await certifiable()
+    const { epoch } = await read()
+    await beat(told, epoch)
+    const truth = await read()
+    await resumeNow(scene.operator, incident)
+    const { epoch: later } = granted(await scene.operator.call('fence_halt', { why: 'another' }))
+    for (const each of [worker, told]) await beat(each, later)
+    expect(await read()).toEqual(truth)
+    expect(await keep(certificateText({ ...truth, acknowledged: [], silent: [] }))).toMatchObject({
+      refused: { why: expect.stringContaining('"silent"') as string },
+    })
+    expect(await keep(certificateText(truth))).not.toHaveProperty('refused')
+    for (const each of [worker, told]) granted(await scene.fleet.worker.call('worker_bye', { worker: each }))
+    const again = granted(await scene.operator.call('incident_press', { request_id: randomUUID() }))
+    await resumeNow(scene.operator, again.incident)
+  })
+
+  test('a wrong signature keeps no right one out, nor is it taken for one', async () => {
+    const { halt, incident, read } = await certifiable()
+    const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+    const half = publicHalf(publicKey.export({ type: 'spki', format: 'pem' }).toString())
+    const signer: Signer = { ...half, sign: async (bytes) => new Uint8Array(sign(null, bytes, privateKey)) }
+    const truth = await read()
+    const certificate = certificateText(truth)
+    const at = join(folder, `wrong-${name}`)
+    const file = join(at, incident, `certificate-${halt}.json`)
+    // Nor does one that somebody left in the folder get a right one beside it.
+    mkdirSync(join(at, incident), { recursive: true })
+    writeFileSync(file, certificateText({ ...truth, in_flight: 99 }))
+    await expect(certifyLater(scene.operator, incident, { signer, folder: at })).rejects.toMatchObject({
+      code: 'CONFLICT',
+      why: expect.stringContaining('"in_flight"') as string,
+    })
+    expect(readdirSync(join(at, incident))).toEqual([`certificate-${halt}.json`])
+    const signed = (signature: string) => ({
+      ...{ request_id: randomUUID(), halt, certificate, fingerprint: half.fingerprint, signature },
+    })
+    const wrong = `${'A'.repeat(86)}==`
+    await expect(scene.operator.call('incident_certified', signed(wrong.replace('A=', 'B=')))).rejects.toMatchObject({
+      code: 'INPUT_INVALID',
+    })
+    granted(await scene.operator.call('incident_certified', signed(wrong)))
+    await scene.sql(
+      `alter table tms.halt_signatures disable trigger append_only;
+       update tms.halt_signatures set by_name = 'whoever may press' where halt_id = ${halt};
+       alter table tms.halt_signatures enable always trigger append_only`,
+    )
+    const later = await certifyLater(scene.operator, incident, { signer, folder: at })
+    expect(later.certificates).toMatchObject([{ before: false, fingerprint: half.fingerprint }])
+    const right = readFileSync(`${file}.sig`)
+    expect(verifySignature(half, readFileSync(file), right)).toBe(true)
+    const { halts } = granted(await scene.operator.call('incident_certificates', { id: incident }))
+    expect(halts[0]?.signed_by.map(({ signature }) => signature)).toEqual([wrong, right.toString('base64')])
+    expect((await showOf(scene.operator, incident)).certificates).toMatchObject([{ signed_by: [half.fingerprint] }])
+    expect(await certifyLater(scene.operator, incident, { signer, folder: at })).toMatchObject({
+      certificates: [{ before: true }],
+    })
     await resumeNow(scene.operator, incident)
   })
 

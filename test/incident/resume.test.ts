@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { incidentView, resumedView } from '../../src/incident/views.ts'
 import { resumeIncident, stoppedProblem, type Health, type Way } from '../../src/incident/resume.ts'
@@ -178,6 +178,67 @@ test('the resume of a soft degrade goes on from its stage too', async () => {
   await resumeIncident(operator, steps)
   expect(steps.looks).toEqual(['50 green', '50 green', '50 green'])
   expect(await slots()).toBe(150)
+})
+
+describe('a soft degrade that holds nothing back any more', () => {
+  const operator = () => scene.operator
+  const limited = (value: number) => scene.fleet.set('budget.agents.maxConcurrent', value)
+  const degrade = async () =>
+    granted(await operator().call('incident_soft_degrade', { request_id: randomUUID() })).incident
+
+  test('throttles no fleet that is well: its resume says so and leaves the slots as they are', async () => {
+    await limited(150)
+    const id = await degrade()
+    expect(await slots()).toBe(15)
+    await limited(140)
+    await scene.fleet.set('ops.replayEnabled', true)
+    const steps = way(id, [])
+    const resumed = await resumeIncident(operator(), steps)
+    expect(resumed).toMatchObject({
+      ...{ needless: true, percent: 100, undone: [], stopped: null },
+      kept: [{ key: 'ops.replayEnabled' }, { key: 'budget.agents.maxConcurrent', value: 140 }],
+    })
+    expect(steps.looks).toEqual([])
+    expect(JSON.stringify(resumedView(resumed))).toContain('Nothing was held back any more')
+    expect(await slots()).toBe(140)
+    expect((await showOf(operator(), id)).incident).toMatchObject({ status: 'RESOLVED', resolution: 'resumed' })
+    await limited(150)
+  })
+
+  test('leaves the slots of a halt that is being resumed to that', async () => {
+    await limited(150)
+    const stop = await halted()
+    await resumeIncident(operator(), way(stop, ['green', 'green', 'green', 'red']))
+    const id = await degrade()
+    await limited(150)
+    await scene.fleet.set('ops.replayEnabled', true)
+    expect(await resumeIncident(operator(), way(id, []))).toMatchObject({ needless: true, percent: 50 })
+    expect(await slots()).toBe(75)
+    expect(granted(await operator().call('incident_list', {}))).toMatchObject({ resuming: stop })
+    await resumeIncident(operator(), way(stop, []))
+    expect(await slots()).toBe(150)
+  })
+
+  test('where some of it does, only that is said to be undone, and it goes by steps', async () => {
+    await limited(150)
+    const id = await degrade()
+    await limited(150)
+    const steps = way(id, [])
+    const resumed = await resumeIncident(operator(), steps)
+    expect(resumed).toMatchObject({ needless: false, percent: 100 })
+    expect(resumed.undone.map(({ key }) => key)).toEqual(['ops.replayEnabled'])
+    expect(resumed.kept.map(({ key }) => key)).toEqual(['budget.agents.maxConcurrent'])
+    expect(steps.looks[0]).toBe('10 green')
+  })
+
+  test('of which two are resumed at once goes by its steps once', async () => {
+    await limited(150)
+    const id = await degrade()
+    const ended = await Promise.all([1, 2].map(() => resumeIncident(operator(), way(id, []))))
+    expect(ended).toMatchObject([{ percent: 100 }, { percent: 100 }])
+    expect(await slots()).toBe(150)
+    expect((await showOf(operator(), id)).incident.status).toBe('RESOLVED')
+  })
 })
 
 test('unknown is not green: it stays at a tenth', async () => {

@@ -192,6 +192,34 @@ correct:
     expect(await parents()).toEqual([1, 101, 102])
   })
 
+  test('and its query are told at the line of the file where the database finds them wrong', async () => {
+    if (shop.operator.administration === undefined) return
+    const query = [
+      '-- größer 🚚 als nichts',
+      'select p.id',
+      '  from retail.parents p',
+      ` where p.n > 0 and '🚚🚚🚚' <> 'x'`,
+      '   and p.nosuch > 100;',
+    ]
+    const grants = 'grants: { read: [retail.parents] }'
+    expect(await refusal(policyText('TIDY', query.join('\n'), grants))).toMatch(/^11 query .*nosuch does not exist/)
+    expect(await refusal(policyText('TIDY', ['', '', ...query].join('\n'), grants))).toMatch(/^13 query /)
+    expect(await refusal(policyText('TIDY', 'select 1\nfrom where\n', grants))).toMatch(/^8 query .*syntax error/)
+    // What is missing at its end, not behind it.
+    expect(await refusal(policyText('TIDY', 'select p.id\nfrom retail.parents p\nwhere', grants))).toMatch(/^9 query /)
+    // What the database says without a place, and what is written in another way.
+    expect(await refusal(policyText('TIDY', 'select *\nfrom\nretail.children', grants))).toMatch(
+      /^6 query .*(denied|reads)/,
+    )
+    const folded = policyText('TIDY', query.join('\n').replace(/^.*\n/, ''), grants).replace('query: |', 'query: >')
+    expect(await refusal(folded)).toMatch(/^6 query .*nosuch/)
+    const block = correction('', 'retail.parents').replace(
+      'statement: ""',
+      'statement: |\n    delete from retail.parents\n     where id > 100\n       and nosuch = 3',
+    )
+    expect(await refusal(block)).toMatch(/^14 correct\.statement .*nosuch/)
+  })
+
   test('may name a column as its function names a variable', async () => {
     await load(correction('delete from retail.parents where id > 100 and n is null', 'retail.parents'))
     expect(await correct()).toMatchObject({ touched: 2, after: 0 })

@@ -6,7 +6,7 @@ import { consentFlags, TmsCommand } from '../../ui/command.ts'
 export default class IncidentResume extends TmsCommand {
   static override summary = 'let the fleet work again, in steps of 10, 50 and 100 % of its slots'
   static override description =
-    'Needs consent. The record comes first and the fence last; between the steps the fleet is watched. Exit 1: it is not well, and stays at the step where it is. Exit 3: nothing shows whether it is well. Run again it goes on from there. Where the flag incident.resume.twoPersons is on, another super_admin approves first.'
+    'Needs consent. The record comes first and the fence last; between the steps the fleet is watched. Where a soft degrade holds nothing back any more, there are no steps. Exit 1: it is not well, and stays at the step where it is. Exit 3: nothing shows whether it is well. Run again it goes on from there. Where the flag incident.resume.twoPersons is on, another super_admin approves first.'
   static override examples = ['<%= config.bin %> incident resume 7', '<%= config.bin %> incident resume 7 --approve']
   static override args = { id: Args.string({ required: true, description: 'the incident' }) }
   static override flags = {

@@ -126,7 +126,7 @@ export const incidentsContract = {
     result: z.object({ incident: id, halt: id, sha256: z.string() }),
   },
   incident_certificates: {
-    operation: 'incident.emergency_stop',
+    operation: 'incident.certify',
     reads: 'primary',
     args: z.strictObject({ id }),
     result: z.object({

@@ -20,7 +20,7 @@ const byErrno: Readonly<Record<string, ErrorCode>> = {
 /** Any failure of the engine as an error for a person. `what` is the function or the work that was asked for. */
 export function problemOf(error: unknown, what: string): unknown {
   if (!(error instanceof OrderFailed)) return error
-  const { message, sqlState, detail, hint, errno } = error.detail
+  const { message, sqlState, detail, hint, place, errno } = error.detail
   if (error.kind === 'timeout') {
     return new TmsError({
       code: 'DB_TIMEOUT',
@@ -34,7 +34,7 @@ export function problemOf(error: unknown, what: string): unknown {
   if (fromDisk && (sqlState === undefined || sqlState === '53100' || sqlState.startsWith('58'))) {
     return folderProblem(fromDisk, `The embedded database could not do ${what}.`, `${message} (${errno}).`)
   }
-  if (sqlState !== undefined) return databaseError({ code: sqlState, message, detail, hint }, what)
+  if (sqlState !== undefined) return databaseError({ code: sqlState, message, detail, hint, place }, what)
   return new TmsError({
     code: 'DB_ERROR',
     what: `The embedded database broke while doing ${what}; the next call opens it again.`,

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import { TmsError } from '../../errors.ts'
 import type { ServiceAccount } from '../connection.ts'
+import type { SqlPlace } from '../database-error.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import { findArtefact } from './artefact.ts'
@@ -29,6 +30,7 @@ export type ThreadError = {
   readonly severity?: string | undefined
   readonly detail?: string | undefined
   readonly hint?: string | undefined
+  readonly place?: SqlPlace | undefined
   /** What the operating system last said about the database's files. */
   readonly errno?: string | undefined
 }

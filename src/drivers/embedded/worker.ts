@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 import { parentPort } from 'node:worker_threads'
+import { placeIn } from '../database-error.ts'
 import { createDatabase } from './create.ts'
 import { DurableFs } from './durable-fs.ts'
 import type { Session } from './session.ts'
@@ -90,6 +91,7 @@ function describe(error: unknown): ThreadError {
     severity: text(fields.severity),
     detail: text(fields.detail),
     hint: text(fields.hint),
+    place: placeIn(error),
     errno,
   }
 }

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import type { ErrorCode } from '../../errors.ts'
 import { TmsError } from '../../errors.ts'
-import { databaseError } from '../database-error.ts'
+import { databaseError, placeIn } from '../database-error.ts'
 import type { NetworkFailure } from '../network.ts'
 import { networkFailure } from '../network.ts'
 import { TimeUp } from '../patience.ts'
@@ -191,7 +191,7 @@ export function callError(error: unknown, doing: string, address: Address, limit
   }
   if (error instanceof pg.DatabaseError && !isLost(error)) {
     const { code = '', message, detail, hint } = error
-    return databaseError({ code, message, detail, hint }, doing, error)
+    return databaseError({ code, message, detail, hint, place: placeIn(error) }, doing, error)
   }
   if (!isLost(error)) return error
   return new TmsError(
