@@ -72,9 +72,23 @@ export async function forgetToken(file: string): Promise<void> {
   await rm(file, { force: true })
 }
 
-function newAttempt(wanted: Wanted): Attempt {
+export type RotatedToken = { readonly target: string; readonly overrideToken: string }
+
+/** A new token for one that was shown and lost. What waits in the file of an earlier init counts no more. */
+export async function rotateOverrideToken(driver: Driver, file: string, why: string): Promise<RotatedToken> {
+  const { overrideToken, override_token_sha256 } = newToken()
+  granted(await driver.call('override_token_rotate', { request_id: randomUUID(), override_token_sha256, why }))
+  await forgetToken(file).catch(() => undefined)
+  return { target: driver.target.name, overrideToken }
+}
+
+function newToken() {
   const overrideToken = `tms-override-${randomBytes(24).toString('base64url')}`
-  const override_token_sha256 = createHash('sha256').update(overrideToken).digest('hex')
+  return { overrideToken, override_token_sha256: createHash('sha256').update(overrideToken).digest('hex') }
+}
+
+function newAttempt(wanted: Wanted): Attempt {
+  const { overrideToken, override_token_sha256 } = newToken()
   return { overrideToken, request: { request_id: randomUUID(), ...wanted, override_token_sha256 } }
 }
 
