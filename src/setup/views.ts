@@ -5,7 +5,10 @@ import type { RotatedToken } from './override-token.ts'
 import type { Status } from './status.ts'
 import type { Held } from './up.ts'
 
-export type InitShown = Initialised & { readonly configFile: string; readonly configWritten: boolean }
+export type InitShown = Omit<Initialised, 'tokenFile'> & {
+  readonly configFile: string
+  readonly configWritten: boolean
+}
 
 export function initView(done: InitShown): readonly Block[] {
   return [
