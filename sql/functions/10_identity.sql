@@ -204,11 +204,13 @@ begin
 end
 $$;
 
+-- Names that a tenant made carry it: root (acme). Any tenant's admin can make a name that others have, and no name has a blank in it.
 create or replace function tms._principal_name(id uuid) returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   return (
-  select p.name from tms.principals p where p.id = _principal_name.id);
+  select p.name || coalesce(' (' || (select c.key from tms.companies c where c.id = p.home) || ')', '')
+    from tms.principals p where p.id = _principal_name.id);
 end
 $$;
 

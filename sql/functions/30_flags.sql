@@ -427,6 +427,12 @@ end
 $$;
 grant execute on function tms.flags_rollout_state(jsonb) to tms_caller;
 
+-- For a refusal, which the ledger keeps: it has no values that may hold anything.
+create or replace function tms._flag_said(value jsonb) returns text
+language sql immutable as $$
+  select case when pg_catalog.jsonb_typeof(value) in ('boolean', 'number') then value::text else 'of type ' || pg_catalog.jsonb_typeof(value) end
+$$;
+
 create or replace function tms.flags_rollout(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -484,6 +490,16 @@ begin
                 and x.environment = (select e.name from tms.environment e)) then
       return tms._refuse(c, 'STAGE_REFUSED', format('%s is set for the environment', entry.key),
         'that wins over what a rollout sets, so the rollout would do nothing', array[format('tms flags set %s --for-environment --unset', entry.key)]);
+    end if;
+    -- outside the canary a rollout begins with the default: whoever has something else now would lose it without a word
+    if tms._stage(was) <> 'off' and was.value is distinct from entry.default_value then
+      return tms._refuse(c, 'STAGE_REFUSED', format('a rollout of %s would take the value %s from everybody outside the canary', entry.key, tms._flag_said(was.value)),
+        format('%s; in a rollout they would have the default %s until it reaches them',
+          case when was.stage_since is null then 'somebody has set it by hand' else 'an earlier rollout has reached everybody' end,
+          tms._flag_said(entry.default_value)),
+        array[case when was.stage_since is null then format('tms flags set %s --unset --why <reason>', entry.key)
+                   else format('tms flags rollout %s --off --why <reason>', entry.key) end,
+              format('tms flags get %s', entry.key)]);
     end if;
     if not args ? 'value' or not args ? 'canary' or not args ? 'cohort' then
       raise exception 'a rollout starts with a value, canary tenants and a cohort' using errcode = 'TM400';

@@ -455,7 +455,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   reason := tms._text(args, 'why');
   if not exists (select from tms.environment e where e.override_token_sha256 = args ->> 'override_token_sha256') then
-    return tms._refuse(c, 'TOKEN_WRONG', 'this is not the override token', 'init printed it once; the database has its hash', array['tms incident safe-mode off']);
+    return tms._refuse(c, 'TOKEN_WRONG', 'this is not the override token', 'init printed it once; the database has its hash', array['tms incident safe-mode off', 'tms incident safe-mode rotate-token']);
   end if;
   perform from tms.fence for update;
   select last_value into mark from tms.safe_mode_mark;

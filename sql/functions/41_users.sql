@@ -28,10 +28,9 @@ grant execute on function tms._latch_super_admins() to tms_identity;
 
 set local role tms_identity;
 
--- Names that a tenant made carry it: root (acme).
 create or replace function tms._full_name(p tms.principals) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select p.name || coalesce(' (' || tms._tenant_key(p.home) || ')', '')
+  select tms._principal_name(p.id)
 $$;
 
 create or replace function tms.users_list(args jsonb) returns jsonb

@@ -36,6 +36,28 @@ end
 $$;
 grant execute on function tms.environment_init(jsonb) to tms_caller;
 
+-- For a token that was shown and lost. The hash of the old one is gone in the same moment; the token itself never gets here.
+create or replace function tms.override_token_rotate(args jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  c tms.call := tms._begin('override_token_rotate', args, '{request_id,override_token_sha256,why}', 'environment.override_token');
+  reason text;
+begin
+  if c.answer is not null then return c.answer; end if;
+  reason := tms._text(args, 'why');
+  if coalesce(args ->> 'override_token_sha256', '') !~ '^[0-9a-f]{64}$' then
+    raise exception '"override_token_sha256" is 64 hexadecimal digits' using errcode = 'TM400';
+  end if;
+  update tms.environment set override_token_sha256 = args ->> 'override_token_sha256' where one and initialised_at is not null;
+  if not found then
+    return tms._refuse(c, 'CONFLICT', 'this database has no override token yet', 'init makes the first one', array['tms init']);
+  end if;
+  perform tms._record(c, 'override_token.rotate', 'done', 'override token', reason, '{}');
+  return tms._finish(c, jsonb_build_object('rotated', true));
+end
+$$;
+grant execute on function tms.override_token_rotate(jsonb) to tms_caller;
+
 create or replace function tms.whoami(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare

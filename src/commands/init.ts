@@ -91,15 +91,16 @@ export default class Init extends TmsCommand {
       signing,
       tokenFile,
     })
-    if (done.overrideToken !== null) {
+    const { tokenFile: waits, ...shown } = done
+    if (waits !== null) {
       this.keptUntilShown(
-        () => forgetToken(tokenFile),
-        `The override token waits in ${tokenFile}. Within a day, tms init shows it.`,
+        () => forgetToken(waits),
+        `The override token waits in ${waits}. Within a day, tms init shows it.`,
       )
     }
     for (const problem of await loadPolicies(db, await this.policyFolders(), process.env)) this.warn(problem)
     work.done()
     const { path, written } = await ensureConfig(settings, process.cwd(), flags.keys)
-    return this.show(initView, { ...done, configFile: path, configWritten: written })
+    return this.show(initView, { ...shown, configFile: path, configWritten: written })
   }
 }

@@ -1,3 +1,5 @@
+import * as z from 'zod'
+import { redact, redactText } from '../redaction/redact.ts'
 import { settingsTable, type SettingName, type SettingRow } from './settings.ts'
 
 const mask = '********'
@@ -11,6 +13,14 @@ export function secretsIn(name: SettingName, value: string | number): string[] {
   if (row.secret === undefined || typeof value === 'number') return []
   // a key in PEM is secret in its middle line alone
   if (row.secret === 'whole') return [value, ...(value.match(/[A-Za-z0-9+/=]{40,}/g) ?? [])]
+  if (row.secret === 'template') {
+    const bare = partsOf(value).map((part) => part.replaceAll(place, ''))
+    return bare.flatMap((part) => takenOut(part, redactText(part)))
+  }
+  if (row.secret === 'words') {
+    const words = wordsOf(value)
+    return maskedWords(words).flatMap((shown, at) => takenOut(words[at] ?? '', shown))
+  }
   const url = parseUrl(value)
   if (!url) return [value]
   const parameters = [...url.searchParams].filter(([key]) => secretParameter.test(key)).map(([, text]) => text)
@@ -25,6 +35,8 @@ export function hasSecret(name: SettingName, value: string | number): boolean {
 export function masked(name: SettingName, value: string | number): string | number {
   const row: SettingRow = settingsTable[name]
   if (row.secret === undefined || typeof value === 'number') return value
+  if (row.secret === 'template') return partsOf(value).map(maskedPart).join('')
+  if (row.secret === 'words') return JSON.stringify(maskedWords(wordsOf(value)))
   const url = row.secret === 'url' ? parseUrl(value) : null
   if (!url) return mask
   if (url.password) url.password = mask
@@ -32,6 +44,47 @@ export function masked(name: SettingName, value: string | number): string | numb
     if (secretParameter.test(key)) url.searchParams.set(key, mask)
   }
   return url.toString()
+}
+
+const wordList = z.array(z.string())
+
+function wordsOf(value: string): string[] {
+  return wordList.parse(JSON.parse(value))
+}
+
+/** One for each word, however long: `--pin` says what the word behind it is. */
+function maskedWords(words: readonly string[]): string[] {
+  return wordList.parse(redact(words, { limit: Number.MAX_SAFE_INTEGER }))
+}
+
+const place = '{traceId}'
+
+/** Parameter by parameter: a value ends where the next one begins. */
+function partsOf(template: string): string[] {
+  const query = template.search(/[?#]/)
+  const end = query === -1 ? template.length : query
+  return [template.slice(0, end), ...template.slice(end).split(/(?=[&#])/)]
+}
+
+/** What is filled in later stays readable; a secret around it is found only without it. */
+function maskedPart(part: string): string {
+  const shown = part.split(place).map(redactText).join(place)
+  const bare = shown.replaceAll(place, '')
+  const safe = redactText(bare)
+  return safe === bare ? shown : safe + place
+}
+
+/** The stretches of the text that a redaction took out. */
+function takenOut(text: string, shown: string): string[] {
+  const left = shown.split(/\[redacted:[a-z-]+\]/)
+  let from = left[0]?.length ?? 0
+  return left.slice(1).map((piece, at) => {
+    const isLast = at === left.length - 2
+    const to = isLast ? text.length - piece.length : text.indexOf(piece, from + 1)
+    const taken = text.slice(from, to)
+    from = to + piece.length
+    return taken
+  })
 }
 
 function parseUrl(text: string): URL | null {

@@ -13,8 +13,8 @@ type Row = {
   readonly variable: string
   /** False for what doesn't belong into a file: a person's own token. */
   readonly inFile: boolean
-  /** `url`: only the credentials in it. `whole`: all of it. */
-  readonly secret?: 'url' | 'whole'
+  /** `url`: only the credentials in it. `whole`: all of it. `words`, `template`: what reads like a secret in a list or a link. */
+  readonly secret?: 'url' | 'whole' | 'words' | 'template'
   /** Relative ones are meant from the configuration file's folder. */
   readonly path?: true
   readonly default?: string | number
@@ -154,6 +154,7 @@ export const settingsTable = {
     about: 'page of one trace, with {traceId} in it',
     variable: 'TMS_TRACE_LINK',
     inFile: true,
+    secret: 'template',
   },
   keys: {
     schema: text,
@@ -181,6 +182,7 @@ export const settingsTable = {
     about: 'program that signs in place of a key file (KMS, hardware token): bytes on stdin, signature on stdout',
     variable: 'TMS_SIGNING_COMMAND',
     inFile: true,
+    secret: 'words',
   },
   'signing.publicKey': {
     schema: text,

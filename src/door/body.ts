@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { depthOf } from '../depth.ts'
 import type { json } from '../drivers/contract/values.ts'
 import { errorClasses } from '../drivers/contract/fleet.ts'
 import { DoorRefusal } from './answers.ts'
@@ -33,23 +34,6 @@ export function parseBody(bytes: Uint8Array): unknown {
 
 /** JSON allows them and Postgres has no text for them: refused before the nonce is used. */
 const unstorable = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/
-
-/** How deep brackets nest, without building anything. What is no JSON has some depth too; the parser says the rest. */
-export function depthOf(text: string): number {
-  let depth = 0
-  let most = 0
-  let quoted = false
-  for (let at = 0; at < text.length; at += 1) {
-    const char = text.charCodeAt(at)
-    if (quoted) {
-      if (char === 0x5c) at += 1
-      else if (char === 0x22) quoted = false
-    } else if (char === 0x22) quoted = true
-    else if (char === 0x7b || char === 0x5b) most = Math.max(most, (depth += 1))
-    else if (char === 0x7d || char === 0x5d) depth -= 1
-  }
-  return most
-}
 
 /**
  * Whether parsing makes another number of one: of 1e400 nothing, of a long integer one with zeros at its end. Decimals are

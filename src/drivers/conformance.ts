@@ -97,6 +97,11 @@ export function conformance(harness: ConformanceHarness): readonly ConformanceCa
           { request_id: randomUUID(), key: 'bad', name: 'nul \0 inside' },
           { request_id: randomUUID(), key: 'bad', name: 'half \ud800 character' },
           { request_id: randomUUID(), key: 'bad', name: 'x'.repeat(2_000_000) },
+          {
+            request_id: randomUUID(),
+            key: 'bad',
+            name: JSON.parse(`${'['.repeat(6_000)}${']'.repeat(6_000)}`) as unknown,
+          },
         ]
         for (const args of bad) {
           await rejectsWith(driver.call('tenants_add', args as Contract['tenants_add']['args']), ['INPUT_INVALID'])

@@ -204,6 +204,12 @@ export const contract = {
     }),
     result: z.object({ environment: z.enum(environments), first: z.boolean(), database_id: z.string() }),
   },
+  override_token_rotate: {
+    operation: 'environment.override_token',
+    reads: false,
+    args: z.strictObject({ ...write, override_token_sha256: z.string().regex(/^[0-9a-f]{64}$/), why: z.string() }),
+    result: z.object({ rotated: z.boolean() }),
+  },
 
   // -- tenants, people, service accounts, portals
   tenants_list: {

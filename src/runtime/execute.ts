@@ -1,5 +1,6 @@
 import { ZodError } from 'zod'
 import { TaskFailure, type AgentFunction, type Context, type Spending } from '../agents/define.ts'
+import { deepestValue, depthOf } from '../depth.ts'
 import type { ClaimedTask, Effects, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
 import { TmsError } from '../errors.ts'
 import { redact, redactText, type Json } from '../redaction/redact.ts'
@@ -343,10 +344,12 @@ function plain(value: Json): Plain {
   if (text === undefined) throw new TaskFailure('validation', 'a value that JSON cannot hold')
   // jsonb has neither
   if (!isStorable(text)) throw new TaskFailure('validation', 'a text with a NUL character or half a surrogate pair')
+  if (depthOf(text) > deepestValue)
+    throw new TaskFailure('validation', `a value nested deeper than ${deepestValue} levels`)
   return JSON.parse(text) as Plain
 }
 
-/** Undefined: it can't be one. A BigInt and a circle throw, a function gives undefined. */
+/** Undefined: it can't be one. A BigInt, a circle and what is too deep throw, a function gives undefined. */
 function asJson(value: unknown): string | undefined {
   try {
     return JSON.stringify(value)

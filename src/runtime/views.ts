@@ -27,6 +27,39 @@ export function startedView({ target, worker, agents, slots, halted, door }: Sta
   ]
 }
 
+export type Supervising = { readonly target: string; readonly processes: number; readonly slots: number }
+
+export function supervisingView({ target, processes, slots }: Supervising): readonly Block[] {
+  return [
+    {
+      kind: 'facts',
+      rows: [
+        ['database', target],
+        ['processes', processes],
+        ['slots', `${slots} each`],
+      ],
+    },
+  ]
+}
+
+export function supervisedView({
+  processes,
+  crashes,
+}: {
+  readonly processes: number
+  readonly crashes: number
+}): readonly Block[] {
+  return [
+    {
+      kind: 'facts',
+      rows: [
+        ['processes', processes],
+        ['crashed', crashes === 0 ? 0 : { text: String(crashes), tone: 'bad' }],
+      ],
+    },
+  ]
+}
+
 export function endedView(stats: FleetStats): readonly Block[] {
   return [
     {

@@ -7,7 +7,7 @@ import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import { loadCatalogue, type Catalogue } from '../flags/catalogue.ts'
 import { ensureKey, registerFirstKey } from '../keys/keys.ts'
-import type { SignerSources } from '../keys/open.ts'
+import { signerPlace, type SignerSources } from '../keys/open.ts'
 import { claimEnvironment } from './override-token.ts'
 
 export type Initialisation = {
@@ -39,6 +39,8 @@ export type Initialised = {
   readonly overrideToken: string | null
   /** A file that an interrupted init left, with a token that may be the one. */
   readonly unshownToken: string | null
+  /** Where the token waits until it was shown. */
+  readonly tokenFile: string | null
   readonly flagsSet: readonly string[]
 }
 
@@ -56,9 +58,9 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
   // Only a fresh database gets the posture: later values are somebody's decision.
   const flagsSet = initialised_at === null ? await setPosture(driver, input.catalogue) : []
 
-  const { environment, first, overrideToken, unshown } = await claimEnvironment(
+  const { environment, first, overrideToken, waits, unshown } = await claimEnvironment(
     driver,
-    input.tokenFile,
+    { path: input.tokenFile, needed: signerPlace(input.signing) === null },
     {
       environment: input.environment ?? already ?? input.defaultEnvironment,
       signing_key_fingerprint: signer.fingerprint,
@@ -75,6 +77,7 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
     signingKey: { path: place, fingerprint: signer.fingerprint, made, inForce },
     overrideToken,
     unshownToken: unshown,
+    tokenFile: waits,
     flagsSet,
   }
 }

@@ -31,6 +31,8 @@ export type Claimed = {
   readonly first: boolean
   /** Null when the database was initialised before. */
   readonly overrideToken: string | null
+  /** Where the token waits until it was shown; null where it couldn't be written down, or there is none. */
+  readonly waits: string | null
   /** A file with a token that nobody was shown and that may be the one: what is older than a day nobody knows any more. */
   readonly unshown: string | null
 }
@@ -40,22 +42,37 @@ export function overrideTokenPath(folder: string, place: string): string {
   return join(folder, `override-token-${createHash('sha256').update(place).digest('hex').slice(0, 16)}.json`)
 }
 
+export type TokenFile = {
+  readonly path: string
+  /** False where the signing key needs no folder either: then none is needed, and a token that is lost is rotated. */
+  readonly needed: boolean
+}
+
+type Kept = { readonly left: Attempt | null; readonly waits: string | null }
+
 /** Sets what the database is. The token stays in the file until `forgetToken`, once it has been shown. */
 export async function claimEnvironment(
   driver: Driver,
-  file: string,
+  tokenFile: TokenFile,
   wanted: Wanted,
   initialised: boolean,
 ): Promise<Claimed> {
+  const file = tokenFile.path
   const made = newAttempt(wanted)
-  const left = initialised ? await readAttempt(file) : await keepAttempt(file, made)
+  const keep = initialised ? readAttempt(file) : keepAttempt(file, made)
+  const { left, waits } = await keep
+    .then((attempt): Kept => ({ left: attempt, waits: file }))
+    .catch((error: unknown): Kept => {
+      if (tokenFile.needed || !isUnusable(error)) throw error
+      return { left: initialised ? null : made, waits: null }
+    })
   if (left !== null) {
     const answer = await driver.call('environment_init', left.request)
     if (!('refused' in answer) && answer.first && answer.environment === wanted.environment) {
-      return { ...answer, overrideToken: left.overrideToken, unshown: null }
+      return { ...answer, overrideToken: left.overrideToken, waits, unshown: null }
     }
     // Made just now, and somebody on another machine was first.
-    if (left === made) await forgetToken(file)
+    if (left === made && waits !== null) await forgetToken(file)
   }
   const { environment, first } = granted(
     await driver.call('environment_init', { ...made.request, request_id: randomUUID() }),
@@ -64,6 +81,7 @@ export async function claimEnvironment(
     environment,
     first,
     overrideToken: first ? made.overrideToken : null,
+    waits: null,
     unshown: left === null || left === made ? null : file,
   }
 }
@@ -72,9 +90,29 @@ export async function forgetToken(file: string): Promise<void> {
   await rm(file, { force: true })
 }
 
-function newAttempt(wanted: Wanted): Attempt {
+export type RotatedToken = { readonly target: string; readonly overrideToken: string }
+
+/** A new token for one that was shown and lost. What waits in the file of an earlier init counts no more. */
+export async function rotateOverrideToken(driver: Driver, file: string, why: string): Promise<RotatedToken> {
+  const { overrideToken, override_token_sha256 } = newToken()
+  granted(await driver.call('override_token_rotate', { request_id: randomUUID(), override_token_sha256, why }))
+  await forgetToken(file).catch(() => undefined)
+  return { target: driver.target.name, overrideToken }
+}
+
+function newToken() {
   const overrideToken = `tms-override-${randomBytes(24).toString('base64url')}`
-  const override_token_sha256 = createHash('sha256').update(overrideToken).digest('hex')
+  return { overrideToken, override_token_sha256: createHash('sha256').update(overrideToken).digest('hex') }
+}
+
+/** The folder's fault, and not that of a file which may hold a token. */
+function isUnusable(error: unknown): boolean {
+  if (!(error instanceof TmsError)) return false
+  return error.code === 'FILE_UNWRITABLE' || (error.code === 'FILE_UNREADABLE' && error.cause !== undefined)
+}
+
+function newAttempt(wanted: Wanted): Attempt {
+  const { overrideToken, override_token_sha256 } = newToken()
   return { overrideToken, request: { request_id: randomUUID(), ...wanted, override_token_sha256 } }
 }
 

@@ -1,10 +1,14 @@
 import type { Block } from '../ui/blocks.ts'
 import type { Diagnosis } from './doctor.ts'
 import type { Initialised } from './init.ts'
+import type { RotatedToken } from './override-token.ts'
 import type { Status } from './status.ts'
 import type { Held } from './up.ts'
 
-export type InitShown = Initialised & { readonly configFile: string; readonly configWritten: boolean }
+export type InitShown = Omit<Initialised, 'tokenFile'> & {
+  readonly configFile: string
+  readonly configWritten: boolean
+}
 
 export function initView(done: InitShown): readonly Block[] {
   return [
@@ -32,19 +36,7 @@ export function initView(done: InitShown): readonly Block[] {
                 : `This database was initialised before. If its override token was never shown, it may be the one in ${done.unshownToken}, which an interrupted init left. Keep it where you keep passwords and delete the file.`,
           },
         ]
-      : [
-          {
-            kind: 'facts' as const,
-            rows: [['override token', { text: done.overrideToken, tone: 'strong' as const }] as const],
-          },
-          {
-            kind: 'text' as const,
-            text: {
-              text: 'Shown once: keep it where you keep passwords. Leaving safe mode needs it; the database has only its hash.',
-              tone: 'warn' as const,
-            },
-          },
-        ]),
+      : tokenBlocks(done.overrideToken)),
     {
       kind: 'next',
       commands: [
@@ -53,6 +45,23 @@ export function initView(done: InitShown): readonly Block[] {
         'tms status',
         'tms tenants add <key>',
       ],
+    },
+  ]
+}
+
+export function rotatedTokenView({ target, overrideToken }: RotatedToken): readonly Block[] {
+  return [{ kind: 'facts', rows: [['database', target]] }, ...tokenBlocks(overrideToken)]
+}
+
+function tokenBlocks(overrideToken: string): readonly Block[] {
+  return [
+    { kind: 'facts', rows: [['override token', { text: overrideToken, tone: 'strong' }]] },
+    {
+      kind: 'text',
+      text: {
+        text: 'Shown once: keep it where you keep passwords. Leaving safe mode needs it; the database has only its hash.',
+        tone: 'warn',
+      },
     },
   ]
 }

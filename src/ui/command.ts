@@ -75,6 +75,7 @@ export abstract class TmsCommand extends Command {
   private shown: { readonly data: unknown } | undefined
   private code: ExitCode = exit.done
   private failure: TmsError | undefined
+  private outweighing: TmsError | undefined
   private working: Progress | undefined
   private kept: { readonly remove: () => Promise<void>; readonly where: string } | undefined
   /** Takes the rejections that nobody waits for; null: they end the command. */
@@ -221,6 +222,11 @@ export abstract class TmsCommand extends Command {
     })
   }
 
+  /** For services: what went wrong on the way counts more than the signal that ended it, and so does its exit code. */
+  protected outweighSignal(failure: TmsError): void {
+    this.outweighing = failure
+  }
+
   /** For commands that run other people's code: a promise that it lets fall is handed to `take`, and the work goes on. */
   protected takeStrays(take: (thrown: unknown) => void): void {
     this.stray = take
@@ -301,7 +307,9 @@ export abstract class TmsCommand extends Command {
     this.working?.failed()
     await this.closeDatabases()
     const signalled = this.interruption.exitCode()
-    if (signalled !== null) this.failure = interrupted(signalled, { served: this.serves, cause: this.failure })
+    if (signalled !== null) {
+      this.failure = this.outweighing ?? interrupted(signalled, { served: this.serves, cause: this.failure })
+    }
     await this.report()
     this.interruption.stop()
     crash.stop()

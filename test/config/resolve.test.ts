@@ -297,6 +297,59 @@ describe('showing the settings', () => {
     )
   })
 
+  const withWords = {
+    TMS_DIRECTORY: '.tms',
+    TMS_SIGNING_COMMAND: JSON.stringify([
+      'kms-sign',
+      '--pin',
+      '48151623',
+      '--token=tok-word',
+      'pkcs11:object=evidence;pin-value=pin-word',
+      '--key',
+      'alias/evidence',
+    ]),
+    TMS_TRACE_LINK:
+      'https://traces.example/t/{traceId}?org=7&api_key=link-word&trace={traceId}&sig=x{traceId}y#token=last-word',
+  }
+
+  test('secrets within the words of a program and within a template of links are masked, the rest is readable', async () => {
+    config('')
+    const { settings } = showSettings(await resolve({ environment: withWords }))
+    expect(settings.find(({ name }) => name === 'signing.command')?.value).toBe(
+      JSON.stringify([
+        'kms-sign',
+        '--pin',
+        '[redacted:secret]',
+        '--token=[redacted:secret]',
+        'pkcs11:object=evidence;pin-value=[redacted:secret]',
+        '--key',
+        'alias/evidence',
+      ]),
+    )
+    expect(settings.find(({ name }) => name === 'traceLink')?.value).toBe(
+      'https://traces.example/t/{traceId}?org=7&api_key=[redacted:secret]&trace={traceId}&sig=[redacted:secret]{traceId}#token=[redacted:secret]',
+    )
+  })
+
+  test('a command and a template without a secret are shown as they are', async () => {
+    config('')
+    const plain = {
+      TMS_SIGNING_COMMAND: JSON.stringify(['kms-sign', '--key', 'alias/evidence', 'ünïcode']),
+      TMS_TRACE_LINK: 'https://traces.example/t/{traceId}?left={"q":"{traceId}"}&orgId=1#{traceId}',
+    }
+    const { settings } = showSettings(await resolve({ environment: plain }))
+    expect(settings.find(({ name }) => name === 'signing.command')?.value).toBe(plain.TMS_SIGNING_COMMAND)
+    expect(settings.find(({ name }) => name === 'traceLink')?.value).toBe(plain.TMS_TRACE_LINK)
+  })
+
+  test('what is masked in them is known to whoever prints, and counts as a secret of the file', async () => {
+    config(`signing:\n  command: [kms-sign, --pin, "48151623"]\n`)
+    chmodSync(file, 0o644)
+    const { secrets, warnings } = await resolve({ environment: { TMS_TRACE_LINK: withWords.TMS_TRACE_LINK } })
+    expect(secrets).toEqual(['link-word', 'xy', 'last-word', '48151623'])
+    expect(warnings).toEqual([expect.stringContaining(`chmod 600 ${file}`)])
+  })
+
   test('every setting is listed, with its variable', async () => {
     const shown = showSettings(await resolve({ environment }))
     expect(shown.settings.map(({ name }) => name)).toEqual(settingNames)

@@ -142,6 +142,8 @@ const attempts: readonly Attempt[] = [
   { fn: 'fence_certificate', args: () => ({ halt: '1' }) },
   { fn: 'fence_resume', args: () => ({ step: 'prepare', why: 'the walk' }) },
   { fn: 'safe_mode_on', args: () => ({ why: 'the walk' }), undo: safeModeLeft },
+  // the hash that `safeModeLeft` uses: whoever may, changes nothing
+  { fn: 'override_token_rotate', args: () => ({ override_token_sha256: 'a'.repeat(64), why: 'the walk' }) },
   { fn: 'safe_mode_off', args: () => ({ override_token_sha256: 'b'.repeat(64), why: 'the walk' }) },
 ]
 

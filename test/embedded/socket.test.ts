@@ -49,6 +49,7 @@ async function tenants(): Promise<number> {
   return 'tenants' in answer ? answer.tenants.length : -1
 }
 
+const signals = (id: number) => JSON.stringify({ id, call: 'signals', args: { channel: 'busy', after: '0' } })
 const add = (key: string) => ({ request_id: randomUUID(), key, name: key })
 
 test('everything that is not one of the two requests is refused, and nothing runs', async () => {
@@ -107,16 +108,97 @@ test('random bytes, half lines and clients that vanish change nothing', async ()
   expect(await tenants()).toBe(before)
 })
 
-test('a line longer than 4 MB is refused and ends the connection', async () => {
+test('a line longer than 4 MB is refused, and the lines before and behind it are answered', async () => {
   const socket = await dial()
-  let heard = ''
-  socket.on('data', (part) => (heard += part.toString()))
-  // Not \`once\`: it fails with the error that comes before.
-  const closed = new Promise((ended) => socket.on('close', ended))
-  const half = Buffer.alloc(1024 * 1024, 'x')
-  for (let i = 0; i < 6; i++) socket.write(half)
+  const replies = repliesOn(socket)
+  socket.write(`${signals(1)}\n`)
+  for (let i = 0; i < 6; i++) socket.write(Buffer.alloc(1024 * 1024, 'x'))
+  socket.write(`\n${signals(2)}\n`)
+  await until('the answers', () => replies.length >= 3)
+  expect(replies.map(({ id, error }) => [id, error?.code])).toEqual(
+    expect.arrayContaining([
+      [1, undefined],
+      [null, 'INPUT_INVALID'],
+      [2, undefined],
+    ]),
+  )
+  expect(replies).toHaveLength(3)
+})
+
+test('arguments nested without end are refused with the id of their request, and calls in flight are answered', async () => {
+  const before = await tenants()
+  const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
+  const lines = [1001, 4_000, 6_000, 100_000, 1_000_000].flatMap((levels, i) => [
+    signals(2 * i),
+    `{"id":${2 * i + 1},"call":"tenants_add","args":{"request_id":"${randomUUID()}","key":"deep","name":${nested(levels - 1)}}}`,
+  ])
+  const replies = await converse([...lines, nested(100_000), `{"id":${nested(6_000)},"call":"signals","args":{}}`])
+  const refused = replies.filter(({ error }) => error)
+  expect(refused.map(({ id }) => id)).toEqual([1, 3, 5, 7, 9, null, null])
+  for (const reply of refused) expect(reply).toMatchObject({ error: { code: 'INPUT_INVALID' } })
+  expect(refused[0]?.error?.why).toContain('nested deeper than 1000 levels')
+  expect(replies.filter(({ answer }) => answer).map(({ id }) => id)).toEqual([0, 2, 4, 6, 8])
+  expect(await tenants()).toBe(before)
+  // as deep as may be
+  const name = JSON.parse(nested(999)) as string
+  await expect(owner.call('tenants_add', { ...add('deep enough'), name })).resolves.toMatchObject({ tenant: {} })
+})
+
+test('a driver refuses what is nested too deeply itself, as the owner and as its client', async () => {
+  // The cast is the point: a value that comes from outside may be anything.
+  const name = JSON.parse(`${'['.repeat(6_000)}${']'.repeat(6_000)}`) as string
+  const client = await openEmbedded(connectionTo(directory), built.internals)
+  try {
+    for (const driver of [owner, client]) {
+      await expect(driver.call('tenants_add', { ...add('deep'), name })).rejects.toMatchObject({
+        code: 'INPUT_INVALID',
+        why: expect.stringContaining('1000 levels'),
+      })
+    }
+  } finally {
+    await client.close()
+  }
+})
+
+test('bytes that are no UTF-8 are refused, and so is half a surrogate pair', async () => {
+  const before = await tenants()
+  const socket = await dial()
+  const replies = repliesOn(socket)
+  const line = (name: string) => JSON.stringify({ id: 1, call: 'tenants_add', args: { ...add('utf8'), name } })
+  const [start = '', end = ''] = line('|').split('|')
+  for (const bytes of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xf8, 0x88, 0x80, 0x80, 0x80], [0xc0, 0x80]]) {
+    socket.write(Buffer.concat([Buffer.from(start), Buffer.from(bytes), Buffer.from(`${end}\n`)]))
+  }
+  await until('the answers', () => replies.length >= 5)
+  for (const reply of replies) {
+    expect(reply).toMatchObject({ id: null, error: { code: 'INPUT_INVALID', why: 'The line is not UTF-8.' } })
+  }
+  for (const text of ['\\ud800', '\\udc00\\ud800', '\\u0000']) {
+    const [reply] = await converse([`${start}${text}${end}`])
+    expect(reply).toMatchObject({ id: 1, error: { code: 'INPUT_INVALID' } })
+  }
+  expect(await tenants()).toBe(before)
+})
+
+test('an id that still waits for its answer is refused a second time, and the first is answered', async () => {
+  const first = JSON.stringify({ id: 7, call: 'tenants_add', args: add('first of two') })
+  const replies = await converse([first, signals(7), signals(8)])
+  expect(replies.find(({ id }) => id === null)).toMatchObject({ error: { code: 'INPUT_INVALID' } })
+  expect(replies.find(({ id }) => id === 7)).toMatchObject({ answer: { tenant: { key: 'first of two' } } })
+  expect(replies.find(({ id }) => id === 8)).toMatchObject({ answer: { signals: 0 } })
+})
+
+test('who has said all still gets the answers, and hears of a last line without an end', async () => {
+  const socket = await dial()
+  const replies = repliesOn(socket)
+  const closed = once(socket, 'close')
+  socket.end(`${JSON.stringify({ id: 1, call: 'tenants_add', args: add('goodbye') })}\n${signals(2)}`)
   await closed
-  expect(heard === '' || heard.includes('INPUT_INVALID')).toBe(true)
+  expect(replies).toHaveLength(2)
+  expect(replies.find(({ id }) => id === 1)).toMatchObject({ answer: { tenant: { key: 'goodbye' } } })
+  expect(replies.find(({ id }) => id === null)).toMatchObject({
+    error: { code: 'INPUT_INVALID', why: 'The last line has no end.' },
+  })
 })
 
 test('a line may come in pieces of one byte', async () => {

@@ -359,6 +359,46 @@ describe('a staged rollout', () => {
     expect(shown).not.toContain('to everybody')
     expect(await step(planOff('a.bool'))).toMatchObject({ stage: 'off' })
   })
+
+  const start = async () => step(await planStart(db, 'a.bool', plan))
+
+  test('over a value that is set by hand is refused where everybody outside the canary would lose it, and says what they have and would have', async () => {
+    await set('a.bool', 'true')
+    await expect(start()).rejects.toMatchObject({
+      code: 'STAGE_REFUSED',
+      message: expect.stringContaining('would take the value true from everybody outside the canary'),
+      why: expect.stringMatching(/set it by hand.*the default false/),
+      next: [expect.stringContaining('tms flags set a.bool --unset'), 'tms flags get a.bool'],
+    })
+    expect(await reach()).toBe(tenants.length)
+    await set('a.bool', null)
+    expect(await start()).toMatchObject({ stage: 'canary' })
+  })
+
+  test('over an earlier one is refused where that has reached everybody', async () => {
+    await start()
+    await subject.sql(
+      "update tms.feature_flags_v2 set rollout = 10000 where key = 'a.bool' and level = 'global' returning 1",
+    )
+    await expect(start()).rejects.toMatchObject({
+      code: 'STAGE_REFUSED',
+      why: expect.stringContaining('an earlier rollout'),
+      next: [expect.stringContaining('tms flags rollout a.bool --off'), 'tms flags get a.bool'],
+    })
+    await step(planOff('a.bool'))
+    expect(await start()).toMatchObject({ stage: 'canary' })
+  })
+
+  test('over a text says only that it is one: the ledger keeps refusals', async () => {
+    await set('a.text', 'a customer secret')
+    const refused = step(await planStart(db, 'a.text', { ...plan, value: 'x' }))
+    await expect(refused).rejects.toMatchObject({ message: expect.not.stringContaining('secret') })
+  })
+
+  test('over a value that is the default goes on', async () => {
+    await set('a.bool', 'false')
+    expect(await start()).toMatchObject({ stage: 'canary' })
+  })
 })
 
 describe('verifying the posture', () => {

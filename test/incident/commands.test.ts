@@ -173,6 +173,21 @@ describe('the incident commands', () => {
     expect((await tms([...off, '--confirm', '.tms@safe-mode'], { env: { TMS_OVERRIDE_TOKEN: token } })).code).toBe(0)
   })
 
+  test('a lost override token is replaced with consent, and the old one ends at once', async () => {
+    const rotate = ['incident', 'safe-mode', 'rotate-token']
+    expect(await tms(rotate)).toMatchObject({ code: 4, error: { code: 'CONSENT_MISSING' } })
+    const rotated = await tms([...rotate, '--why', 'lost', '--confirm', '.tms@override-token'])
+    expect(rotated).toMatchObject({ code: 0, data: { overrideToken: expect.stringMatching(/^tms-override-\S{32}$/) } })
+    const off = ['incident', 'safe-mode', 'off', '--confirm', '.tms@safe-mode']
+    expect((await tms(['incident', 'safe-mode', 'on'])).code).toBe(0)
+    expect(await tms(off, { stdin: token })).toMatchObject({ code: 4, error: { code: 'TOKEN_WRONG' } })
+    token = String(rotated.data['overrideToken'])
+    expect((await tms(off, { stdin: token })).code).toBe(0)
+    const { stdout } = await tms(['ledger', 'tail', '--limit', '20'])
+    expect(stdout).toContain('override_token.rotate')
+    expect(stdout).not.toContain(token)
+  })
+
   test('the rehearsal walks the chain and leaves nothing open', async () => {
     const walked = await tms(['incident', 'test'])
     expect({ code: walked.code, data: walked.data }).toMatchObject({ code: 0 })

@@ -21,6 +21,8 @@ const rehearse = (run: (context: Context & Loose) => unknown) =>
     {},
   )
 
+const nested = (levels: number): unknown => JSON.parse(`${'['.repeat(levels)}${']'.repeat(levels)}`)
+
 type Loose = {
   publish(topic: unknown, payload: unknown, options?: unknown): void
   enqueue(fn: unknown, payload: unknown, options?: unknown): void
@@ -35,6 +37,7 @@ describe('what an agent leaves behind', () => {
     ['half a pair in an order', (c) => c.publish('demo.done', {}, { order: 'a\ud83d' }), 'order: a text'],
     ['a topic that is a BigInt', (c) => c.publish(10n, {}), 'the name of a topic'],
     ['a payload with a BigInt', (c) => c.publish('demo.done', { n: 10n }), 'JSON cannot hold'],
+    ['a payload nested without end', (c) => c.publish('demo.done', nested(501)), 'nested deeper than 500 levels'],
     ['a payload with half a pair', (c) => c.publish('demo.done', { said: 'a\ud83d' }), 'half a surrogate pair'],
     ['a key of a task with NUL', (c) => c.enqueue('demo.one', {}, { key: 'a\u0000' }), 'key: a text'],
     ['a delay that no clock has', (c) => c.enqueue('demo.one', {}, { delayMs: 1e30 }), 'delayMs: a number'],

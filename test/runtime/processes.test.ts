@@ -49,6 +49,11 @@ export default defineAgent({
       output: z.void(),
       run: async () => void setTimeout(() => { throw new Error('the timer of ${secret} broke') }),
     },
+    'demo.stumble': {
+      input: any,
+      output: z.void(),
+      run: async ({ task }) => void setTimeout(() => { if (task.attempt === 1) throw new Error('a timer broke') }),
+    },
     'demo.float': {
       input: any,
       output: z.void(),
@@ -71,7 +76,7 @@ type World = {
   stop(): Promise<void>
 }
 
-const functions = ['quick', 'publish', 'hold', 'float', 'crash'].map((name) => `demo.${name}`)
+const functions = ['quick', 'publish', 'hold', 'float', 'crash', 'stumble'].map((name) => `demo.${name}`)
 const demo = policy('demo', { functions, approval: [], timeout_ms: 600_000 })
 
 async function folderFor(config: string): Promise<{ cwd: string; env: Record<string, string> }> {
@@ -301,14 +306,50 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     await until('three workers are there', async () => (await workers()).length === 3)
     const pids = (await workers()).map(({ name: label }) => Number(label.split('/').at(-1)))
     expect(new Set(pids).size).toBe(3)
-    expect(pids).toContain(running.child.pid)
+    // the one that was started looks after them and runs no agent
+    expect(pids).not.toContain(running.child.pid)
     await completed(await enqueue('quick', 30))
     running.child.kill('SIGTERM')
     const { code, stdout } = await running.ended
     expect(code).toBe(143)
-    linesOf(stdout)
+    const lines = linesOf(stdout)
+    expect(lines.at(-1)).toMatchObject({ command: 'agents start', data: { processes: 3, crashes: 0 } })
+    expect(lines.slice(0, -1).every((line) => !('command' in line))).toBe(true)
     expect(await workers()).toEqual([])
     for (const pid of pids) expect(() => process.kill(pid, 0)).toThrow('ESRCH')
+  })
+
+  test('with --workers an error that nobody caught ends one process, which comes back, and the exit code tells of it', async () => {
+    const running = await working(world, [...startWords, '--workers', '2'])
+    await until('two workers are there', async () => (await workers()).length === 2)
+    const before = (await workers()).map(({ pid }) => pid)
+    await enqueue('stumble')
+    await until('one has crashed', () => running.out().includes('a worker process crashed'))
+    await until('there are two again', async () => (await workers()).length === 2)
+    expect((await workers()).filter(({ pid }) => before.includes(pid))).toHaveLength(1)
+    await completed(await enqueue('quick', 10))
+    running.child.kill('SIGTERM')
+    const { code, stdout, stderr } = await running.ended
+    expect(code).toBe(70)
+    expect(linesOf(stdout).at(-1)).toMatchObject({
+      ok: false,
+      data: { processes: 2, crashes: 1 },
+      error: { code: 'BUG', message: expect.stringContaining('crashed on the way') },
+    })
+    expect(stdout + stderr).not.toContain(secret)
+    expect(await workers()).toEqual([])
+  })
+
+  test('with --workers a broken agent ends the start with exit code 2', async () => {
+    const path = join(world.cwd, 'agents/torn.mjs')
+    await writeFile(path, 'export default {')
+    onTestFinished(() => rm(path))
+    const { code, stderr } = await run([bin, 'agents', 'start', '--workers', '2'], {
+      cwd: world.cwd,
+      env: { ...world.env },
+    })
+    expect([code, stderr]).toEqual([2, expect.stringContaining('torn.mjs')])
+    expect(await workers()).toEqual([])
   })
 
   test('the processes of --workers end when the first one is killed, and hand back', async () => {

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -119,6 +120,10 @@ describe('what is committed', () => {
       rmSync(at(path), { recursive: true })
       cpSync(join(root, path), at(path), { recursive: true })
     }
+  })
+
+  test('what npm makes executable when it installs is executable already, so that no checkout becomes dirty', () => {
+    expect(statSync(join(root, 'bin/run.js')).mode & 0o111).toBe(0o111)
   })
 
   test('the manifest matches the commands, and the check notices when it does not', () => {

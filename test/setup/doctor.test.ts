@@ -351,6 +351,16 @@ describe('init', () => {
       expect(existsSync(tokenFile)).toBe(true)
     })
 
+    test('where it cannot be written down and the signing key is kept elsewhere, it is shown all the same', async () => {
+      const blocked = join(folder, 'no folder')
+      writeFileSync(blocked, '')
+      const TMS_SIGNING_KEY = makePrivateKey()
+      const elsewhere = { ...input, signing: { keysFolder: blocked, environment: { TMS_SIGNING_KEY } } }
+      const done = await initialise(driver, { ...elsewhere, tokenFile: join(blocked, 'x.json') })
+      expect([done.first, hashOf(done.overrideToken), done.tokenFile]).toEqual([true, await known(), null])
+      expect((await initialise(driver, { ...elsewhere, tokenFile: join(blocked, 'x.json') })).first).toBe(false)
+    })
+
     test('where it cannot be written down nothing is set', async () => {
       const blocked = join(folder, 'a file')
       writeFileSync(blocked, '')

@@ -159,6 +159,26 @@ describe.each(Object.entries(subjects))('on %s', (kind, make) => {
     })
   })
 
+  test('in the ledger a namesake of a tenant’s making carries the tenant, and nobody can make such a name', async () => {
+    await grant(operator, viewer, { kind: 'jwt', name: randomUUID() }, admin)
+    const credential = await subject.credential(`p${randomUUID().slice(0, 8)}`)
+    // What opens this database, which a tenant's admin may not give on each of them.
+    await sql(
+      `insert into tms.logins (principal_id, kind, name) select p.id, $2, $3 from tms.principals p where p.name = $1 and p.home is not null returning 1`,
+      [operator, credential.kind, credential.name],
+    )
+    expect(await call(credential.name, 'whoami', {})).toHaveProperty('principal', `${operator} (acme)`)
+    expect(await call(credential.name, 'tenants_add', { key: 'mine', name: 'Mine' })).toHaveProperty(
+      'refused.code',
+      'ROLE_DENIED',
+    )
+    const written = await sql(
+      `select who from tms.ledger_inbox where action = 'tenants_add' and outcome = 'refused' order by id desc limit 1`,
+    )
+    expect(written).toEqual([{ who: `${operator} (acme)` }])
+    await expect(grant(`${operator} (acme)`, viewer, undefined, admin)).rejects.toMatchObject({ code: 'INPUT_INVALID' })
+  })
+
   test('revoking takes one person and no namesake of a tenant’s making', async () => {
     await grant('root', viewer, { kind: 'jwt', name: randomUUID() }, admin)
     await person('root', superAdmin)

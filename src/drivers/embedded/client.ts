@@ -38,10 +38,10 @@ function clientOver(
     events.onLost()
   })
 
-  function receive(line: string): void {
+  function receive(line: string | null): void {
     let reply
     try {
-      reply = parseReply(line)
+      reply = parseReply(line ?? '')
     } catch {
       // Not our protocol: whoever that is, it isn't an owner that could answer.
       return void socket.destroy()

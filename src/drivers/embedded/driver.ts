@@ -4,6 +4,7 @@ import { dirname, isAbsolute, relative, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { TmsError } from '../../errors.ts'
 import { parseAnswer } from '../answer.ts'
+import { argumentsText } from '../arguments.ts'
 import type { EmbeddedConnection } from '../connection.ts'
 import type { Contract, ContractFunction } from '../contract.ts'
 import { isContractFunction } from '../contract.ts'
@@ -106,7 +107,7 @@ class EmbeddedDriver implements Driver {
   ): Promise<Contract[F]['result'] | Refused> {
     if (!isContractFunction(fn)) throw notAFunction(fn)
     options.signal?.throwIfAborted()
-    if (Buffer.byteLength(JSON.stringify(args)) > longestRequest - 1024) throw tooLong(fn)
+    if (Buffer.byteLength(argumentsText(fn, args)) > longestRequest - 1024) throw tooLong(fn)
     const limitMs = options.timeoutMs === undefined ? undefined : Math.max(1, Math.ceil(options.timeoutMs))
     const asked = this.#untilAnswered(fn, (link) => link.call(fn, args, this.#connection.account, limitMs))
     return parseAnswer(fn, await this.#inTime(fn, asked, options.signal))

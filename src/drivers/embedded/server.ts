@@ -6,6 +6,7 @@ import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel } from '../driver.ts'
 import { longestRequest, readLines } from './lines.ts'
+import { OwnerLost } from './owner-lost.ts'
 import { answerLine, errorLine, parseRequest, signalLine } from './wire.ts'
 
 /** What the owner's engine does for others. */
@@ -27,14 +28,21 @@ export type SocketServer = {
 const mostWaitingCalls = 32
 const mostUnreadBytes = 1024 * 1024
 
-type Peer = { readonly socket: Socket; readonly channels: Set<Channel>; waiting: number }
+type Peer = {
+  readonly socket: Socket
+  readonly channels: Set<Channel>
+  /** The ids of its requests that are not answered yet. */
+  readonly waiting: Set<number>
+  /** It sends nothing more, and still waits for its answers. */
+  said: boolean
+}
 
 export async function serve(path: string, handlers: Handlers): Promise<SocketServer> {
   const peers = new Set<Peer>()
   let accepting = true
 
-  const server = createServer((socket) => {
-    const peer: Peer = { socket, channels: new Set(), waiting: 0 }
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    const peer: Peer = { socket, channels: new Set(), waiting: new Set(), said: false }
     peers.add(peer)
     socket.on('close', () => peers.delete(peer))
     // A client that vanishes is its own business; 'close' follows.
@@ -43,22 +51,23 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
     if (!accepting) return void socket.destroy()
     readLines(socket, longestRequest, {
       onLine: (line) => void answer(peer, line),
-      onTooLong: () => {
-        socket.end(errorLine(null, refused(`The line is longer than ${longestRequest} bytes.`)))
-        // Nothing more is read, and whoever keeps sending doesn't keep the connection open.
-        socket.destroySoon()
+      onTooLong: () => refuse(peer, null, `The line is longer than ${longestRequest} bytes.`),
+      onEnd: (hasRest) => {
+        if (hasRest) refuse(peer, null, 'The last line has no end.')
+        peer.said = true
+        balance(peer)
       },
     })
   })
 
-  async function answer(peer: Peer, line: string): Promise<void> {
+  async function answer(peer: Peer, line: string | null): Promise<void> {
     const parsed = parseRequest(line)
-    if ('problem' in parsed) {
-      send(peer, errorLine(parsed.id, refused(parsed.problem)))
-      return balance(peer)
-    }
+    if ('problem' in parsed) return refuse(peer, parsed.id, parsed.problem)
     const { request } = parsed
-    peer.waiting += 1
+    // An error with this id would be taken for the answer to the first one.
+    if (peer.waiting.has(request.id))
+      return refuse(peer, null, `The request before it with id ${request.id} has no answer yet.`)
+    peer.waiting.add(request.id)
     balance(peer)
     try {
       if ('listen' in request) {
@@ -71,20 +80,26 @@ export async function serve(path: string, handlers: Handlers): Promise<SocketSer
       }
     } catch (error) {
       // Without an answer the client repeats the call with the next owner.
-      if (error instanceof TmsError) send(peer, errorLine(request.id, error))
-      else peer.socket.destroy()
+      if (error instanceof OwnerLost) peer.socket.destroy()
+      else send(peer, errorLine(request.id, error instanceof TmsError ? error : unexpected(error)))
     } finally {
-      peer.waiting -= 1
+      peer.waiting.delete(request.id)
       balance(peer)
     }
   }
 
+  function refuse(peer: Peer, id: number | null, problem: string): void {
+    send(peer, errorLine(id, refused(problem)))
+    balance(peer)
+  }
+
   function send(peer: Peer, line: string): void {
-    if (!peer.socket.destroyed) peer.socket.write(line)
+    if (peer.socket.writable) peer.socket.write(line)
   }
 
   function balance(peer: Peer): void {
-    const full = peer.waiting >= mostWaitingCalls || peer.socket.writableLength > mostUnreadBytes
+    if (peer.said && peer.waiting.size === 0) peer.socket.end()
+    const full = peer.waiting.size >= mostWaitingCalls || peer.socket.writableLength > mostUnreadBytes
     if (full || !accepting) peer.socket.pause()
     else peer.socket.resume()
   }
@@ -140,4 +155,16 @@ function refused(problem: string): TmsError {
     why: problem,
     next: ['tms --help'],
   })
+}
+
+function unexpected(error: unknown): TmsError {
+  return new TmsError(
+    {
+      code: 'BUG',
+      what: 'The owner of the database failed at a request on its socket.',
+      why: error instanceof Error ? error.message : String(error),
+      next: ['TMS_DEBUG=1 tms doctor'],
+    },
+    { cause: error },
+  )
 }

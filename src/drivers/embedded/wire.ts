@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { deepestArguments, depthOf } from '../../depth.ts'
 import { isErrorCode, TmsError } from '../../errors.ts'
 import type { ServiceAccount } from '../connection.ts'
 import { serviceAccounts } from '../connection.ts'
@@ -37,18 +38,22 @@ const requestSchema = z.union([
 
 export type Parsed = { readonly request: Request } | { readonly id: number | null; readonly problem: string }
 
-export function parseRequest(line: string): Parsed {
+export function parseRequest(line: string | null): Parsed {
+  if (line === null) return { id: null, problem: 'The line is not UTF-8.' }
   let value: unknown
   try {
     value = JSON.parse(line)
   } catch {
     return { id: null, problem: 'The line is not JSON.' }
   }
-  const parsed = requestSchema.safeParse(value)
-  if (!parsed.success) {
-    const known = z.object({ id }).safeParse(value)
-    return { id: known.success ? known.data.id : null, problem: 'It is neither {id, call, args} nor {id, listen}.' }
+  const known = z.object({ id }).safeParse(value)
+  const named = known.success ? known.data.id : null
+  // The request itself is the level around its arguments.
+  if (depthOf(line) > deepestArguments + 1) {
+    return { id: named, problem: `It is nested deeper than ${deepestArguments} levels.` }
   }
+  const parsed = requestSchema.safeParse(value)
+  if (!parsed.success) return { id: named, problem: 'It is neither {id, call, args} nor {id, listen}.' }
   const request = parsed.data
   if ('listen' in request) return { request }
   const { call } = request

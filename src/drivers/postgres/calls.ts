@@ -1,6 +1,7 @@
 import pg from 'pg'
 import { TmsError } from '../../errors.ts'
 import { parseAnswer } from '../answer.ts'
+import { argumentsText } from '../arguments.ts'
 import type { PostgresConnection } from '../connection.ts'
 import { contract, isContractFunction } from '../contract.ts'
 import { notAFunction } from '../database-error.ts'
@@ -37,7 +38,7 @@ export function driverOver(connection: PostgresConnection, primary: Endpoint): D
 
   const call: Driver['call'] = async (fn, args, options) => {
     if (!isContractFunction(fn)) throw notAFunction(fn)
-    const body = JSON.stringify(args)
+    const body = argumentsText(fn, args)
     const limits = limitsFor(callTimeoutMs, options?.signal)
     limits.signal?.throwIfAborted()
     if (replica && contract[fn].reads === 'replica') {

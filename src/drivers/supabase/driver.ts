@@ -2,6 +2,7 @@ import { createClient } from '@supabase/supabase-js'
 import type { WebSocketLikeConstructor } from '@supabase/supabase-js'
 import WebSocket from 'ws'
 import { parseAnswer } from '../answer.ts'
+import { argumentsText } from '../arguments.ts'
 import type { SupabaseConnection } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import { isContractFunction } from '../contract.ts'
@@ -33,6 +34,8 @@ export async function openSupabase(connection: SupabaseConnection): Promise<Driv
     if (closed) throw wasClosed(place.host)
     const limits = limitsFor(callTimeoutMs, options?.signal)
     limits.signal?.throwIfAborted()
+    // the client makes the text again, and has no words for what it can't
+    argumentsText(fn, args)
     try {
       return parseAnswer(fn, await persistently(limits, mayAskAgain, () => attempt(fn, args, limits)))
     } catch (error) {
