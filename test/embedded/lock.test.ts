@@ -201,8 +201,8 @@ describe('taking the lock', () => {
     const rounds = full ? 60 : 15
     const children = Array.from({ length: 12 }, () => startChild(built.childFile, 'contender', directory, rounds))
     // Four die at some moment, inside or outside of the lock; the others must still get their rounds.
-    for (const [i, child] of children.slice(0, 4).entries()) {
-      await child.said('a win', (fact) => (fact.won ?? 0) > i * 5)
+    for (const child of children.slice(0, 4)) {
+      await child.said('a win', (fact) => fact.won !== undefined)
       child.kill('SIGKILL')
     }
     expect(await Promise.all(children.slice(4).map((child) => child.ended))).toEqual(Array(8).fill(0))

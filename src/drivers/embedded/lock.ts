@@ -149,7 +149,8 @@ export function tryAcquire(directory: string, look: FreeLook, socket: string): L
   }
   // This generation may have been used and deleted long ago, by owners that came and went since the look.
   if (highestGeneration(directory) > generation) {
-    unlinkSync(file)
+    // The owner of now may have swept it already.
+    rmSync(file, { force: true })
     return undefined
   }
   sweep(directory, generation, socket, look.previous)
