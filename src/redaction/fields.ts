@@ -41,6 +41,7 @@ const lastWords: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ['fax', 'phone'],
   ['iban', 'iban'],
   ['itin', 'ssn'],
+  ['jwt', 'jwt'],
   ['mobile', 'phone'],
   ['otp', 'secret'],
   ['pass', 'secret'],
@@ -53,6 +54,7 @@ const lastWords: ReadonlyMap<string, Kind> = new Map<string, Kind>([
   ['street', 'address'],
   ['surname', 'name'],
   ['tel', 'phone'],
+  ['totp', 'secret'],
 ])
 
 /** By the end of the name without its separators, so that `pgpassword`, `accessToken` and `x-api-key` are all met. */
@@ -62,12 +64,13 @@ const endings: readonly (readonly [Kind, RegExp])[] = [
   ['cookie', /cookie$/],
   ['webhook', /webhookurl$/],
   ['email', /(email|emailaddress|mailaddress)$/],
-  ['phone', /(phone|(phone|mobile|fax|cell|contact)(number|no))$/],
-  ['card', /((credit|debit|payment)card|cardnumber|cardno|ccnumber|securitycode)$/],
-  ['ssn', /(socialsecurity|socialsecuritynumber|socialsecurityno|taxid|ssnnumber)$/],
-  ['account', /(accountnumber|accountno|routingnumber|bankaccount)$/],
+  ['phone', /(phone|(phone|mobile|fax|cell|contact)(number|no|num))$/],
+  ['card', /((credit|debit|payment)card|(card|cc)(number|no|num)|securitycode)$/],
+  ['ssn', /(socialsecurity|socialsecuritynumber|socialsecurityno|taxid|ssn(number|no|num|last))$/],
+  ['account', /((account|acct|routing)(number|no|num)|bankaccount)$/],
+  ['iban', /iban(number|no|num)$/],
   ['birth-date', /(dateofbirth|birthdate|birthday)$/],
-  ['document', /(passport|licen[cs]e|cdl)(number|no)$|driver(s)?licen[cs]e$/],
+  ['document', /(passport|licen[cs]e|cdl)(number|no|num)$|driver(s)?licen[cs]e$/],
   [
     'name',
     /((first|last|full|middle|given|family|maiden|customer|contact|driver|recipient|employee|cardholder|accountholder)name)$/,
@@ -75,13 +78,13 @@ const endings: readonly (readonly [Kind, RegExp])[] = [
   ['address', /(addressline|streetaddress|homeaddress|postaladdress|mailingaddress)$/],
   [
     'secret',
-    /(password|passwd|passphrase|passcode|secret|token|credential|passwordhash|passwordsalt|(api|secret|access|signing|encryption|master|hmac|auth|anon|role|routing|ssh|account|license|shared)key|(auth|access|verification|recovery|backup)code|session(id|key))$/,
+    /(password|passwort|passwd|passphrase|passcode|secret|token|credential|cred|passwordhash|passwordsalt|tokenhash|secretkeybase|(api|secret|access|signing|encryption|master|hmac|auth|anon|role|routing|ssh|account|license|shared)key|(auth|access|verification|recovery|backup|otp)code|session(id|key))$/,
   ],
 ]
 
 /** Says how the value is written, not what it is. */
 const decoration = new Set(
-  'value text raw plain clear confirm confirmation confirmed repeat again old new current input string base64 b64 hex pem'.split(
+  'value text raw plain clear confirm confirmation confirmed repeat again old new current input string base64 b64 hex pem v'.split(
     ' ',
   ),
 )
@@ -92,7 +95,7 @@ const harmless =
 
 /** Part of every name that says something; most names are done with this one look. */
 const stems =
-  /pass|pw|psw|pin|otp|secret|token|credential|key|code|auth|bearer|session|cookie|webhook|mail|phone|mobile|tel|fax|cell|contact|card|cc|cvv|cvc|csc|ssn|itin|social|tax|iban|account|routing|bank|dob|birth|licen|cdl|name|address|street/i
+  /pass|pw|psw|pin|otp|secret|token|cred|key|code|auth|bearer|session|cookie|webhook|mail|phone|mobile|tel|fax|cell|contact|card|cc|cvv|cvc|csc|ssn|itin|social|tax|iban|account|acct|jwt|routing|bank|dob|birth|licen|cdl|name|address|street/i
 
 /** What a field's name says about its value, whatever the spelling: snake, kebab, camel, one word, plural, numbered. */
 export function kindOfField(name: string): FieldKind | null {

@@ -84,12 +84,15 @@ function findWebhooks(text: string, add: Add): void {
   }
 }
 
-/** `scheme://user:password@host`: who and with what goes, where to stays. Returns where the hosts' `@` are. */
+/**
+ * `scheme://user:password@host`, also with its slashes escaped as JSON may: who and with what goes, where to stays. Returns where
+ * the hosts' `@` are.
+ */
 function findUrlCredentials(text: string, add: Add): ReadonlySet<number> {
   const hosts = new Set<number>()
-  const end = /[\s"'`<>]|:\/\//g
-  for (let at = text.indexOf('://'); at !== -1; at = text.indexOf('://', at + 3)) {
-    const start = at + 3
+  const end = /[\s"'`<>]|:(?:\\?\/){2}/g
+  for (const { 0: sign, index: at } of text.matchAll(/:(?:\\?\/){2}/g)) {
+    const start = at + sign.length
     // People write / and # unescaped into database passwords; in web addresses these end the host.
     const web = /(?:https?|wss?|ftp)$/i.test(text.slice(Math.max(0, at - 5), at))
     end.lastIndex = start
@@ -142,6 +145,9 @@ function findApiKeys(text: string, add: Add): void {
 /** Names whose value in running text is taken only when it looks like one: "address: unknown host" is an error message. */
 const numeric: ReadonlySet<Kind> = new Set<Kind>(['account', 'birth-date', 'card', 'document', 'iban', 'phone', 'ssn'])
 const wordy: ReadonlySet<Kind> = new Set<Kind>(['address', 'email', 'name'])
+
+/** Behind the name of a number its digits begin within this. */
+const nearby = 64
 
 const parameterOfSecret = /^(?:sig|signature|key|x-amz-signature|x-amz-credential|x-goog-signature|sas|pass)$/i
 const nothing = /^(?:null|undefined|true|false|nil|none|yes|no|\*+)$/i
@@ -239,12 +245,14 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
   if ((first === '{' || first === '[') && !text.startsWith('[redacted:', from)) {
     return quoted && !field.countable ? { start: from, end: closingBracket(text, from) } : null
   }
+  if (!quoted && wordy.has(field.kind)) return null
+  // Before the whole run is read: a run of nothing but such names would be read from each of them to its end.
+  if (!quoted && numeric.has(field.kind) && !/\d/.test(text.slice(from, from + nearby))) return null
   const run = bareValue(text, from)
   const value = text.slice(run.start, run.end)
   if (value === '' || nothing.test(value) || (value.length < 200 && !/[\p{L}\p{N}]/u.test(value))) return null
   if (field.countable && /^[\d.,]+$/.test(value)) return null
   if (quoted) return run
-  if (wordy.has(field.kind)) return null
   if (!numeric.has(field.kind)) return run
   // Digits in groups: "phone: 020 7946 0958" ends after the last one.
   const digits = /\+?\(?\d(?:[ ()./-]{0,2}\d){2,20}/y
@@ -323,10 +331,15 @@ function bareValue(text: string, start: number) {
   let end = stop.exec(text)?.index ?? text.length
   const value = text.slice(start, end)
   const trailing = /[,;:.)\]}]/
+  const opened = new Map<string, boolean>()
   while (end > start && trailing.test(text[end - 1] ?? '')) {
     const last = text[end - 1]
     const opening = last === ')' ? '(' : last === ']' ? '[' : last === '}' ? '{' : ''
-    if (opening !== '' && value.includes(opening)) break
+    if (opening !== '') {
+      let holds = opened.get(opening)
+      if (holds === undefined) opened.set(opening, (holds = value.includes(opening)))
+      if (holds) break
+    }
     end -= 1
   }
   return { start, end }
@@ -336,11 +349,12 @@ function bareValue(text: string, start: number) {
 function findOtherForms(text: string, add: Add): void {
   if (text.includes('</')) {
     for (const { 0: all, 1: name = '', 2: value = '', index } of text.matchAll(
-      /<([A-Za-z][\w.:-]{0,63})>([^<]+)<\//g,
+      /<([A-Za-z][\w.:-]{0,63})(?:\s[^<>]{0,500})?>(?:<!\[CDATA\[)?([^<]+)<\//g,
     )) {
       const field = kindOfField(name)
       const start = index + all.length - 2 - value.length
-      if (field && !nothing.test(value.trim())) add(start, start + value.length, field.kind)
+      const length = value.length - (value.endsWith(']]>') ? 3 : 0)
+      if (field && !nothing.test(value.slice(0, length).trim())) add(start, start + length, field.kind)
     }
   }
   if (text.includes('--')) {

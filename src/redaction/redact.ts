@@ -31,7 +31,7 @@ function isSuspicious(text: string): boolean {
 
 // Six digits near each other are fewer than any number of a person has; whatever isn't ASCII gets the careful look.
 const suspicious =
-  /[^\x00-\x7f]|[@=:<%/]|--|[sprk]k[_-]|(?:gh[oprsu]|github_pat|whsec|npm|shp[a-z]{2}|hf|dop_v1|sbp?_?[a-z]*)_|(?:xox[a-z.]*|xapp|gl[a-z]{2,5}|pypi|override|AGE)-|\d(?:[^\d]{0,3}\d){5}|[Bb]earer|BEARER|[Bb]asic|BASIC|assword['" \t]|PASSWORD['" \t]|A[KSBC][IC]A|AIza|ya29|SG\.|ey[JA]|Failing row/
+  /[^\x00-\x7f]|[@=:<%/]|--|[sprk]k[_-]|(?:gh[oprsu]|github_pat|whsec|npm|shp[a-z]{2}|hf|dop_v1|sbp|sb_secret)_|(?:xox[a-z](?:\.xox[a-z])?|xapp|gl[a-z]{2,5}|pypi|override|AGE)-|\d(?:[^\d]{0,3}\d){5}|[Bb]earer|BEARER|[Bb]asic|BASIC|assword['" \t]|PASSWORD['" \t]|A[KSBC][IC]A|AIza|ya29|SG\.|ey[JA]|Failing row/
 
 function replaceSecrets(text: string): string {
   const plain = replaceIn(text, (folded) => folded)
@@ -271,7 +271,9 @@ function plainList(walk: Walk, list: readonly unknown[], field: FieldKind | null
 function kindOfNext(item: unknown, index: number, length: number): FieldKind | null {
   if (typeof item !== 'string' || item.length > 64) return null
   if (/^--?[a-z][\w-]*$/i.test(item) || (length === 2 && index === 0)) return kindOfField(item)
-  return /^(?:(?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:token|key|secret))$/i.test(item)
+  return /^(?:(?:proxy-)?authorization|(?:set-)?cookie|(?:x-[a-z-]*)?(?:token|api-?key|secret)|x-[a-z-]*key)$/i.test(
+    item,
+  )
     ? kindOfField(item)
     : null
 }
@@ -339,7 +341,7 @@ function attempt(get: () => unknown): unknown {
 /** `{name: 'Authorization', value: '…'}`: headers, parameters and form fields are often listed like this. */
 function kindOfNamedValue(fields: readonly Field[]): FieldKind | null {
   for (const [name, get] of fields) {
-    if (!/^(?:name|k|key|field|header|title|label)$/i.test(name)) continue
+    if (!/^(?:name|k|key|field|header|title|label|id|param|parameter|property|variable)$/i.test(name)) continue
     const value = attempt(get)
     const kind = typeof value === 'string' ? kindOfField(value) : null
     if (kind) return kind

@@ -41,6 +41,13 @@ describe('redactText', () => {
       '{"first_name":"[redacted:name]","address":[redacted:address],"k":1}',
     ],
     ['<password>hunter2</password>', '<password>[redacted:secret]</password>'],
+    [
+      '<wsse:Password Type="#PasswordText">hunter2</wsse:Password>',
+      '<wsse:Password Type="#PasswordText">[redacted:secret]</wsse:Password>',
+    ],
+    ['<password><![CDATA[hunter2]]></password>', '<password><![CDATA[[redacted:secret]]]></password>'],
+    [String.raw`{"url":"https:\/\/u:hunter2@h\/"}`, String.raw`{"url":"https:\/\/[redacted:credentials]@h\/"}`],
+    ['phone=+44 20 7946 0958, fax:', 'phone=[redacted:phone], fax:'],
     ['tms --token abc123 --json', 'tms --token [redacted:secret] --json'],
     [`alter role x password 'abc def'`, `alter role x password '[redacted:secret]'`],
     ['Key (company_id, ssn)=(x, 123456789) already exists.', 'Key (company_id, ssn)=([redacted:ssn]) already exists.'],
@@ -90,6 +97,7 @@ describe('a hostile text of a megabyte', () => {
       "a|4 |a@|a%40b.cc|:|pass_x=|token= |token='|token=a,|'cookie: x' |)=|(token)=(|eyJ|eyJaaaaaaaa.|x://a:b@|bearer ",
       "-----BEGIN A-----|-----BEGIN A-----END B-----|bearer+|password '|--token |<token>a</|Failing row contains (|) ",
       'SG.aaaaaaaaaaaaaaaa.|\u200b|\u0664 |DE89 |+1 |415-555-|abcdef01|hooks.slack.com/services/|\\"|"token":{|\u4e2d',
+      'tel:|fax=|phone=|phone=1|--tel |email=|first-name:|sb|sb_|xox|xoxa.|password=x)|)|<a b|://|:\\/\\/|ssn:1a',
       '"@a.co|[redacted:|token: >\n |token: |-\n a|--token >\n |4111.|4/|4111\n|ssn |social security |4_',
     ].flatMap((units) => units.split('|').map((unit) => [unit])),
   )(

@@ -9,6 +9,7 @@ describe('the name of a field', () => {
       'private_key privateKey ssn customerSSN card card_number cvv iban email customer_email emailAddress phone phoneNumber ' +
       'first_name lastName fullName customer_name address home_address address1 addressLine2 dob date_of_birth birthDate ' +
       'pw db_pw psw bearer sessionId session_ids ' +
+      'phoneNum cardNum ccNum ssnNum acctNumber passportNum otpCode totp jwt secret_key_base accessTokenV2 token_hash passwort creds ssn_last4 ibanNumber ' +
       'pin otp passphrase signing_key SUPABASE_SERVICE_ROLE_KEY slack_webhook_url password_hash ｐａｓｓｗｏｒｄ'
     )
       .split(' ')
