@@ -46,7 +46,7 @@ export default class Up extends FleetCommand {
     for (const problem of await loadPolicies(await this.database(), await this.policyFolders(), process.env))
       this.warn(problem)
     const as = (account: ServiceAccount) => this.openDatabase(callingAs(connection, account) ?? connection)
-    const fleet = await this.openFleet(await as('agents'), flags, 500, log)
+    // The workers last: what they claim must not be left to its leases because the rest could not begin.
     const keys = process.env['TMS_DOOR_KEYS'] ?? ''
     const { openLocalDoor } = await import('../door/local.ts')
     const door =
@@ -63,6 +63,7 @@ export default class Up extends FleetCommand {
             logger: log,
           })
     const duties = await this.keepHouse(await as('autopilot'), log)
+    const fleet = await this.openFleet(await as('agents'), flags, 500, log)
     return this.workUntilStopped(
       fleet,
       {

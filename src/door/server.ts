@@ -412,7 +412,12 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   }
 
   const host = options.host === 'localhost' ? '127.0.0.1' : options.host
-  await app.listen({ host, port: options.port })
+  try {
+    await app.listen({ host, port: options.port })
+  } catch (error) {
+    await Promise.all([app.close(), watch.stop()])
+    throw deaf(`${host}:${options.port}`, error)
+  }
   // True because it listens on a port, not on a pipe.
   const { port } = app.server.address() as AddressInfo
 
@@ -429,6 +434,26 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       }
     },
   }
+}
+
+function deaf(at: string, error: unknown): unknown {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  const why = {
+    EADDRINUSE: 'another process listens there',
+    EADDRNOTAVAIL: 'this host does not have that address',
+    ENOTFOUND: 'nobody knows a host of that name',
+    EACCES: 'this user may not listen there',
+  }[code]
+  if (why === undefined) return error
+  return new TmsError(
+    {
+      code: 'TOOL_FAILED',
+      what: `The door cannot listen on ${at}.`,
+      why: `${why} (${code})`,
+      next: ['tms serve --help', 'tms up --help'],
+    },
+    { cause: error },
+  )
 }
 
 function isSignedRoute(request: FastifyRequest): boolean {

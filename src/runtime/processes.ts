@@ -1,7 +1,12 @@
 import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
 import { exit, TmsError } from '../errors.ts'
 import type { Logger } from '../redaction/logger.ts'
+
+/** What a process said before it ended is there at once. */
+const lastWordsMs = 500
 
 export type Processes = {
   /** How many ended by an error that nobody caught, or were killed. */
@@ -27,7 +32,7 @@ export type ProcessesOptions = {
  */
 export function startProcesses(options: ProcessesOptions): Processes {
   const { program, argv, environment, onEntry, log } = options
-  const children = new Set<ChildProcess>()
+  const children = new Map<ChildProcess, Promise<void>>()
   const timers = new Set<NodeJS.Timeout>()
   let stopping = false
   let begun = false
@@ -45,7 +50,6 @@ export function startProcesses(options: ProcessesOptions): Processes {
       // The channel carries nothing. That it closes tells them when this process was killed and can tell them nothing.
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     })
-    children.add(child)
     if (child.stdout) {
       createInterface({ input: child.stdout }).on('line', (line) => {
         const entry = entryIn(line)
@@ -54,7 +58,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
       })
     }
     child.once('error', (error) => log.error('a worker process cannot be started', { error: error.message }))
-    child.once('close', (code, signal) => {
+    const end = ended(child).then(({ code, signal }) => {
       children.delete(child)
       const crashed = code === exit.bug || (signal !== null && !stopping)
       if (crashed) crashes += 1
@@ -76,6 +80,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
       }, wait)
       timers.add(timer)
     })
+    children.set(child, end)
   }
   for (let n = 0; n < options.count; n++) start(500)
 
@@ -85,17 +90,31 @@ export function startProcesses(options: ProcessesOptions): Processes {
     async stop(graceMs) {
       stopping = true
       for (const timer of timers) clearTimeout(timer)
-      const ends = [...children].map(
-        (child) => new Promise<void>((resolve) => void child.once('close', () => resolve())),
-      )
-      for (const child of children) child.kill('SIGTERM')
+      for (const child of children.keys()) child.kill('SIGTERM')
       const late = setTimeout(() => {
-        for (const child of children) child.kill('SIGKILL')
+        for (const child of children.keys()) child.kill('SIGKILL')
       }, graceMs + 5000)
-      await Promise.all(ends)
+      await Promise.all(children.values())
       clearTimeout(late)
     },
   }
+}
+
+/**
+ * Without 'close': what an agent started may hold the standard output of its process open for ever. What is in the pipe is read
+ * for a moment more.
+ */
+async function ended(child: ChildProcess): Promise<{ readonly code: number | null; readonly signal: string | null }> {
+  const end = await new Promise<{ code: number | null; signal: string | null }>((resolve) => {
+    child.once('exit', (code, signal) => resolve({ code, signal }))
+    // one that could not be started
+    child.once('error', () => resolve({ code: null, signal: null }))
+  })
+  if (child.stdout?.readableEnded === false) {
+    await Promise.race([once(child.stdout, 'end'), pause(lastWordsMs, undefined, { ref: false })])
+    child.stdout.destroy()
+  }
+  return end
 }
 
 /** For whoever started the command: what happened on the way, though the others went on. */

@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
@@ -25,6 +26,7 @@ const secret = 'sk_live_4eC39HqLyjWDarjtT1zdp7dc'
 
 /** What an author would have written, and installed the package next to it. */
 const agentFile = `
+import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { defineAgent, z } from '@transbot/tms/agent'
@@ -52,7 +54,13 @@ export default defineAgent({
     'demo.stumble': {
       input: any,
       output: z.void(),
-      run: async ({ task }) => void setTimeout(() => { if (task.attempt === 1) throw new Error('a timer broke') }),
+      run: async ({ task }) => {
+        if (task.attempt > 1) return
+        // It outlives its process, and holds its standard output.
+        const left = spawn('sleep', ['600'], { stdio: ['ignore', 'inherit', 'ignore'], detached: true })
+        writeFileSync(join(process.env.HELD, 'left-behind'), String(left.pid))
+        setTimeout(() => { throw new Error('a timer broke') })
+      },
     },
     'demo.float': {
       input: any,
@@ -324,6 +332,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     await until('two workers are there', async () => (await workers()).length === 2)
     const before = (await workers()).map(({ pid }) => pid)
     await enqueue('stumble')
+    onTestFinished(async () => void process.kill(Number(await readFile(join(world.cwd, 'held/left-behind'), 'utf8'))))
     await until('one has crashed', () => running.out().includes('a worker process crashed'))
     await until('there are two again', async () => (await workers()).length === 2)
     expect((await workers()).filter(({ pid }) => before.includes(pid))).toHaveLength(1)
@@ -530,6 +539,27 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
       expect(code).toBe(143)
       expect(linesOf(stdout).at(-1)).toMatchObject({ command: 'up', data: { delivered: 1 } })
       expect(stdout).not.toContain(key)
+      expect(await workers()).toEqual([])
+    })
+
+    test('tms up whose door cannot open says so, and has claimed nothing', async () => {
+      const other = createServer()
+      await new Promise<void>((resolve) => void other.listen(0, '127.0.0.1', resolve))
+      onTestFinished(() => void other.close())
+      const { port } = other.address() as AddressInfo
+      const [id = ''] = await enqueue('quick')
+      const { code, stdout } = await collect(
+        start([bin, 'up', '--port', String(port), '--json'], {
+          cwd: world.cwd,
+          env: { ...world.env, TMS_DOOR_KEYS: JSON.stringify({ 'n8n-9': secret.repeat(2) }) },
+        }),
+      )
+      expect(code).toBe(3)
+      expect(envelopeOf(stdout).error).toMatchObject({
+        code: 'TOOL_FAILED',
+        message: `The door cannot listen on 127.0.0.1:${port}.`,
+      })
+      expect((await look(id)).task?.status).toBe('pending')
       expect(await workers()).toEqual([])
     })
 
