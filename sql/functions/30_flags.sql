@@ -491,16 +491,6 @@ begin
       return tms._refuse(c, 'STAGE_REFUSED', format('%s is set for the environment', entry.key),
         'that wins over what a rollout sets, so the rollout would do nothing', array[format('tms flags set %s --for-environment --unset', entry.key)]);
     end if;
-    -- outside the canary a rollout begins with the default: whoever has something else now would lose it without a word
-    if tms._stage(was) <> 'off' and was.value is distinct from entry.default_value then
-      return tms._refuse(c, 'STAGE_REFUSED', format('a rollout of %s would take the value %s from everybody outside the canary', entry.key, tms._flag_said(was.value)),
-        format('%s; in a rollout they would have the default %s until it reaches them',
-          case when was.stage_since is null then 'somebody has set it by hand' else 'an earlier rollout has reached everybody' end,
-          tms._flag_said(entry.default_value)),
-        array[case when was.stage_since is null then format('tms flags set %s --unset --why <reason>', entry.key)
-                   else format('tms flags rollout %s --off --why <reason>', entry.key) end,
-              format('tms flags get %s', entry.key)]);
-    end if;
     if not args ? 'value' or not args ? 'canary' or not args ? 'cohort' then
       raise exception 'a rollout starts with a value, canary tenants and a cohort' using errcode = 'TM400';
     end if;
@@ -509,6 +499,16 @@ begin
     f.value := args -> 'value';
     f.canary := tms._canary(args -> 'canary');
     if f.canary = '{}' then raise exception 'a canary needs at least one tenant' using errcode = 'TM400'; end if;
+    -- outside the canary a rollout begins with the default: whoever has something else now would lose it without a word
+    if tms._stage(was) <> 'off' and was.value is distinct from entry.default_value and (was.rollout > 0 or not was.canary <@ f.canary) then
+      return tms._refuse(c, 'STAGE_REFUSED', format('a rollout of %s would take the value %s from everybody outside the canary', entry.key, tms._flag_said(was.value)),
+        format('%s; in a rollout they would have the default %s until it reaches them',
+          case when was.stage_since is null then 'somebody has set it by hand' else 'an earlier rollout has reached everybody' end,
+          tms._flag_said(entry.default_value)),
+        array[case when was.stage_since is null then format('tms flags set %s --unset --why <reason>', entry.key)
+                   else format('tms flags rollout %s --off --why <reason>', entry.key) end,
+              format('tms flags get %s', entry.key)]);
+    end if;
     f.cohort_name := tms._text(args -> 'cohort', 'name', 60);
     f.cohort_rollout := tms._hundredths(args #>> '{cohort,percentage}');
     if f.cohort_rollout not between 1 and 9999 then

@@ -375,6 +375,15 @@ describe('a staged rollout', () => {
     expect(await start()).toMatchObject({ stage: 'canary' })
   })
 
+  test('over a value that only tenants of its canary have goes on', async () => {
+    await set('a.bool', 'true', { percentage: '0', canary: ['tenant-1'] })
+    expect(await start()).toMatchObject({ stage: 'canary' })
+    await step(planOff('a.bool'))
+    await set('a.bool', 'true', { percentage: '0', canary: ['tenant-1', 'tenant-2'] })
+    await expect(start()).rejects.toMatchObject({ code: 'STAGE_REFUSED' })
+    await set('a.bool', null)
+  })
+
   test('over an earlier one is refused where that has reached everybody', async () => {
     await start()
     await subject.sql(
