@@ -600,8 +600,6 @@ begin
     return tms._refuse(c, 'NOT_FOUND', format('tenant "%s" has no task %s', c.tenant, left(args ->> 'id', 20)), 'it is not there, or another tenant''s', array['tms agents runs --tenant ' || c.tenant]);
   end if;
   if tms._pass() is not null then return tms._fenced(c); end if;
-  -- before the task, or it would wait for a replay that is being stopped and that waits for it
-  if t.replay_run_id is not null then perform from tms.replay_runs r where r.id = t.replay_run_id for update; end if;
   select * into t from tms.agent_tasks x where x.id = t.id for update;
   select * into f from tms.task_effects x where x.task_id = t.id;
   if t.status <> 'awaiting_approval' or f.task_id is null then
