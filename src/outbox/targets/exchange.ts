@@ -5,7 +5,7 @@ export const mostAnswerBytes = 4096
 const longestAnswerMs = 2000
 /** What goes wrong before the first byte of a request: no name, no connection, or nobody to be trusted. */
 const unsent =
-  /^(ECONNREFUSED|ENOTFOUND|EAI_|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|ERR_TLS_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/
+  /^(ECONNREFUSED|ENOTFOUND|EAI_|EHOSTUNREACH|ENETUNREACH|EPROTO|UND_ERR_CONNECT_TIMEOUT|ERR_SSL_|ERR_TLS_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/
 
 /** What a target wants to send over HTTP. */
 export type Request = {
