@@ -711,6 +711,8 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
   moment constant text := '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$';
   facts jsonb := tms._halt_json(h, true);
+  -- resumed before what the workers said was kept with it: today's workers tell nothing of it
+  forgotten boolean := h.resumed_at is not null and h.heard is null;
   body jsonb;
   known jsonb;
   field text;
@@ -723,11 +725,11 @@ begin
   end;
   if jsonb_typeof(body) <> 'object' then return 'it is no object'; end if;
   known := (select jsonb_object_agg(f.key, f.value) from jsonb_each(facts) f where f.key not in ('kind', 'resumed_at', 'resumed_by', 'acknowledged', 'silent'))
-    || jsonb_build_object('type', 'tms-halt-certificate-v1', 'incident', incident::text, 'workers', jsonb_array_length(facts -> 'acknowledged') + jsonb_array_length(facts -> 'silent'))
+    || jsonb_build_object('type', 'tms-halt-certificate-v1', 'incident', incident::text)
     || (select jsonb_build_object('database', e.database_id::text, 'environment', e.name) from (select) one left join tms.environment e on true);
-  select k into field from jsonb_object_keys(body) k where not known ? k and k not in ('target', 'acknowledged', 'silent') order by k collate "C" limit 1;
+  select k into field from jsonb_object_keys(body) k where not known ? k and k not in ('target', 'workers', 'acknowledged', 'silent') order by k collate "C" limit 1;
   if found then return format('"%s" is no field of a certificate', left(field, 60)); end if;
-  select k.key into field from jsonb_each(known || '{"target": "", "acknowledged": [], "silent": []}') k where not body ? k.key order by k.key collate "C" limit 1;
+  select k.key into field from jsonb_each(known || '{"target": "", "workers": 0, "acknowledged": [], "silent": []}') k where not body ? k.key order by k.key collate "C" limit 1;
   if found then return format('"%s" is missing', field); end if;
   select k.key into field from jsonb_each(known) k where k.value <> body -> k.key order by k.key collate "C" limit 1;
   if found then return format('"%s" is not what was recorded', field); end if;
@@ -743,28 +745,32 @@ begin
       return format('a worker in "%s" has other fields', field);
     end if;
   end loop;
+  if body -> 'workers' <> to_jsonb(case when forgotten then jsonb_array_length(body -> 'acknowledged') + jsonb_array_length(body -> 'silent')
+                                        else jsonb_array_length(facts -> 'acknowledged') + jsonb_array_length(facts -> 'silent') end) then
+    return '"workers" is not what was recorded';
+  end if;
   -- as often as it is known, for two may have one name; one that says something of another moment is not that worker
-  if exists (select w ->> 'worker', w ->> 'host' from jsonb_array_elements(body -> 'acknowledged') w
+  if not forgotten and (exists (select w ->> 'worker', w ->> 'host' from jsonb_array_elements(body -> 'acknowledged') w
               except all select w ->> 'worker', w ->> 'host' from jsonb_array_elements(facts -> 'acknowledged') w)
      or exists (select from jsonb_array_elements(body -> 'acknowledged') w
                  where w ->> 'at' !~ moment or (w ->> 'at') collate "C" < facts ->> 'at'
                     or not exists (select from jsonb_array_elements(facts -> 'acknowledged') y
-                                    where y ->> 'worker' = w ->> 'worker' and y ->> 'host' = w ->> 'host' and (y ->> 'at') collate "C" >= w ->> 'at')) then
+                                    where y ->> 'worker' = w ->> 'worker' and y ->> 'host' = w ->> 'host' and (y ->> 'at') collate "C" >= w ->> 'at'))) then
     return '"acknowledged" is not what was recorded';
   end if;
   -- with those who acknowledged, the same workers as are known: nobody invented, nobody left out
-  if exists (select w ->> 'worker', w ->> 'host' from jsonb_array_elements((body -> 'acknowledged') || (body -> 'silent')) w
+  if not forgotten and (exists (select w ->> 'worker', w ->> 'host' from jsonb_array_elements((body -> 'acknowledged') || (body -> 'silent')) w
               except all select w ->> 'worker', w ->> 'host' from jsonb_array_elements((facts -> 'acknowledged') || (facts -> 'silent')) w)
      or jsonb_array_length(body -> 'acknowledged') + jsonb_array_length(body -> 'silent') <> (body ->> 'workers')::integer
      or exists (select from jsonb_array_elements(body -> 'silent') w
                  where w ->> 'lease_until' !~ moment or (w ->> 'lease_until') collate "C" <= facts ->> 'at'
                     or not exists (select from jsonb_array_elements((facts -> 'acknowledged') || (facts -> 'silent')) y
                                     where y ->> 'worker' = w ->> 'worker' and y ->> 'host' = w ->> 'host'
-                                      and coalesce(y ->> 'lease_until', tms._utc((y ->> 'at')::timestamptz + tms._lease())) collate "C" >= w ->> 'lease_until')) then
+                                      and coalesce(y ->> 'lease_until', tms._utc((y ->> 'at')::timestamptz + tms._lease())) collate "C" >= w ->> 'lease_until'))) then
     return '"silent" is not what was recorded';
   end if;
   -- a key said twice, 1.0 for 1: what another reader may take for something else
-  if tms._canonical(body || known) <> certificate then return 'it is not the canonical JSON of what it says'; end if;
+  if tms._canonical(body || known || jsonb_build_object('workers', (body ->> 'workers')::integer)) <> certificate then return 'it is not the canonical JSON of what it says'; end if;
   return null;
 end
 $$;
@@ -817,7 +823,10 @@ begin
     return tms._refuse(c, 'CONFLICT', 'this halt has a certificate', 'it stays what it is; another signature goes under the same bytes', array[format('tms incident certify %s', incident)]);
   end if;
   if args ? 'signature' then
-    insert into tms.halt_signatures (halt_id, fingerprint, signature, by_name) values (h.id, args ->> 'fingerprint', args ->> 'signature', c.who) on conflict do nothing;
+    insert into tms.halt_signatures (halt_id, fingerprint, signature, by_name)
+      select h.id, args ->> 'fingerprint', args ->> 'signature', c.who
+       where not exists (select from tms.halt_signatures s where s.halt_id = h.id and s.fingerprint = args ->> 'fingerprint' and s.signature = args ->> 'signature')
+      on conflict do nothing;
     fresh := fresh or found;
   end if;
   -- certified again by the same key: nothing new to record

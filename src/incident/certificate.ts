@@ -1,4 +1,4 @@
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as z from 'zod'
 import type { HaltFacts } from '../drivers/contract/incidents.ts'
@@ -113,6 +113,17 @@ export async function certificateLeft(
   } catch {
     return null
   }
+}
+
+/** Out of the way of the one that the database takes: what is there stays to be looked at. */
+export async function setAside(folder: string, halt: string): Promise<string> {
+  const aside = join(folder, `refused-${nameOf(halt)}`)
+  try {
+    await rename(join(folder, nameOf(halt)), aside)
+  } catch (error) {
+    throw fileProblem(aside, error)
+  }
+  return aside
 }
 
 /** Writes certificate, signature and how to check it. The same press writes the same files again. */

@@ -5,7 +5,15 @@ import { granted } from '../drivers/refusal.ts'
 import { TmsError } from '../errors.ts'
 import type { Signer } from '../keys/signer.ts'
 import { verifySignature } from '../proof/ed25519.ts'
-import { certificateLeft, certificateOf, certificateText, signText, writeCertificate } from './certificate.ts'
+import {
+  certificateLeft,
+  certificateOf,
+  certificateText,
+  setAside,
+  signText,
+  writeCertificate,
+  type CertifiedBy,
+} from './certificate.ts'
 
 export type CertifiedLater = {
   readonly incidentId: string
@@ -16,13 +24,15 @@ export type CertifiedLater = {
     readonly fingerprint: string
     /** It was signed by this key before; the files were written again. */
     readonly before: boolean
+    /** Where the certificate lies now that was in the folder and says something else than the database. */
+    readonly aside: string | null
     readonly files: readonly string[]
   }[]
 }
 
 /**
  * Signs what the button couldn't: the bytes that are kept, or, where the database has none, those that the press left in the
- * folder; else what the database knows of the halt now.
+ * folder; else, and where those say something else than the database, what the database knows of the halt now.
  */
 export async function certifyLater(
   driver: Driver,
@@ -46,40 +56,50 @@ export async function certifyLater(
   if (halts.length === 0) throw noHalt(id)
   const certificates: CertifiedLater['certificates'][number][] = []
   for (const { facts, certificate, signed_by } of halts) {
-    const text =
-      certificate ??
-      (await certificateLeft(join(folder, incident), { incident, ...facts })) ??
-      certificateText(
-        certificateOf(facts, { incident, target: driver.target.name, database: database_id, environment }),
+    const signOnce = async (text: string) => {
+      // The database can't tell a wrong signature from a right one: whoever may press could have put one there.
+      const there = signed_by.find(
+        (by) =>
+          by.fingerprint === signer.fingerprint &&
+          verifySignature(signer, new TextEncoder().encode(text), Buffer.from(by.signature, 'base64')),
       )
-    // The database can't tell a wrong signature from a right one: whoever may press could have put one there.
-    const there = signed_by.find(
-      (by) =>
-        by.fingerprint === signer.fingerprint &&
-        verifySignature(signer, new TextEncoder().encode(text), Buffer.from(by.signature, 'base64')),
-    )
-    const signed = there ?? (await signText(text, signer))
-    // First the database: what lies in the folder and isn't so gets no signature beside it.
-    const kept = granted(
-      await driver.call('incident_certified', {
+      return { text, before: there !== undefined, by: there ?? (await signText(text, signer)) }
+    }
+    const keep = (text: string, by: CertifiedBy) =>
+      driver.call('incident_certified', {
         request_id: randomUUID(),
         halt: facts.halt,
         certificate: text,
-        fingerprint: signed.fingerprint,
-        signature: signed.signature,
-      }),
-    )
+        fingerprint: by.fingerprint,
+        signature: by.signature,
+      })
+    const known = () =>
+      certificateText(
+        certificateOf(facts, { incident, target: driver.target.name, database: database_id, environment }),
+      )
+    const left = certificate === null ? await certificateLeft(join(folder, incident), { incident, ...facts }) : null
+    let signed = await signOnce(certificate ?? left ?? known())
+    // First the database: what lies in the folder and isn't so gets no signature beside it.
+    let answer = await keep(signed.text, signed.by)
+    let aside: string | null = null
+    if (left !== null && 'refused' in answer && answer.refused.code === 'CONFLICT') {
+      signed = await signOnce(known())
+      answer = await keep(signed.text, signed.by)
+      if (!('refused' in answer)) aside = await setAside(join(folder, incident), facts.halt)
+    }
+    const kept = granted(answer)
     const files = await writeCertificate({
       folder: join(folder, incident),
       halt: facts.halt,
-      text,
-      signed: { ...signed, publicKeyPem: signer.publicKeyPem },
+      text: signed.text,
+      signed: { ...signed.by, publicKeyPem: signer.publicKeyPem },
     })
     certificates.push({
       halt: facts.halt,
       sha256: kept.sha256,
-      fingerprint: signed.fingerprint,
-      before: there !== undefined,
+      fingerprint: signed.by.fingerprint,
+      before: signed.before,
+      aside,
       files,
     })
   }

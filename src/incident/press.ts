@@ -204,9 +204,11 @@ async function certify(
     readonly environment: string | null
     readonly signer: Promise<Signer | null>
   },
+  again = true,
 ): Promise<Certified> {
   const certificate = certificateOf(facts, { ...of, target: driver.target.name })
   const text = certificateText(certificate)
+  const newer: HaltFacts[] = []
   const later = `tms incident certify ${of.incident}`
   const noted = new Set<string>()
   const signed = await within(
@@ -251,8 +253,15 @@ async function certify(
         try {
           return await keep(signature)
         } catch (error) {
+          if (!(error instanceof TmsError) || error.code !== 'CONFLICT') throw error
+          // A worker that was just signing on: it is known of by now.
+          const facts = granted(await driver.call('incident_halt', { halt: certificate.halt }))
+          if (again && certificateText(certificateOf(facts, { ...of, target: driver.target.name })) !== text) {
+            newer.push(facts)
+            return null
+          }
           // A key that may not sign any more: the certificate itself is none the worse.
-          if (!(error instanceof TmsError) || error.code !== 'CONFLICT' || signature === null) throw error
+          if (signature === null) throw error
           press.warn(`The database does not take the signature: ${reason(error)}. Later: ${later}`)
           return keep(null)
         }
@@ -260,6 +269,7 @@ async function certify(
       (why) => press.warn(`The ledger does not have the certificate: ${why}. Later: ${later}`),
     ),
   ])
+  if (newer[0] !== undefined) return certify(press, driver, newer[0], of, false)
   return { certificate: { ...certificate, signature }, files: files ?? [] }
 }
 

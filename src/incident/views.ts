@@ -84,6 +84,19 @@ export function certifiedView({ incidentId, target, certificates }: CertifiedLat
       ],
     },
     { kind: 'list', items: [...new Set(certificates.flatMap(({ files }) => files))] },
+    ...certificates.flatMap(({ halt, aside }): Block[] =>
+      aside === null
+        ? []
+        : [
+            {
+              kind: 'text',
+              text: {
+                text: `The certificate of halt ${halt} that lay there says something else than the database. It is kept as ${aside}`,
+                tone: 'warn',
+              },
+            },
+          ],
+    ),
   ]
 }
 

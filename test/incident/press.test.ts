@@ -54,6 +54,12 @@ function pressBy(driver: Driver, more: Partial<Press> = {}): Press {
   }
 }
 
+function newSigner(): { readonly half: ReturnType<typeof publicHalf>; readonly signer: Signer } {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const half = publicHalf(publicKey.export({ type: 'spki', format: 'pem' }).toString())
+  return { half, signer: { ...half, sign: async (bytes) => new Uint8Array(sign(null, bytes, privateKey)) } }
+}
+
 describe.each(Object.entries(subjects))('the break-glass account through the %s driver', (name, start) => {
   let scene: Scene
   beforeAll(async () => {
@@ -267,21 +273,10 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
 
   test('a wrong signature keeps no right one out, nor is it taken for one', async () => {
     const { halt, incident, read } = await certifiable()
-    const { privateKey, publicKey } = generateKeyPairSync('ed25519')
-    const half = publicHalf(publicKey.export({ type: 'spki', format: 'pem' }).toString())
-    const signer: Signer = { ...half, sign: async (bytes) => new Uint8Array(sign(null, bytes, privateKey)) }
-    const truth = await read()
-    const certificate = certificateText(truth)
+    const { half, signer } = newSigner()
+    const certificate = certificateText(await read())
     const at = join(folder, `wrong-${name}`)
     const file = join(at, incident, `certificate-${halt}.json`)
-    // Nor does one that somebody left in the folder get a right one beside it.
-    mkdirSync(join(at, incident), { recursive: true })
-    writeFileSync(file, certificateText({ ...truth, in_flight: 99 }))
-    await expect(certifyLater(scene.operator, incident, { signer, folder: at })).rejects.toMatchObject({
-      code: 'CONFLICT',
-      why: expect.stringContaining('"in_flight"') as string,
-    })
-    expect(readdirSync(join(at, incident))).toEqual([`certificate-${halt}.json`])
     const signed = (signature: string) => ({
       ...{ request_id: randomUUID(), halt, certificate, fingerprint: half.fingerprint, signature },
     })
@@ -305,7 +300,84 @@ describe.each(Object.entries(subjects))('the break-glass account through the %s 
     expect(await certifyLater(scene.operator, incident, { signer, folder: at })).toMatchObject({
       certificates: [{ before: true }],
     })
+    // The same signature from somebody else is nothing new.
+    const times = async () =>
+      (await showOf(scene.operator, incident)).events.filter(({ kind }) => kind === 'certificate').length
+    const before = await times()
+    await scene.sql(
+      `alter table tms.halt_signatures disable trigger append_only;
+       update tms.halt_signatures set by_name = 'another person' where halt_id = ${halt} and by_name <> 'whoever may press';
+       alter table tms.halt_signatures enable always trigger append_only`,
+    )
+    granted(await scene.operator.call('incident_certified', signed(right.toString('base64'))))
+    expect(await times()).toBe(before)
     await resumeNow(scene.operator, incident)
+  })
+
+  test('what lies in the folder and is not so is set aside, and the true certificate is kept and signed', async () => {
+    const { halt, incident, read } = await certifiable()
+    const { half, signer } = newSigner()
+    const truth = await read()
+    const at = join(folder, `aside-${name}`)
+    const file = join(at, incident, `certificate-${halt}.json`)
+    const aside = join(at, incident, `refused-certificate-${halt}.json`)
+    const lie = certificateText({ ...truth, in_flight: 99 })
+    mkdirSync(join(at, incident), { recursive: true })
+    writeFileSync(file, lie)
+    const { certificates } = await certifyLater(scene.operator, incident, { signer, folder: at })
+    expect(certificates.find((one) => one.halt === halt)).toMatchObject({ before: false, aside })
+    expect(certificates.filter((one) => one.aside !== null)).toHaveLength(1)
+    expect(readFileSync(aside, 'utf8')).toBe(lie)
+    expect(readFileSync(file, 'utf8')).toBe(certificateText(truth))
+    expect(verifySignature(half, readFileSync(file), readFileSync(`${file}.sig`))).toBe(true)
+    await resumeNow(scene.operator, incident)
+  })
+
+  test('a worker that was signing on at the press is in the certificate, though it was not seen at first', async () => {
+    const { operator, fleet } = scene
+    let asked = 0
+    let late = ''
+    const driver: Driver = {
+      ...operator,
+      async call(fn, args, options) {
+        if (fn === 'incident_certified' && ++asked === 1) {
+          late = await fleet.hello(['demo'])
+          await scene.sql(
+            `update tms.workers set started_at = (select max(at) - interval '1 second' from tms.halts) where id = ${late}`,
+          )
+        }
+        return operator.call(fn, args, options)
+      },
+    }
+    const warnings: string[] = []
+    const pressed = await pressButton(pressBy(driver, { warn: (text) => void warnings.push(text) }))
+    expect(asked).toBe(2)
+    expect(warnings.filter((text) => text.includes('ledger'))).toEqual([])
+    expect(pressed.certificate?.silent).toHaveLength(1)
+    const incident = pressed.incidentId ?? ''
+    const { halts } = granted(await operator.call('incident_certificates', { id: incident }))
+    const at = join(folder, incident, `certificate-${halts[0]?.facts.halt}.json`)
+    expect(halts[0]?.certificate).toBe(readFileSync(at, 'utf8'))
+    granted(await fleet.worker.call('worker_bye', { worker: late }))
+    await resumeNow(operator, incident)
+  })
+
+  test('of a halt that ended before it was kept what the workers had said, a certificate is not measured by the workers of now', async () => {
+    const worker = await scene.fleet.hello(['demo'])
+    const { halt, incident, read, keep } = await certifiable()
+    const truth = await read()
+    expect(truth.silent).toHaveLength(1)
+    await resumeNow(scene.operator, incident)
+    granted(await scene.fleet.worker.call('worker_bye', { worker }))
+    await scene.sql(`update tms.halts set heard = null where id = ${halt}`)
+    await scene.sql(`delete from tms.workers where id = ${worker}`)
+    expect(await keep(certificateText({ ...truth, workers: 2 }))).toMatchObject({
+      refused: { why: expect.stringContaining('"workers"') as string },
+    })
+    expect(await keep(certificateText({ ...truth, in_flight: 99 }))).toMatchObject({
+      refused: { why: expect.stringContaining('"in_flight"') as string },
+    })
+    expect(await keep(certificateText(truth))).not.toHaveProperty('refused')
   })
 
   test('a later press counts as told only who was heard of since: not the dead, not the frozen', async () => {

@@ -42,7 +42,7 @@ test('a hostile title stays words: no image, no link, no HTML, no broken row', (
 })
 
 test('certify lists each file once, however many halts it signed', () => {
-  const one = { sha256: '', fingerprint: 'ab'.repeat(32), before: false }
+  const one = { sha256: '', fingerprint: 'ab'.repeat(32), before: false, aside: null }
   const view = certifiedView({
     incidentId: '7',
     target: 'here',
