@@ -198,7 +198,7 @@ test('${fn} greets and says that it did', async () => {
 
 function policyText(name: string, fn: string): string {
   return `# What the agent ${name} may do. What isn't written here is denied. The fields: docs/agents.md of @transbot/tms.
-agent: ${name}
+agent: '${name}'
 description: says what it is for
 owner: operations
 

@@ -34,7 +34,7 @@ const mostAtOnce = 100
  */
 export async function startDelivery(options: DeliveryOptions): Promise<Deliverer> {
   const { driver, secrets, log, pollMs, ...context } = options
-  const stopping = new AbortController()
+  let stopping = false
   const results: Result[] = []
   const sending = new Map<string, AbortController>()
   const count = { delivered: 0, failed: 0 }
@@ -56,7 +56,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
   }
 
   async function claim(): Promise<void> {
-    if (claiming || stopping.signal.aborted) return
+    if (claiming || stopping) return
     const room = mostAtOnce - sending.size
     if (room <= 0) return
     claiming = true
@@ -74,12 +74,13 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
   async function send(delivery: Delivery): Promise<void> {
     const abort = new AbortController()
     sending.set(delivery.id, abort)
-    const outcome = await deliverOne(delivery, AbortSignal.any([stopping.signal, abort.signal]))
+    if (stopping) abort.abort()
+    const outcome = await deliverOne(delivery, abort.signal)
     sending.delete(delivery.id)
     results.push({
       id: delivery.id,
       claim: delivery.claim,
-      ...asResult(outcome, abort.signal.aborted || stopping.signal.aborted),
+      ...asResult(outcome, abort.signal.aborted),
     })
     if (outcome.kind === 'delivered') count.delivered++
     else count.failed++
@@ -147,7 +148,8 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     stats: () => ({ ...count, sending: sending.size }),
     async stop() {
       clearInterval(timer)
-      stopping.abort()
+      stopping = true
+      for (const abort of sending.values()) abort.abort()
       for (const quit of unlisten) await quit().catch(() => undefined)
       const until = Date.now() + 3000
       while ((sending.size > 0 || recording !== null || results.length > 0) && Date.now() < until && reachable) {

@@ -35,6 +35,14 @@ describe('a new agent', () => {
     expect(JSON.stringify(scaffoldView(made))).toContain('node --test test/agents/load-matcher.test.mjs')
   })
 
+  test('may have a name that YAML would take for something else', async () => {
+    const folder = await folderWith({})
+    await make(folder, 'true')
+    const read = await readAgentPolicies([join(folder, 'policies')])
+    expect(read.problems).toEqual([])
+    expect(read.policies[0]?.policy.agent).toBe('true')
+  })
+
   test('is told to install the package only where it is not there', async () => {
     const folder = await folderWith({})
     const words = 'npm install @transbot/tms'

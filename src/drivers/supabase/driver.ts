@@ -9,7 +9,7 @@ import { isContractFunction } from '../contract.ts'
 import { notAFunction, wasClosed } from '../database-error.ts'
 import type { Driver, Unlisten } from '../driver.ts'
 import type { Limits } from '../patience.ts'
-import { limitsFor, persistently, timeLeft } from '../patience.ts'
+import { bounded, limitsFor, persistently } from '../patience.ts'
 import { poll } from '../poll.ts'
 import { HttpFailure, mayAskAgain, problemOf, readFailure, usable } from './errors.ts'
 
@@ -23,9 +23,10 @@ export async function openSupabase(connection: SupabaseConnection): Promise<Driv
   const place = { host: url.host, url: `${url.origin}${url.pathname}`.replace(/\/$/, '') }
 
   const attempt = async (fn: ContractFunction, args: unknown, limits: Limits): Promise<unknown> => {
-    const timeout = AbortSignal.timeout(Math.max(1, Math.ceil(timeLeft(limits))))
-    const signal = limits.signal ? AbortSignal.any([timeout, limits.signal]) : timeout
-    const { data } = await client.rpc(fn, { args }).abortSignal(signal).retry(false).throwOnError()
+    // A controller for each: AbortSignal.any would leave something on a command's signal at every call.
+    const ending = new AbortController()
+    const asked = client.rpc(fn, { args }).abortSignal(ending.signal).retry(false).throwOnError()
+    const { data } = await bounded(Promise.resolve(asked), limits, () => ending.abort())
     return data
   }
 

@@ -4,6 +4,7 @@ import type { SupabaseConnection } from '../connection.ts'
 import type { DatabaseProblem } from '../database-error.ts'
 import { databaseError } from '../database-error.ts'
 import { networkFailure } from '../network.ts'
+import { TimeUp } from '../patience.ts'
 
 export type Place = { readonly host: string; readonly url: string }
 
@@ -66,7 +67,7 @@ export function problemOf(error: unknown, fn: string, place: Place, limitMs: num
   if (error instanceof HttpFailure) {
     return error.failure.problem ? answered(error.failure.problem, fn, place) : unanswered(error.status, place, probe)
   }
-  if (error.name === 'TimeoutError' || error.name === 'AbortError') {
+  if (error instanceof TimeUp || error.name === 'AbortError') {
     const why = 'The server or the network hangs. What was asked may still happen; asking again does not do it twice.'
     return trouble('DB_TIMEOUT', `${host} did not answer ${fn} within ${limitMs} ms.`, why, [probe, 'tms doctor'])
   }
