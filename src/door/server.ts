@@ -22,7 +22,7 @@ import { startWatch } from './watch.ts'
 
 export type DoorLimits = {
   readonly bodyBytes: number
-  /** Of all bodies that are arriving now. */
+  /** Of all bodies that are arriving now; of one address a quarter, or one body. */
   readonly arrivingBytes: number
   /** For all of a request to arrive; and for its headers, and for a connection to say anything. */
   readonly requestMs: number
@@ -100,6 +100,8 @@ const longestHead = 16 * 1024
 const readyMs = 2_000
 const readyFreshMs = 1_000
 const mostUsed = 10_000
+/** More than it takes to be shut out for repeats: sql/functions has the number. */
+const countedRepeats = 20
 /** Knocks on a database that hangs don't pile up. */
 const mostKnocking = 8
 
@@ -114,11 +116,14 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   const began = new WeakMap<FastifyRequest, number>()
   /** The answer being made on each connection, for errors that have only the connection. */
   const answering = new WeakMap<Socket, FastifyReply['raw']>()
-  const used = new Set<string>()
+  const used = new Map<string, number>()
   let draining = false
   let knocking = 0
   let working = 0
   let arriving = 0
+  const arrivingFrom = new Map<string, number>()
+  const mostFromOne = Math.max(limits.arrivingBytes / 4, limits.bodyBytes)
+  const crowded = (address: string) => arriving > limits.arrivingBytes || (arrivingFrom.get(address) ?? 0) > mostFromOne
   let unlogged = 0
 
   const app = Fastify({
@@ -177,7 +182,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       watch.saw('blocked', addressOf(request), keyNamed(request), 'shut out')
       return done(closing(reply, new DoorRefusal('BLOCKED', 'blocked', null, shut)))
     }
-    if (arriving > limits.arrivingBytes) return done(closing(reply, new DoorRefusal('OVERLOADED', 'arriving')))
+    if (crowded(addressOf(request))) return done(closing(reply, new DoorRefusal('OVERLOADED', 'arriving')))
     // Without the headers the body need not be read to know the answer.
     const unsigned = Object.values(signatureHeaders).some((name) => request.headers[name.toLowerCase()] === undefined)
     if (unsigned) return done(closing(reply, new DoorRefusal('SIGNATURE_INVALID', 'missing')))
@@ -192,14 +197,21 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
 
   app.addHook('preParsing', (request, _reply, payload, done) => {
     let mine = 0
+    const address = addressOf(request)
+    const arrived = (bytes: number) => {
+      mine += bytes
+      arriving += bytes
+      const from = (arrivingFrom.get(address) ?? 0) + bytes
+      if (from === 0) arrivingFrom.delete(address)
+      else arrivingFrom.set(address, from)
+    }
     payload.on('data', (chunk: Buffer) => {
-      mine += chunk.length
-      arriving += chunk.length
+      arrived(chunk.length)
       // The others' memory comes before this one's answer.
-      if (arriving > limits.arrivingBytes) request.raw.socket.destroy()
+      if (crowded(address)) request.raw.socket.destroy()
     })
     // Comes in any case, also when the connection breaks.
-    request.raw.once('close', () => (arriving -= mine))
+    request.raw.once('close', () => arrived(-mine))
     done(null, payload)
   })
 
@@ -282,15 +294,18 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     }
   }
 
-  /** A request that is sent again and again is asked about once: the database has said that this nonce is used. */
+  /**
+   * The database has said that this nonce is used. It counts the first few repeats, and shuts out who sends them; a request that is
+   * sent for ever costs it no more than those.
+   */
   function remember(nonce: string): void {
-    used.add(nonce)
-    const [oldest] = used
+    used.set(nonce, (used.get(nonce) ?? 0) + 1)
+    const [oldest] = used.keys()
     if (used.size > mostUsed && oldest !== undefined) used.delete(oldest)
   }
 
   async function enter(request: FastifyRequest, signed: Signed, operation: DoorOperation, tenant: string) {
-    if (used.has(signed.nonce)) throw new DoorRefusal('NONCE_REUSED', 'nonce_reused')
+    if ((used.get(signed.nonce) ?? 0) >= countedRepeats) throw new DoorRefusal('NONCE_REUSED', 'nonce_reused')
     try {
       const admitted = await admit(driver, signed, { operation, tenant, address: addressOf(request) })
       note('info', 'admitted', { operation, tenant: admitted.tenant, account: admitted.account, signer: signed.keyId })

@@ -253,6 +253,7 @@ describe('a flag', () => {
   const start = { key, step: 'start', value: 2, canary: ['a'], cohort: { name: 'c', percentage: '25' }, why: 'a test' }
   const consent = `${key}@canary`
   const off = { key, step: 'off', why: 'a test' }
+  const unset = { key, level: 'global', unset: true, why: 'a test' }
 
   test('that somebody sets for one tenant keeps nobody from a lever, a value or a rollout for all by an open transaction', async () => {
     const admin = await person('tenant_admin', 'a')
@@ -266,7 +267,8 @@ describe('a flag', () => {
       'changed',
       true,
     )
-    await call('operator', 'flags_rollout', { ...start, consent })
+    await call('operator', 'flags_set', unset)
+    expect(await call('operator', 'flags_rollout', { ...start, consent })).toHaveProperty('stage', 'canary')
     expect(await call('operator', 'flags_rollout', off)).toHaveProperty('stage', 'off')
     await client.query('rollback')
   })
@@ -277,10 +279,11 @@ describe('a flag', () => {
     const rotated = { account: 'autopilot', kind: 'postgres', name: login, overlap_seconds: 0 }
     expect(await call('operator', 'accounts_rotate', rotated)).not.toHaveProperty('refused')
     await call('operator', 'flags_set', { key, level: 'global', value: 41, why: 'a test' })
-    expect(await call(login, 'flags_rollout', { ...start, consent })).toHaveProperty('refused.code', 'CONSENT_MISSING')
     await call(login, 'flags_rollout', off)
     expect(await call('operator', 'flags_get', { key })).toMatchObject({ flag: { value: 41 } })
-    await call('operator', 'flags_rollout', { ...start, consent })
+    await call('operator', 'flags_set', unset)
+    expect(await call(login, 'flags_rollout', { ...start, consent })).toHaveProperty('refused.code', 'CONSENT_MISSING')
+    expect(await call('operator', 'flags_rollout', { ...start, consent })).toHaveProperty('stage', 'canary')
     expect(await call(login, 'flags_rollout', off)).toHaveProperty('stage', 'off')
   })
 })

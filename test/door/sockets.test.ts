@@ -89,6 +89,20 @@ test('bodies that arrive are held only up to a limit, and their room comes back'
   await until('a good one is served', async () => (await send(door, { body: tasks(), key })).status === 202)
 })
 
+test('one address takes a share of what may arrive, and leaves the others theirs', async () => {
+  const limits = { arrivingBytes: 1_000_000, bodyBytes: 250_000, requestMs: 60_000 }
+  const door = await doorOf(house, { keys, limits, trustProxy: ['127.0.0.0/8'] })
+  const part = 'x'.repeat(200_000)
+  const sockets = await Promise.all(Array.from({ length: 12 }, () => open(door)))
+  const forged = { ...sign(key, { body: part }), 'X-Forwarded-For': '203.0.113.5' }
+  for (const socket of sockets) socket.write(headOf(forged, 240_000) + part)
+  await until('all but one were ended', () => sockets.filter(({ destroyed }) => destroyed).length >= 11)
+  const body = JSON.stringify({ ...(JSON.parse(tasks()) as object), padding: 'x'.repeat(200_000) })
+  const { status } = await send(door, { body, key, headers: { 'X-Forwarded-For': '203.0.113.6' } })
+  // Taken in whole and read: what is too much in it is another matter.
+  expect(status).toBe(400)
+})
+
 test('a chunked body is measured as it comes', async () => {
   const door = await doorOf(house, { keys, limits: { bodyBytes: 10_000 } })
   const head = headOf(sign(key, {}), 0).replace('Content-Length: 0', 'Transfer-Encoding: chunked')

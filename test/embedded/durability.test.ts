@@ -142,6 +142,6 @@ describe('upkeep', () => {
       0,
     )
     expect(await command(vacuumed, 0)).toEqual({ done: false })
-    await until('a vacuum', async () => (await command(vacuumed, 50))?.['done'] === true)
+    await until('a vacuum', async () => (await command(vacuumed, 200))?.['done'] === true, 600_000)
   })
 })

@@ -42,8 +42,8 @@ export type EngineOptions = {
   readonly onAbandoned: () => void
 }
 
-/** Opening replays the log after a crash; measured 0.5 s. Making a database: 2.5 s. */
-const openTimeoutMs = 30_000
+/** Opening replays the log after a crash; measured 0.5 s. Making a database: 2.5 s. Only what hangs should meet it: 30 s did not do on a busy machine. */
+const openTimeoutMs = 120_000
 /** A migration may rewrite a table. */
 const statementTimeoutMs = 300_000
 /** A checkpoint or the vacuum of one table. */

@@ -6,6 +6,7 @@ export default class IncidentSafeModeRotateToken extends TmsCommand {
   static override description =
     'Needs consent and the role super_admin. The old token ends at once. The database keeps the hash of the new one alone.'
   static override examples = [
+    '<%= config.bin %> incident safe-mode rotate-token',
     '<%= config.bin %> incident safe-mode rotate-token --why "the old one is lost" --confirm db.example.com/tms@override-token',
   ]
   static override flags = {
