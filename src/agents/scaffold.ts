@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { constants, existsSync } from 'node:fs'
 import { copyFile, link, lstat, mkdir, open, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { stringify } from 'yaml'
 import { TmsError } from '../errors.ts'
 import { fileProblem } from '../files.ts'
 import type { Block } from '../ui/blocks.ts'
@@ -198,7 +199,7 @@ test('${fn} greets and says that it did', async () => {
 
 function policyText(name: string, fn: string): string {
   return `# What the agent ${name} may do. What isn't written here is denied. The fields: docs/agents.md of @transbot/tms.
-agent: '${name}'
+agent: ${stringify(name).trimEnd()}
 description: says what it is for
 owner: operations
 
