@@ -141,6 +141,15 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     await until('it is let in', async () => (await send(door, { body, key })).status === 202)
   })
 
+  test('who sends one captured request again and again is counted, and shut out', async () => {
+    const door = await opened()
+    const headers = sign(key, { body })
+    expect((await send(door, { body, headers })).status).toBe(202)
+    for (let n = 0; n < 20; n++) expect((await send(door, { body, headers })).status).toBeOneOf([409, 429])
+    expect(await count('security_blocks')).toBe(1)
+    await until('the door knows', async () => (await send(door, { body, headers })).status === 429)
+  })
+
   test('a forged X-Forwarded-For neither hides a source nor shuts out another one', async () => {
     const door = await opened({ strangers: { capacity: 1000, perSecond: 0 } })
     for (let n = 0; n < 25; n++) {
