@@ -81,6 +81,8 @@ declare
   held text;
   barred boolean := false;
   shut integer;
+  -- what is asked, as text: as long as the list of a bulk call, so made once
+  said text;
 begin
   c.fn := fn;
   c.operation := operation;
@@ -92,7 +94,8 @@ begin
     raise exception 'tms is called at read committed: this transaction is %', current_setting('transaction_isolation')
       using errcode = 'TM400', hint = 'begin isolation level read committed';
   end if;
-  if octet_length(args::text) > 1048576 then
+  said := (args - 'request_id')::text;
+  if octet_length(said) > 1048576 then
     raise exception 'the arguments of % are larger than 1 MB', fn using errcode = 'TM400';
   end if;
   select k into stray from jsonb_object_keys(args) k where k <> all (allowed) limit 1;
@@ -145,7 +148,7 @@ begin
          where r.created_at < clock_timestamp() - interval '24 hours' order by r.created_at limit 400 for update skip locked);
     end if;
     insert into tms.requests (principal_id, request_id, fn, args_sha256)
-      values (c.principal_id, c.request_id, fn, tms._sha256((args - 'request_id')::text)) on conflict do nothing;
+      values (c.principal_id, c.request_id, fn, tms._sha256(said)) on conflict do nothing;
     if not found then
       select * into earlier from tms.requests r
        where r.principal_id = c.principal_id and r.request_id = c.request_id for update;
@@ -155,10 +158,10 @@ begin
       end if;
       if earlier.created_at < clock_timestamp() - interval '24 hours' then
         -- past its day it answers nothing any more, swept or not
-        update tms.requests r set fn = c.fn, args_sha256 = tms._sha256((args - 'request_id')::text), answer = null,
+        update tms.requests r set fn = c.fn, args_sha256 = tms._sha256(said), answer = null,
                created_at = clock_timestamp()
          where r.principal_id = c.principal_id and r.request_id = c.request_id;
-      elsif earlier.fn <> fn or earlier.args_sha256 <> tms._sha256((args - 'request_id')::text) then
+      elsif earlier.fn <> fn or earlier.args_sha256 <> tms._sha256(said) then
         c.request_id := null; -- the stored answer stays what it is
         c.answer := tms._refuse(c, 'REQUEST_REUSED', 'this request id was used for another request',
           format('it answered %s', earlier.fn), array['ask again with a new request id']);

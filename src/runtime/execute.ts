@@ -1,5 +1,12 @@
 import { ZodError } from 'zod'
-import { TaskFailure, type AgentFunction, type Context, type Spending } from '../agents/define.ts'
+import {
+  TaskFailure,
+  type AgentFunction,
+  type Context,
+  type ContextLog,
+  type Spending,
+  type TaskFacts,
+} from '../agents/define.ts'
 import { deepestValue, depthOf } from '../depth.ts'
 import type { ClaimedTask, Effects, EndedTask, LogEntry } from '../drivers/contract/fleet.ts'
 import { TmsError } from '../errors.ts'
@@ -61,6 +68,17 @@ export type Ended = {
 type Plain = NonNullable<EndedTask['output']>
 type Collected = { readonly [K in keyof Effects]-?: NonNullable<Effects[K]> }
 
+/** One attempt of a task, and what it has said so far. */
+type Attempt = {
+  readonly task: ClaimedTask
+  readonly stopper: Stopper
+  readonly trace: Trace
+  readonly effects: Collected
+  readonly logs: LogEntry[]
+  readonly open: { readonly yes: boolean }
+  readonly reach: Reach
+}
+
 const mostLogs = 200
 const priorities = { low: -1, normal: 0, high: 1 } as const
 const longestName = 200
@@ -87,7 +105,7 @@ export async function execute(task: ClaimedTask, fn: AgentFunction, stopper: Sto
       outcome = await reach.tracer.task(infoOf(task), (trace) => {
         traceId = trace.traceId
         const run = async (inner: Trace) => {
-          const context = contextOf(task, stopper, inner, effects, logs, open, reach)
+          const context = new TaskContext({ task, stopper, trace: inner, effects, logs, open, reach })
           // True: the schema that belongs to `run` has just made this value.
           const output = checkedOutput(fn, await fn.run(context, input.data as never))
           // Ended all the same, and late: the span must not say that it went well.
@@ -167,23 +185,130 @@ function infoOf(task: ClaimedTask) {
   }
 }
 
-function contextOf(
-  task: ClaimedTask,
-  stopper: Stopper,
-  trace: Trace,
-  effects: Collected,
-  logs: LogEntry[],
-  open: { yes: boolean },
-  reach: Reach,
-): Context {
-  /** What a handler that ignored its end still says goes nowhere, and it should know. */
-  const alive = () => {
-    if (!open.yes) throw new TaskFailure('bug', `task ${task.id} has ended: nothing it does now is kept`)
-    if (stopper.why !== null) stopper.signal.throwIfAborted()
+/**
+ * What a handler works with. Each thing is made when it is looked at, and can be taken out of it (`{ publish, log }`): a task uses few of
+ * them, and making all for each cost a fast worker as much as running it.
+ */
+class TaskContext implements Context {
+  readonly #of: Attempt
+  #task: TaskFacts | undefined
+  #log: ContextLog | undefined
+  #step: Context['step'] | undefined
+
+  constructor(of: Attempt) {
+    this.#of = of
   }
-  /** The steps of this attempt, begun or done. */
-  const steps = new Map<string, Promise<unknown>>()
-  const log = (level: LogEntry['level']) => (message: unknown, fields?: Readonly<Record<string, unknown>>) => {
+
+  get task(): TaskFacts {
+    const { task, trace } = this.#of
+    return (this.#task ??= {
+      id: task.id,
+      function: task.fn,
+      attempt: task.attempt,
+      lastAttempt: task.attempt >= task.maxAttempts,
+      traceId: trace.traceId,
+    })
+  }
+
+  get tenant(): string {
+    return this.#of.task.tenant
+  }
+
+  get signal(): AbortSignal {
+    return this.#of.stopper.signal
+  }
+
+  get log(): ContextLog {
+    const level = (of: LogEntry['level']) => logger(this.#of, of)
+    return (this.#log ??= { debug: level('debug'), info: level('info'), warn: level('warn'), error: level('error') })
+  }
+
+  get publish(): Context['publish'] {
+    const of = this.#of
+    return (topic, payload, options = {}) => {
+      alive(of)
+      checkName('topic', topic)
+      of.effects.events.push({
+        topic,
+        payload: plain(payload),
+        ...given('key', options.key, shortText),
+        ...given('order', options.order, shortText),
+        traceparent: of.trace.traceparent,
+      })
+    }
+  }
+
+  get enqueue(): Context['enqueue'] {
+    const of = this.#of
+    return (fn, payload, options = {}) => {
+      alive(of)
+      checkName('function', fn)
+      of.effects.tasks.push({
+        function: fn,
+        payload: plain(payload),
+        ...given('key', options.key, shortText),
+        ...given('delay_ms', options.delayMs, delay),
+        ...given('priority', options.priority, priority),
+        traceparent: of.trace.traceparent,
+      })
+    }
+  }
+
+  get apply(): Context['apply'] {
+    const of = this.#of
+    return (fn, args) => {
+      alive(of)
+      checkName('SQL function', fn)
+      of.effects.apply.push({ fn, args: plain(args) })
+    }
+  }
+
+  get spend(): Context['spend'] {
+    const of = this.#of
+    return async (amount) => {
+      alive(of)
+      await of.reach.spend(of.task, amounts(amount))
+    }
+  }
+
+  get step(): Context['step'] {
+    return (this.#step ??= stepper(this.#of))
+  }
+
+  get flag(): Context['flag'] {
+    const { reach, task } = this.#of
+    return (key) => reach.flag(task.tenant, key)
+  }
+
+  get fetch(): Context['fetch'] {
+    const of = this.#of
+    return (url, init = {}) => {
+      alive(of)
+      const headers = new Headers(init.headers)
+      if (!headers.has('traceparent')) headers.set('traceparent', of.trace.traceparent)
+      const { signal } = of.stopper
+      return of.reach.fetch(url, {
+        ...init,
+        headers,
+        signal: init.signal ? AbortSignal.any([signal, init.signal]) : signal,
+      })
+    }
+  }
+
+  get span(): Context['span'] {
+    const { trace } = this.#of
+    return (name, work) => trace.span(name, {}, work)
+  }
+}
+
+/** What a handler that ignored its end still says goes nowhere, and it should know. */
+function alive({ task, stopper, open }: Attempt): void {
+  if (!open.yes) throw new TaskFailure('bug', `task ${task.id} has ended: nothing it does now is kept`)
+  if (stopper.why !== null) stopper.signal.throwIfAborted()
+}
+
+function logger({ task, trace, logs, open }: Attempt, level: LogEntry['level']): ContextLog[LogEntry['level']] {
+  return (message: unknown, fields?: Readonly<Record<string, unknown>>) => {
     if (!open.yes || logs.length >= mostLogs) return
     const said = typeof message === 'string' ? redactText(message) : JSON.stringify(redact(message))
     logs.push({
@@ -200,81 +325,29 @@ function contextOf(
       trace: trace.traceId,
     })
   }
-  return {
-    task: {
-      id: task.id,
-      function: task.fn,
-      attempt: task.attempt,
-      lastAttempt: task.attempt >= task.maxAttempts,
-      traceId: trace.traceId,
-    },
-    tenant: task.tenant,
-    get signal() {
-      return stopper.signal
-    },
-    log: { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') },
-    publish(topic, payload, options = {}) {
-      alive()
-      checkName('topic', topic)
-      effects.events.push({
-        topic,
-        payload: plain(payload),
-        ...given('key', options.key, shortText),
-        ...given('order', options.order, shortText),
-        traceparent: trace.traceparent,
-      })
-    },
-    enqueue(fn, payload, options = {}) {
-      alive()
-      checkName('function', fn)
-      effects.tasks.push({
-        function: fn,
-        payload: plain(payload),
-        ...given('key', options.key, shortText),
-        ...given('delay_ms', options.delayMs, delay),
-        ...given('priority', options.priority, priority),
-        traceparent: trace.traceparent,
-      })
-    },
-    apply(fn, args) {
-      alive()
-      checkName('SQL function', fn)
-      effects.apply.push({ fn, args: plain(args) })
-    },
-    async spend(amount) {
-      alive()
-      await reach.spend(task, amounts(amount))
-    },
-    async step(name: string, work: () => Promise<unknown>) {
-      alive()
-      shortText('step', name)
-      // True: only `step` stores under this name, and stored what `work` of an earlier attempt gave.
-      if (task.steps !== null && Object.hasOwn(task.steps, name)) return task.steps[name] as never
-      const known = steps.get(name)
-      if (known !== undefined) return known as never
-      const begun = (async () => {
-        const result = await work()
-        alive()
-        // True: what JSON can't hold fails in `plain`.
-        return reach.storeStep(task, name, plain((result ?? null) as Json))
-      })()
-      steps.set(name, begun)
-      // What failed may be tried again within the attempt.
-      begun.catch(() => steps.delete(name))
-      return begun as never
-    },
-    flag: (key) => reach.flag(task.tenant, key),
-    fetch: (url, init = {}) => {
-      alive()
-      const headers = new Headers(init.headers)
-      if (!headers.has('traceparent')) headers.set('traceparent', trace.traceparent)
-      return reach.fetch(url, {
-        ...init,
-        headers,
-        signal: init.signal ? AbortSignal.any([stopper.signal, init.signal]) : stopper.signal,
-      })
-    },
-    span: (name, work) => trace.span(name, {}, work),
+}
+
+function stepper(of: Attempt): Context['step'] {
+  const { task, reach } = of
+  /** The steps of this attempt, begun or done. */
+  const steps = new Map<string, Promise<unknown>>()
+  return async (name: string, work: () => Promise<unknown>) => {
+    alive(of)
+    shortText('step', name)
+    // True: only `step` stores under this name, and stored what `work` of an earlier attempt gave.
+    if (task.steps !== null && Object.hasOwn(task.steps, name)) return task.steps[name] as never
+    const known = steps.get(name)
+    if (known !== undefined) return known as never
+    const begun = (async () => {
+      const result = await work()
+      alive(of)
+      // True: what JSON can't hold fails in `plain`.
+      return reach.storeStep(task, name, plain((result ?? null) as Json))
+    })()
+    steps.set(name, begun)
+    // What failed may be tried again within the attempt.
+    begun.catch(() => steps.delete(name))
+    return begun as never
   }
 }
 

@@ -12,7 +12,7 @@ import { AlwaysOnSampler, TracerProvider, type ReadableSpan } from '@opentelemet
 import { TmsError } from '../errors.ts'
 import { startExport } from './export.ts'
 import { redactSpan, safeText } from './redacted.ts'
-import { unrecorded, type Attributes, type SpanKind as Kind, type TaskInfo, type Trace } from './trace.ts'
+import { Unrecorded, type Attributes, type SpanKind as Kind, type TaskInfo, type Trace } from './trace.ts'
 import { childOf, formatTraceparent, type RandomHex, type Traceparent } from './traceparent.ts'
 import type { Exported, QueueLimits, TracingOptions } from './options.ts'
 
@@ -80,7 +80,7 @@ export function startRecording(options: RecordingOptions): Recording {
   const inSpan = async <T>(place: Place, work: (trace: Trace) => Promise<T>): Promise<T> => {
     const { own } = place
     const span = begin(place)
-    if (span === null) return work(unrecorded(own))
+    if (span === null) return work(new Unrecorded(own))
     const context = api.setSpan(ROOT_CONTEXT, span)
     let failure: { readonly error: unknown } | null = null
     const fail = (error: unknown): void => {

@@ -1,6 +1,6 @@
 import { TmsError } from '../errors.ts'
 import type { Exported, QueueLimits, TracingOptions } from './options.ts'
-import { unrecorded, type TaskInfo, type Trace } from './trace.ts'
+import { Unrecorded, type TaskInfo, type Trace } from './trace.ts'
 import { childOf, newTraceparent, parseTraceparent, sampledAt, systemRandom, type Traceparent } from './traceparent.ts'
 
 /** Serialising 128 spans holds the event loop for 0.5 ms, with a stack trace on each for 2.5 ms. */
@@ -46,7 +46,7 @@ export async function startTracing(options: TracingOptions): Promise<Tracer> {
     task: async (info, work) => {
       const parent = info.traceparent === null ? null : parseTraceparent(info.traceparent)
       const own = parent === null ? root() : childOf(parent, random)
-      if (recording === null || stopped || !own.sampled) return work(unrecorded(own))
+      if (recording === null || stopped || !own.sampled) return work(new Unrecorded(own))
       return recording.task(info, parent, own, work)
     },
     setSampling: (next) => {
