@@ -7,6 +7,8 @@ import type { Logger } from '../redaction/logger.ts'
 
 /** What a process said before it ended is there at once. */
 const lastWordsMs = 500
+/** What a fleet's end may take beyond the grace: a handler that ignores its signal, a last call, spans that nobody takes. */
+export const beyondGraceMs = 9000
 
 export type Processes = {
   /** How many ended by an error that nobody caught, or were killed. */
@@ -93,7 +95,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
       for (const child of children.keys()) child.kill('SIGTERM')
       const late = setTimeout(() => {
         for (const child of children.keys()) child.kill('SIGKILL')
-      }, graceMs + 5000)
+      }, graceMs + beyondGraceMs)
       await Promise.all(children.values())
       clearTimeout(late)
     },

@@ -83,13 +83,16 @@ export abstract class FleetCommand extends TmsCommand {
     { target, door, graceMs }: { readonly target: string; readonly door: string | null; readonly graceMs: number },
     others: () => Promise<unknown>,
   ): Promise<void> {
-    const { endedView, pulse, startedView } = await import('../runtime/views.ts')
+    const [{ endedView, pulse, startedView }, { beyondGraceMs }] = await Promise.all([
+      import('../runtime/views.ts'),
+      import('../runtime/processes.ts'),
+    ])
     const { worker, halted, slots } = fleet.stats()
     await this.line(startedView, { target, worker, agents: fleet.agents, slots, halted, door })
     const work = await this.progress(pulse(fleet.stats()))
     const live = setInterval(() => work.update(pulse(fleet.stats())), 1000)
     try {
-      await this.untilSignal(graceMs + 6000)
+      await this.untilSignal(graceMs + beyondGraceMs)
     } finally {
       clearInterval(live)
       work.done(pulse(fleet.stats()))

@@ -46,6 +46,14 @@ export default defineAgent({
         signal.throwIfAborted()
       },
     },
+    'demo.deaf': {
+      input: any,
+      output: z.void(),
+      run: ({ task }) => {
+        writeFileSync(join(process.env.HELD, task.id + '-' + task.attempt), '')
+        return new Promise(() => undefined)
+      },
+    },
     'demo.crash': {
       input: any,
       output: z.void(),
@@ -84,7 +92,7 @@ type World = {
   stop(): Promise<void>
 }
 
-const functions = ['quick', 'publish', 'hold', 'float', 'crash', 'stumble'].map((name) => `demo.${name}`)
+const functions = ['quick', 'publish', 'hold', 'deaf', 'float', 'crash', 'stumble'].map((name) => `demo.${name}`)
 const demo = policy('demo', { functions, approval: [], timeout_ms: 600_000 })
 
 async function folderFor(config: string): Promise<{ cwd: string; env: Record<string, string> }> {
@@ -289,6 +297,48 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect([task?.status, task?.attempts]).toEqual(['pending', 0])
     expect(runs.every(({ outcome }) => outcome === 'returned')).toBe(true)
     expect(await workers()).toEqual([])
+  })
+
+  test('ends well though a handler ignores its signal and nobody takes its spans', async () => {
+    // Where spans go: answers nobody, and the last of them are given up after five seconds.
+    const collector = createServer()
+    onTestFinished(() => void collector.close())
+    await new Promise<void>((resolve) => collector.listen(0, '127.0.0.1', resolve))
+    const { port } = collector.address() as AddressInfo
+    const traced = (on: boolean) =>
+      world.ask(async (driver) =>
+        granted(
+          await driver.call('flags_set', {
+            request_id: randomUUID(),
+            key: 'obs.otelEnabled',
+            level: 'global',
+            value: on,
+            why: 'test',
+          }),
+        ),
+      )
+    await traced(true)
+    const running = await working(world, startWords, { TMS_OTEL_ENDPOINT: `http://127.0.0.1:${port}` })
+    const traceparent = `00-${randomBytes(16).toString('hex')}-${randomBytes(8).toString('hex')}-01`
+    const enqueued = (fn: string) =>
+      world.ask(
+        async (driver) =>
+          granted(
+            await driver.call('tasks_enqueue', {
+              request_id: randomUUID(),
+              tenant: 'acme',
+              tasks: [{ function: `demo.${fn}`, traceparent }],
+            }),
+          ).ids,
+      )
+    const [deaf = ''] = await enqueued('deaf')
+    await held(deaf)
+    await completed(await enqueued('quick'))
+    running.child.kill('SIGTERM')
+    const { code, stdout } = await running.ended
+    await traced(false)
+    expect(code).toBe(143)
+    expect(linesOf(stdout).at(-1)).toMatchObject({ command: 'agents start', data: { completed: 1, spans: 0 } })
   })
 
   test('killed with -9: its tasks come back when the lease is over', async () => {

@@ -46,9 +46,8 @@ export default class AgentsStart extends FleetCommand {
     { workers, slots, graceMs }: { readonly workers: number; readonly slots: number; readonly graceMs: number },
     log: Logger,
   ): Promise<void> {
-    const [{ crashedOnTheWay, startProcesses, withoutOption }, { supervisedView, supervisingView }] = await Promise.all(
-      [import('../../runtime/processes.ts'), import('../../runtime/views.ts')],
-    )
+    const [{ beyondGraceMs, crashedOnTheWay, startProcesses, withoutOption }, { supervisedView, supervisingView }] =
+      await Promise.all([import('../../runtime/processes.ts'), import('../../runtime/views.ts')])
     await this.line(supervisingView, { target, processes: workers, slots })
     const processes = startProcesses({
       count: workers,
@@ -60,7 +59,8 @@ export default class AgentsStart extends FleetCommand {
       log,
     })
     try {
-      await Promise.race([this.untilSignal(graceMs + 6000), processes.hopeless])
+      // After those that it looks after.
+      await Promise.race([this.untilSignal(graceMs + beyondGraceMs + 3000), processes.hopeless])
     } finally {
       await processes.stop(graceMs)
     }
