@@ -6,11 +6,19 @@
 
 set local role tms_owner;
 
+-- The day of a queue: the same one for sessions of all time zones.
+create or replace function tms._today() returns date
+language sql stable as $$ select (pg_catalog.clock_timestamp() at time zone 'UTC')::date $$;
+
+-- Only what is missing or of an earlier day is written: a row of today is nobody's to hold, or one tenant's open transaction would keep
+-- a batch of tasks of all tenants from its end.
 create or replace function tms._touch_queues(company uuid, agents text[], priorities smallint[]) returns void
 language sql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   insert into tms.queues as q (company_id, agent, priority, touched_on)
-    select distinct company, a, p, current_date from unnest(agents, priorities) u (a, p) order by 2, 3
-    on conflict on constraint queues_pkey do update set touched_on = current_date where q.touched_on <> current_date
+    select distinct company, a, p, tms._today() from unnest(agents, priorities) u (a, p)
+     where not exists (select from tms.queues k where k.company_id = company and k.agent = a and k.priority = p and k.touched_on = tms._today())
+     order by 2, 3
+    on conflict on constraint queues_pkey do update set touched_on = excluded.touched_on where q.touched_on <> excluded.touched_on
 $$;
 
 -- At most 1,000 tasks of one tenant.
@@ -242,7 +250,7 @@ begin
              run_until = stamp + q_ms[u.queue] * interval '1 millisecond' + tms._lease()
         from unnest(ids, queues) u (id, queue)
        where t.id = u.id
-       returning t.id, t.claim, t.attempts, t.max_attempts, t.fn_name, t.payload, t.traceparent, t.priority, t.next_run_at, u.queue
+       returning t.id, t.claim, t.attempts, t.max_attempts, t.fn_name, t.payload, t.traceparent, t.priority, t.next_run_at, t.dead_letter_id, u.queue
     )
     -- columns, and plain text where no value can hold a comma: as an array of arrays this cost as much as the update
     select jsonb_build_object('ids', string_agg(x.id::text, ','), 'claims', string_agg(x.claim::text, ','), 'attempts', string_agg(x.attempts::text, ','),
@@ -250,7 +258,7 @@ begin
              'payloads', jsonb_agg(x.payload), 'traceparents', case when count(x.traceparent) > 0 then to_jsonb(array_agg(x.traceparent)) end),
            (select jsonb_object_agg(z.task_id, z.results) from (
               select p.task_id, jsonb_object_agg(p.name, p.result) as results from tms.task_steps p
-               where p.task_id = any (array(select y.id from claimed y where y.claim > 1)) group by 1) z)
+               where p.task_id = any (array(select y.id from claimed y where y.claim > 1 or y.dead_letter_id is not null)) group by 1) z)
       into taken, steps
       from (select * from claimed y order by y.priority desc, y.next_run_at, y.id) x;
     -- a probe is under way only once there is a task to probe with

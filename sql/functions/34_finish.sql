@@ -455,7 +455,7 @@ begin
   insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, error_class, error, started_at, finished_at, ms, trace_id, epoch, tokens, calls, cost)
     values (t.id, t.claim, t.attempts, t.company_id, t.agent, t.fn_name, t.worker_id, case when final then 'failed' when as_outcome = 'lost' then 'lost' else 'retried' end,
             class, left(error, 2000), t.claimed_at, clock_timestamp(),
-            coalesce(ms, (extract(epoch from clock_timestamp() - t.claimed_at) * 1000)::integer, 0), trace, (tms._fence_json() ->> 'epoch')::bigint,
+            coalesce(ms, least(extract(epoch from clock_timestamp() - t.claimed_at) * 1000, 2147483647)::integer, 0), trace, (tms._fence_json() ->> 'epoch')::bigint,
             coalesce(spent.tokens, 0), coalesce(spent.calls, 0), coalesce(spent.cost, 0));
   perform tms._pulse(array[t.agent], array[0], array[1], array[t.claimed_at]);
   perform tms._breaker(t.agent, t.claimed_at);

@@ -128,6 +128,8 @@ begin
     insert into tms.agent_tasks (company_id, agent, fn_name, payload, max_attempts, next_run_at, traceparent, created_by, dead_letter_id, replay_run_id, parent_id)
       select d.company_id, f.agent, d.fn_name, d.payload, 1, clock_timestamp(), d.traceparent, c.principal_id, d.id, run.id, d.task_id
         from tms.agent_functions f where f.fn_name = d.fn_name returning id, agent into made, works;
+    -- what its steps have done is done
+    update tms.task_steps s set task_id = made where s.task_id = coalesce(d.replay_task_id, d.task_id);
     update tms.dead_letter_queue x set status = 'replaying', replays = x.replays + 1, replay_task_id = made where x.id = d.id;
     perform tms._touch_queues(d.company_id, array[works], array[0::smallint]);
     tasks := tasks || jsonb_build_object('id', d.id::text, 'task', made::text);

@@ -99,7 +99,7 @@ begin
   delete from tms.outbox_keys x where x.ctid = any (array(select y.ctid from tms.outbox_keys y where y.until < clock_timestamp() limit most for update skip locked));
   delete from tms.edge_nonces x where x.until < clock_timestamp();
   delete from tms.edge_rate_limits x where x.minute < clock_timestamp() - interval '10 minutes';
-  delete from tms.queues q where q.touched_on < current_date - 1
+  delete from tms.queues q where q.touched_on < tms._today() - 1
      and not exists (select from tms.agent_tasks t where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status in ('pending', 'running', 'awaiting_approval'));
   -- workers nobody asks about any more
   delete from tms.workers w where w.stopped_at < clock_timestamp() - interval '7 days' and not exists (select from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running');

@@ -1359,11 +1359,13 @@ begin
   if c.answer is not null then return c.answer; end if;
   select count(*) filter (where x.outcome in ('completed', 'awaiting_approval')), count(*) filter (where x.outcome in ('failed', 'retried', 'lost')) into good, bad
     from (select r.outcome from tms.agent_runs r where r.finished_at >= since limit 20000) x;
-  select coalesce(sum(tms._waiting(p.agent, null)), 0) into waiting from tms.agent_policies p;
+  -- also of an agent whose policy is gone
+  select coalesce(sum(tms._waiting(q.agent, null)), 0) into waiting from (select distinct k.agent from tms.queues k) q;
   select count(*) into running from tms.agent_tasks t join tms.workers w on w.id = t.worker_id
    where t.status = 'running' and w.stopped_at is null and w.lease_until > clock_timestamp();
+  -- The fleet's own: a tenant's people may open what they like of theirs, and must not hold up everybody's resume.
   select 'incident ' || i.id || ' is open: ' || i.type into graver from tms.incidents i
-   where i.priority = 'P1' and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and i.id <> (args ->> 'id')::bigint and i.opened_at >= since order by i.id limit 1;
+   where i.priority = 'P1' and i.company_id is null and i.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') and i.id <> (args ->> 'id')::bigint and i.opened_at >= since order by i.id limit 1;
   return jsonb_build_object('since', tms._utc(since), 'percent', tms._slots_percent(), 'halted', tms._halted(), 'good', good::text, 'bad', bad::text, 'waiting', waiting::text, 'workers', tms._live_workers(),
     'state', case when tms._halted() or graver is not null then 'red' when good + bad > 0 then case when bad * 100 > (good + bad) * 3 then 'red' else 'green' end when waiting + running = 0 then 'idle' else 'unknown' end,
     'why', case when tms._halted() then 'the fleet was halted again' when graver is not null then graver

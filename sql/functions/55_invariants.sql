@@ -29,6 +29,15 @@ begin
          -- a halt keeps everybody from handing back what they hold
          and not tms._halted()
        limit most;
+    when 'tasks_without_policy' then
+      return query select jsonb_build_object('agent', q.agent, 'tenant', tms._tenant_key(q.company_id), 'waiting', w.n, 'oldest', tms._utc(w.oldest))
+        from tms.queues q cross join lateral (
+          select count(*) as n, min(x.next_run_at) as oldest from (
+            select t.next_run_at from tms.agent_tasks t
+             where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status = 'pending' and t.next_run_at < clock_timestamp() - grace
+             order by t.next_run_at limit most) x) w
+       where w.n > 0 and not exists (select from tms.agent_policies p where p.agent = q.agent)
+       limit most;
     when 'outbox_past_slo' then
       return query select jsonb_build_object('delivery', d.id::text, 'target', d.target, 'topic', e.topic, 'status', d.status, 'attempts', d.attempts,
           'created_at', tms._utc(d.created_at), 'next_at', tms._utc(d.next_at))

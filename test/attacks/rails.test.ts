@@ -869,6 +869,32 @@ describe('replay', () => {
     },
     ['_replay_plan', 'd.replays >= 3', 'false'],
   )
+  rail(
+    'a step that was done before is not done again',
+    async () => {
+      await clean()
+      const id = await one()
+      const worker = await hello()
+      const step = (task: string, name: string) =>
+        arena.fleet.worker.call('tasks_step', { worker, id: task, claim: 1, name, result: { charged: name } })
+      const fail = (task: string) =>
+        finish(worker, { id: task, claim: 1, outcome: 'failed', class: 'policy', error: 'x', retry: false })
+      await claim(worker)
+      granted(await step(id, 'first'))
+      await fail(id)
+      await replay()
+      const [again] = await claim(worker)
+      expect(again?.steps).toEqual({ first: { charged: 'first' } })
+      granted(await step(again?.id ?? '', 'second'))
+      await fail(again?.id ?? '')
+      await replay()
+      const [last] = await claim(worker)
+      expect(last?.steps).toEqual({ first: { charged: 'first' }, second: { charged: 'second' } })
+      await done(worker, [last ?? { id: '', claim: 0 }])
+      expect(await number(`select count(*) from tms.task_steps`)).toBe(0)
+    },
+    ['tasks_claim', 'or y.dead_letter_id is not null', ''],
+  )
   /** The function has moved from demo to side since. */
   const moved = () =>
     arena.fleet.load(
@@ -1097,6 +1123,48 @@ describe('fairness and control', () => {
       }
     },
     ['tasks_reap', 'if tms._pass() is not null then', 'if false then'],
+  )
+
+  rail(
+    "a transaction of one tenant that stays open keeps no other's tasks from their end",
+    async () => {
+      await clean()
+      const mine = await one()
+      const theirs = await one('demo.one', 'globex')
+      const worker = await hello()
+      await claim(worker)
+      await other.query('begin')
+      const tasks = [{ function: 'demo.two' }]
+      await ask(other, 'tasks_enqueue', { request_id: randomUUID(), tenant: 'acme', tasks })
+      const ended = finish(
+        worker,
+        { id: mine, claim: 1, outcome: 'completed', effects: { tasks: [{ function: 'demo.two', payload: {} }] } },
+        { id: theirs, claim: 1, outcome: 'completed', effects: { events: [{ topic: 'demo.x', payload: {} }] } },
+      )
+      try {
+        await answeredOrWaiting(ended)
+        expect(await waitingForLocks()).toBe(0)
+      } finally {
+        await other.query('rollback')
+        expect(await ended).toEqual({ [mine]: 'completed', [theirs]: 'completed' })
+      }
+    },
+    ['_touch_queues', 'k.touched_on = tms._today()', 'false'],
+  )
+
+  rail(
+    'what was lost for more than a month is taken back, with all else',
+    async () => {
+      await clean()
+      const lost = [await one(), await one()]
+      await claim(await hello())
+      await arena.sql(`update tms.workers set lease_until = clock_timestamp() - interval '1 minute'`)
+      await arena.sql(`update tms.agent_tasks set claimed_at = clock_timestamp() - interval '40 days' where id = $1`, [
+        lost[0],
+      ])
+      expect(await arena.fleet.worker.call('tasks_reap', {}).catch(String)).toMatchObject({ reaped: 2 })
+    },
+    ['_fail_task', /least\((extract\(epoch from clock_timestamp\(\) - t\.claimed_at\) \* 1000), 2147483647\)/, '($1)'],
   )
 
   test('a queue is not swept away under a task that runs and comes back', async () => {

@@ -23,6 +23,12 @@ const breakages: Readonly<Record<string, readonly [sql: string, shown: Readonly<
        values (9000001, ${acme}, 'demo', 'demo.one', 'running', 3, now(), now(), '{}')`,
     { task: '9000001' },
   ],
+  TASKS_HAVE_POLICY: [
+    `insert into tms.queues (company_id, agent, priority, touched_on) values (${acme}, 'gone', 0, current_date);
+     insert into tms.agent_tasks (id, company_id, agent, fn_name, max_attempts, next_run_at, payload) overriding system value
+       values (9000005, ${acme}, 'gone', 'gone.one', 3, now() - interval '1 hour', '{}')`,
+    { agent: 'gone', tenant: 'acme', waiting: 1 },
+  ],
   // to a target that is not there any more: as due as any other
   OUTBOX_WITHIN_SLO: [
     `insert into tms.outbox_events (id, company_id, topic, payload) overriding system value values (9000001, ${acme}, 'demo.x', '{}');
@@ -66,6 +72,7 @@ const breakages: Readonly<Record<string, readonly [sql: string, shown: Readonly<
   ],
 }
 const mend = `delete from tms.agent_tasks where id >= 9000000;
+  delete from tms.queues where agent = 'gone';
   delete from tms.outbox_deliveries where id >= 9000000;
   delete from tms.outbox_events where id >= 9000000;
   delete from tms.feature_flags_v2 where key = 'no.such';
@@ -98,7 +105,7 @@ describe.each(Object.entries(subjects))("tms's own invariants through %s", (_, m
       .map(({ invariant, outcome, why }) => (outcome === 'violated' ? invariant : `${invariant}: ${why}`))
 
   test('hold where nothing is broken, and name exactly what is', async () => {
-    expect(Object.keys(breakages)).toHaveLength(10)
+    expect(Object.keys(breakages)).toHaveLength(11)
     await fc.assert(
       fc.asyncProperty(fc.subarray(Object.keys(breakages).toSorted()), async (broken) => {
         await whole()

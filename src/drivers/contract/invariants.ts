@@ -4,6 +4,7 @@ import { decimal, timestamp, wideInteger, write, type Entry } from './values.ts'
 /** Checks of tms's own tables: the rows that each finds come from sql/functions/55_invariants.sql. */
 export const ownChecks = [
   'tasks_past_lease',
+  'tasks_without_policy',
   'outbox_past_slo',
   'ledger_unsealed',
   'flags_outside_catalogue',
