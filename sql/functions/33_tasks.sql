@@ -170,7 +170,7 @@ $$;
 create or replace function tms.tasks_claim(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
-  c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit}', 'task.work');
+  c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit,holds}', 'task.work');
   w tms.workers;
   want integer;
   q_company uuid[];
@@ -189,6 +189,7 @@ declare
   ids bigint[] := '{}';
   queues integer[] := '{}';
   stamp timestamptz;
+  replays bigint[];
   taken jsonb;
   steps jsonb;
 begin
@@ -201,6 +202,14 @@ begin
   if session_user <> 'tms_local' then perform set_config('synchronous_commit', 'off', true); end if;
   -- one claim of a worker at a time, or each would fill the whole buffer
   perform from tms.workers x where x.id = w.id for no key update;
+  if args ? 'holds' then
+    -- the answer to its last claim got lost: what it doesn't know of goes back, unspent
+    with back as (
+      update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0)
+       where t.worker_id = w.id and t.status = 'running' and t.id not in (select unnest(string_to_array(args ->> 'holds', ',')::bigint[])) returning t.replay_run_id)
+    select array_agg(b.replay_run_id) filter (where b.replay_run_id is not null) into replays from back b;
+    if replays is not null then perform tms._replay_counted(replays); end if;
+  end if;
   stamp := clock_timestamp();
   want := least(greatest((args ->> 'limit')::integer, 0), 1000,
     w.slots * tms._buffer_factor() - (select count(*)::integer from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running'));

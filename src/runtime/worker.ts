@@ -112,7 +112,10 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let reachable = true
   let stopping = false
   let claiming = 0
-  let ending = 0
+  /** A claim was made whose answer never came: what it brought is held by nobody. */
+  let unanswered = false
+  /** Batches on their way to the database. */
+  const ending = new Set<readonly Ended[]>()
   let endingTasks = 0
   let wanted = true
   let drained: (() => void) | undefined
@@ -223,6 +226,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     head = 0
     ended.length = 0
     worker = null
+    unanswered = false
   }
 
   async function hello(): Promise<void> {
@@ -325,7 +329,14 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     lastClaim = lastPoll
     await attempt('claim', async () => {
       const call = ++calls
-      const { control: next, more, tasks } = granted(await driver.call('tasks_claim', { worker: mine, limit }))
+      const holds = unanswered ? { holds: known().join(',') } : {}
+      unanswered = true
+      const {
+        control: next,
+        more,
+        tasks,
+      } = granted(await driver.call('tasks_claim', { worker: mine, limit, ...holds }))
+      unanswered = false
       obeyQuietly(next, call)
       if (mine !== worker) return
       brought = tasks.length
@@ -338,6 +349,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     })
     claiming--
     pump()
+  }
+
+  /** The ids of all that this worker knows to be its own. */
+  function known(): string[] {
+    return [
+      ...buffer.slice(head).map((one) => one.held),
+      ...Array.from(running, (one) => one.held),
+      ...[ended, ...ending].flatMap((batch) => batch.map(({ task }) => task)),
+    ].map(({ id }) => id)
   }
 
   /** The answer to a claim says the same as a beat's; only a change is news. */
@@ -462,12 +482,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   /** Two batches under way at most, the second a full one: the next one collects what ends meanwhile. */
   function flush(): void {
-    if (ended.length === 0 || ending >= 2 || worker === null || !reachable) return maybeDrained()
+    if (ended.length === 0 || ending.size >= 2 || worker === null || !reachable) return maybeDrained()
     // While halted nothing may end; it is kept and handed back after.
     if (control?.halted === true || stoppedHere) return maybeDrained()
     // What has effects costs the database four times as much: half as many are worth a call.
     const full = ended[0]?.rest === null ? batchItems : batchItems / 2
-    if (ending === 1 && ended.length < full) return
+    if (ending.size === 1 && ended.length < full) return
     if (ended.length < full && !stopping) {
       const wait = (endedLast >= much ? busyBreathMs : breathMs) - (now() - lastEnd)
       if (wait > 0) {
@@ -480,10 +500,10 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     }
     const batch = cut()
     endedLast = batch.length
-    ending++
+    ending.add(batch)
     endingTasks += batch.length
     void finish(batch).finally(() => {
-      ending--
+      ending.delete(batch)
       endingTasks -= batch.length
       lastEnd = now()
       pump()
@@ -594,7 +614,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     if (
       stopping &&
       running.size === 0 &&
-      ending === 0 &&
+      ending.size === 0 &&
       (ended.length === 0 || worker === null || !reachable || control?.halted === true || stoppedHere)
     )
       drained?.()

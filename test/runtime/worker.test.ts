@@ -3,7 +3,9 @@ import * as z from 'zod'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { randomUUID } from 'node:crypto'
 import { defineAgent, TaskFailure, type Agent } from '../../src/agents/define.ts'
+import type { Driver } from '../../src/drivers/driver.ts'
 import { granted } from '../../src/drivers/refusal.ts'
+import { TmsError } from '../../src/errors.ts'
 import { createLogger } from '../../src/redaction/logger.ts'
 import { startWorker, type Worker, type WorkerOptions } from '../../src/runtime/worker.ts'
 import { startTracing } from '../../src/tracing/tracer.ts'
@@ -121,6 +123,17 @@ const queued: Agent = defineAgent({
     },
   },
 })
+
+/** The driver with another way to call. */
+function through(driver: Driver, call: Driver['call']): Driver {
+  return new Proxy(driver, {
+    get(target, name) {
+      if (name === 'call') return call
+      const value: unknown = Reflect.get(target, name)
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
+}
 
 function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
   let resolve = () => {}
@@ -318,6 +331,35 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await Promise.all(ids.map((id) => ends(id)))
     const [{ n } = {}] = await sql(`select count(*)::integer as n from tms.agent_logs where task_id in (${ids.join()})`)
     expect(n).toBe(15 * 150)
+  })
+
+  test('what a claim brought whose answer got lost is claimed anew, unspent, and what is held stays', async () => {
+    const { promise, resolve } = deferred()
+    gate = promise
+    let claims = 0
+    const call: Driver['call'] = async (fn, args, options) => {
+      const answer = await fleet.worker.call(fn, args, options)
+      // the second one: by then it holds a task of the first
+      if (fn !== 'tasks_claim' || (answer as { tasks: unknown[] }).tasks.length === 0 || ++claims !== 2) return answer
+      throw new TmsError({
+        code: 'DB_UNREACHABLE',
+        what: 'the connection is gone',
+        why: 'the test says so',
+        next: ['x'],
+      })
+    }
+    const one = await start({ driver: through(fleet.worker, call), agents: [queued], name: 'unlucky', slots: 10 })
+    const [first = ''] = await fleet.enqueue('acme', [{ function: 'queued.run', payload: { quick: 0 } }])
+    await expect.poll(() => one.stats().running).toBe(1)
+    const [second = ''] = await fleet.enqueue('acme', [{ function: 'queued.run', payload: { quick: 0 } }])
+    await expect.poll(() => one.stats().running).toBe(2)
+    expect(claims).toBe(3)
+    resolve()
+    for (const id of [first, second]) {
+      await expect.poll(() => ended.get(id)).toEqual(['completed'])
+      expect((await task(id)).task).toMatchObject({ status: 'completed', attempts: 1 })
+    }
+    await one.stop(0)
   })
 
   test('what waits long in a worker goes back unspent, and no more is claimed than can run', async () => {

@@ -368,7 +368,8 @@ export const fleetContract = {
   tasks_claim: {
     operation: 'task.work',
     reads: false,
-    args: z.strictObject({ worker: id, limit: z.int() }),
+    /** `holds`, after a claim whose answer got lost: the ids that this worker has, joined with commas. What else it was given goes back. */
+    args: z.strictObject({ worker: id, limit: z.int(), holds: z.string().optional() }),
     result: claimAnswer.transform((answer) => ({
       control: answer.control,
       more: answer.more,
