@@ -956,9 +956,15 @@ begin
       changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, coalesce(f.level, 'global'), f.environment, null, tms._safe_row(e), reason);
     end if;
     select * into e from tms.flag_catalogue x where x.key = 'ops.replayEnabled';
-    for f in select * from tms.feature_flags_v2 x where x.key = e.key and x.value is distinct from e.safe_value and (x.environment is null or x.environment = env) order by x.id loop
-      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, f.level, f.environment, f.company_id, tms._safe_row(e), reason);
+    -- The fleet's own rows, which then count for every tenant (tms._replays_paused_by): a tenant's row stays as it is, or whoever holds it
+    -- in an open transaction would hold up the lever.
+    for f in select * from tms.feature_flags_v2 x where x.key = e.key and x.company_id is null and x.value is distinct from e.safe_value and (x.environment is null or x.environment = env) order by x.id loop
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, f.level, f.environment, null, tms._safe_row(e), reason);
     end loop;
+    if e.key is not null and not changes @> '[{"key":"ops.replayEnabled"}]' and tms._replays_paused_by() is null then
+      select * into f from tms._flag_row(e.key, null);
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, coalesce(f.level, 'global'), f.environment, null, tms._safe_row(e), reason);
+    end if;
     -- what is on for some and not yet for all is what is being tried
     for f in select x.* from tms.feature_flags_v2 x where x.rollout < 10000 and (x.rollout > 0 or x.canary <> '{}') and x.company_id is null
               and x.key not in ('budget.agents.maxConcurrent', 'ops.replayEnabled') order by x.id loop

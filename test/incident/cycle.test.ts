@@ -180,13 +180,20 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
       'budget.agents.maxConcurrent global',
       'finance.autoInvoice global',
       'ops.replayEnabled global',
-      'ops.replayEnabled tenant acme',
     ])
+    // a tenant's own setting stays, and doesn't count: neither the one it had nor one that it makes now
+    const barred = async () => granted(await operator.call('dlq_plan', { tenant: 'acme' })).barred
+    const why = `the soft degrade of incident ${pulled.incident} pauses replays for every tenant`
+    expect(await barred()).toBe(why)
+    await fleet.set('ops.replayEnabled', false, 'acme')
+    await fleet.set('ops.replayEnabled', true, 'acme')
+    expect(await barred()).toBe(why)
     const again = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
     expect(again).toMatchObject({ joined: true, incident: pulled.incident, lever: null, changes: [] })
     expect(await work(pulled.incident, 'resolve', 'done')).toMatchObject({ refused: { code: 'CONFLICT' } })
     await resumeNow(operator, pulled.incident)
     expect(await rows()).toEqual(before)
+    expect(await barred()).toBeNull()
   })
 
   test('a flag that somebody changed under soft degrade is left, and said', async () => {
