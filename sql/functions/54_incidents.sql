@@ -80,7 +80,9 @@ begin
   was := i.priority;
   update tms.incidents x set occurrences = x.occurrences + 1, last_seen_at = tms.now(), priority = least(x.priority, _incident_join.priority),
          -- a graver one has less time
-         response_due = case when _incident_join.priority < x.priority then least(x.response_due, tms.now() + tms._response_time(_incident_join.priority)) else x.response_due end
+         response_due = case when _incident_join.priority < x.priority then least(case when x.late_at is null then x.response_due end, tms.now() + tms._response_time(_incident_join.priority)) else x.response_due end,
+         -- what was late is that again when the graver one's time is over too: who is called for that one alone was not called yet
+         late_at = case when _incident_join.priority < x.priority then null else x.late_at end
    where x.id = i.id returning * into i;
   if i.priority < was then
     perform tms._incident_event(i.id, i.company_id, by, 'raised', format('from %s to %s: %s', was, i.priority, title));
@@ -460,6 +462,20 @@ begin
 end
 $$;
 
+-- Nobody and nothing acted on it in time: said once for each priority.
+create or replace function tms._incident_late(i tms.incidents) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  why text := format('nobody and nothing acted on it by %s', tms._utc(i.response_due));
+begin
+  if i.acted_at is not null or i.late_at is not null or i.response_due > tms.now() then return false; end if;
+  update tms.incidents x set late_at = tms.now() where x.id = i.id;
+  perform tms._incident_event(i.id, i.company_id, 'tms', 'late', why);
+  perform tms._incident_announce('incident.late', i, 'late ' || i.priority, jsonb_build_object('why', why));
+  return true;
+end
+$$;
+
 -- It becomes a person's affair when healing it didn't help, or when it is old and nobody has it. Null: it doesn't.
 create or replace function tms._incident_overdue(c tms.call, i tms.incidents) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -485,20 +501,13 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   c tms.call := tms._begin('incident_cycle', args, '{request_id}', 'cadence.run');
   i tms.incidents;
-  why text;
   late jsonb := '[]';
   escalated jsonb := '[]';
   closed jsonb := '[]';
 begin
   if c.answer is not null then return c.answer; end if;
   for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') order by x.id for update skip locked loop
-    if i.acted_at is null and i.late_at is null and i.response_due <= tms.now() then
-      update tms.incidents x set late_at = tms.now() where x.id = i.id returning * into i;
-      why := format('nobody and nothing acted on it by %s', tms._utc(i.response_due));
-      perform tms._incident_event(i.id, i.company_id, 'tms', 'late', why);
-      perform tms._incident_announce('incident.late', i, 'late', jsonb_build_object('why', why));
-      late := late || to_jsonb(i.id::text);
-    end if;
+    if tms._incident_late(i) then late := late || to_jsonb(i.id::text); end if;
     if tms._incident_overdue(c, i) is not null then escalated := escalated || to_jsonb(i.id::text); end if;
   end loop;
   -- what healed by itself and stayed so for a day needs nobody
@@ -531,10 +540,13 @@ begin
   end if;
   case coalesce(args ->> 'step', '')
     when 'attempt' then perform tms._incident_attempt(i.dedupe_key, 'rehearsed: it did not help');
+    when 'late' then
+      update tms.incidents x set response_due = tms.now() where x.id = i.id returning * into i;
+      perform tms._incident_late(i);
     when 'turn' then perform tms._incident_overdue(c, i);
     when 'heal' then perform tms._incident_clear(i.dedupe_key, 'rehearsed: it healed');
     when 'look' then null;
-    else raise exception '"step" is attempt, turn, heal or look' using errcode = 'TM400';
+    else raise exception '"step" is late, attempt, turn, heal or look' using errcode = 'TM400';
   end case;
   select * into i from tms.incidents x where x.id = i.id;
   return tms._finish(c, jsonb_build_object('incident', tms._incident_json(c, i), 'told', (
