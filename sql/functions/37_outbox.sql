@@ -76,7 +76,10 @@ begin
     values (nobody, _announce.topic, coalesce(payload, '{}'), nullif(place, ''), _announce.key, payload ->> 'traceparent') returning id into event;
   insert into tms.outbox_deliveries (event_id, target, company_id, lane, ordering_key, created_at)
     select event, t.name, nobody, _announce.lane, nullif(place, ''), clock_timestamp() from tms.outbox_targets t
-     where tms._matches(_announce.topic, t.topics) and t.company_id is null and t.name is distinct from failing;
+     where t.company_id is null and t.name is distinct from failing
+       and (tms._matches(_announce.topic, t.topics)
+         -- a halt after a lift has an alert of its own, and only the lift ends it: whatever ends a pager's alerts must reach it
+         or (t.kind = 'pagerduty' and _announce.topic = 'incident.lifted' and tms._matches('incident.resolved', t.topics)));
   if key is not null then
     update tms.outbox_keys k set event_id = event where k.company_id = nobody and k.topic = _announce.topic and k.key = _announce.key;
   end if;

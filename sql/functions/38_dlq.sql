@@ -56,6 +56,15 @@ begin
 end
 $$;
 
+-- The incident whose soft degrade pauses the replays of all tenants; null: none. While it lasts the fleet's own value of the flag counts
+-- for each of them, whatever a tenant has set for itself, or sets meanwhile.
+create or replace function tms._replays_paused_by() returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select min(l.incident_id) from tms.incident_levers l
+   where l.kind = 'soft_degrade' and l.company_id is null and l.undone_at is null and l.changes @> '[{"key":"ops.replayEnabled"}]'
+     and tms._flag_value('ops.replayEnabled', null) is distinct from 'true'
+$$;
+
 -- Why this tenant may not replay now; null: it may.
 create or replace function tms._replay_barred(company uuid, items integer) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -64,7 +73,9 @@ declare
   today bigint;
   a_day numeric := tms._budget('budget.replay.itemsPerDay', company, 150);
   runs numeric := least(3, tms._budget('budget.replay.perFiveMinutes', company, 3));
+  paused_by bigint := tms._replays_paused_by();
 begin
+  if paused_by is not null then return format('the soft degrade of incident %s pauses replays for every tenant', paused_by); end if;
   if coalesce(tms._flag_value('ops.replayEnabled', company) <> 'true', true) then return 'the flag ops.replayEnabled is off'; end if;
   if exists (select from tms.tenant_state s where s.company_id = company and s.state <> 'running') then return 'the tenant is ' || (select s.state from tms.tenant_state s where s.company_id = company); end if;
   select count(*) into recent from tms.replay_runs r where r.company_id = company and r.at > clock_timestamp() - interval '5 minutes';

@@ -80,7 +80,9 @@ begin
   was := i.priority;
   update tms.incidents x set occurrences = x.occurrences + 1, last_seen_at = tms.now(), priority = least(x.priority, _incident_join.priority),
          -- a graver one has less time
-         response_due = case when _incident_join.priority < x.priority then least(x.response_due, tms.now() + tms._response_time(_incident_join.priority)) else x.response_due end
+         response_due = case when _incident_join.priority < x.priority then least(case when x.late_at is null then x.response_due end, tms.now() + tms._response_time(_incident_join.priority)) else x.response_due end,
+         -- what was late is that again when the graver one's time is over too: who is called for that one alone was not called yet
+         late_at = case when _incident_join.priority < x.priority then null else x.late_at end
    where x.id = i.id returning * into i;
   if i.priority < was then
     perform tms._incident_event(i.id, i.company_id, by, 'raised', format('from %s to %s: %s', was, i.priority, title));
@@ -460,6 +462,20 @@ begin
 end
 $$;
 
+-- Nobody and nothing acted on it in time: said once for each priority.
+create or replace function tms._incident_late(i tms.incidents) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  why text := format('nobody and nothing acted on it by %s', tms._utc(i.response_due));
+begin
+  if i.acted_at is not null or i.late_at is not null or i.response_due > tms.now() then return false; end if;
+  update tms.incidents x set late_at = tms.now() where x.id = i.id;
+  perform tms._incident_event(i.id, i.company_id, 'tms', 'late', why);
+  perform tms._incident_announce('incident.late', i, 'late ' || i.priority, jsonb_build_object('why', why));
+  return true;
+end
+$$;
+
 -- It becomes a person's affair when healing it didn't help, or when it is old and nobody has it. Null: it doesn't.
 create or replace function tms._incident_overdue(c tms.call, i tms.incidents) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -485,20 +501,13 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   c tms.call := tms._begin('incident_cycle', args, '{request_id}', 'cadence.run');
   i tms.incidents;
-  why text;
   late jsonb := '[]';
   escalated jsonb := '[]';
   closed jsonb := '[]';
 begin
   if c.answer is not null then return c.answer; end if;
   for i in select * from tms.incidents x where x.status in ('OPEN', 'AUTO_HEALING', 'ESCALATED') order by x.id for update skip locked loop
-    if i.acted_at is null and i.late_at is null and i.response_due <= tms.now() then
-      update tms.incidents x set late_at = tms.now() where x.id = i.id returning * into i;
-      why := format('nobody and nothing acted on it by %s', tms._utc(i.response_due));
-      perform tms._incident_event(i.id, i.company_id, 'tms', 'late', why);
-      perform tms._incident_announce('incident.late', i, 'late', jsonb_build_object('why', why));
-      late := late || to_jsonb(i.id::text);
-    end if;
+    if tms._incident_late(i) then late := late || to_jsonb(i.id::text); end if;
     if tms._incident_overdue(c, i) is not null then escalated := escalated || to_jsonb(i.id::text); end if;
   end loop;
   -- what healed by itself and stayed so for a day needs nobody
@@ -531,10 +540,13 @@ begin
   end if;
   case coalesce(args ->> 'step', '')
     when 'attempt' then perform tms._incident_attempt(i.dedupe_key, 'rehearsed: it did not help');
+    when 'late' then
+      update tms.incidents x set response_due = tms.now() where x.id = i.id returning * into i;
+      perform tms._incident_late(i);
     when 'turn' then perform tms._incident_overdue(c, i);
     when 'heal' then perform tms._incident_clear(i.dedupe_key, 'rehearsed: it healed');
     when 'look' then null;
-    else raise exception '"step" is attempt, turn, heal or look' using errcode = 'TM400';
+    else raise exception '"step" is late, attempt, turn, heal or look' using errcode = 'TM400';
   end case;
   select * into i from tms.incidents x where x.id = i.id;
   return tms._finish(c, jsonb_build_object('incident', tms._incident_json(c, i), 'told', (
@@ -956,9 +968,15 @@ begin
       changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, coalesce(f.level, 'global'), f.environment, null, tms._safe_row(e), reason);
     end if;
     select * into e from tms.flag_catalogue x where x.key = 'ops.replayEnabled';
-    for f in select * from tms.feature_flags_v2 x where x.key = e.key and x.value is distinct from e.safe_value and (x.environment is null or x.environment = env) order by x.id loop
-      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, f.level, f.environment, f.company_id, tms._safe_row(e), reason);
+    -- The fleet's own rows, which then count for every tenant (tms._replays_paused_by): a tenant's row stays as it is, or whoever holds it
+    -- in an open transaction would hold up the lever.
+    for f in select * from tms.feature_flags_v2 x where x.key = e.key and x.company_id is null and x.value is distinct from e.safe_value and (x.environment is null or x.environment = env) order by x.id loop
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, f.level, f.environment, null, tms._safe_row(e), reason);
     end loop;
+    if e.key is not null and not changes @> '[{"key":"ops.replayEnabled"}]' and tms._replays_paused_by() is null then
+      select * into f from tms._flag_row(e.key, null);
+      changes := changes || tms._lever_change(c, 'flag.soft_degrade', e.key, coalesce(f.level, 'global'), f.environment, null, tms._safe_row(e), reason);
+    end if;
     -- what is on for some and not yet for all is what is being tried
     for f in select x.* from tms.feature_flags_v2 x where x.rollout < 10000 and (x.rollout > 0 or x.canary <> '{}') and x.company_id is null
               and x.key not in ('budget.agents.maxConcurrent', 'ops.replayEnabled') order by x.id loop

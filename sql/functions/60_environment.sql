@@ -2,6 +2,12 @@
 
 set local role tms_owner;
 
+-- Whether this is the hash that the database has. Only whoever may set it learns that: the hash is what safe mode is left with.
+create or replace function tms._token_in_force(args jsonb) returns jsonb
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select jsonb_build_object('token_in_force', exists (select from tms.environment e where e.override_token_sha256 = args ->> 'override_token_sha256'))
+$$;
+
 create or replace function tms.environment_init(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -9,7 +15,10 @@ declare
   e tms.environment;
   wanted text := args ->> 'environment';
 begin
-  if c.answer is not null then return c.answer; end if;
+  if c.answer is not null then
+    -- what it answered then; whether its token still counts is of now
+    return c.answer || case when c.answer ? 'first' then tms._token_in_force(args) else '{}' end;
+  end if;
   if coalesce(wanted, '') not in ('production', 'staging', 'development') then
     raise exception '"environment" is production, staging or development' using errcode = 'TM400';
   end if;
@@ -24,14 +33,14 @@ begin
       return tms._refuse(c, 'CONFLICT', format('this database is %s already', e.name), 'the environment is set once',
         array['tms status']);
     end if;
-    return tms._finish(c, jsonb_build_object('environment', e.name, 'first', false, 'database_id', e.database_id));
+    return tms._finish(c, jsonb_build_object('environment', e.name, 'first', false, 'database_id', e.database_id) || tms._token_in_force(args));
   end if;
   update tms.environment set name = wanted, override_token_sha256 = args ->> 'override_token_sha256',
          signing_key_fingerprint = args ->> 'signing_key_fingerprint', initialised_at = tms.now(), initialised_by = c.principal_id
    where one returning * into e;
   perform tms._record(c, 'environment.init', 'done', wanted, '', jsonb_build_object(
     'environment', wanted, 'database', e.database_id, 'signing_key', e.signing_key_fingerprint));
-  return tms._finish(c, jsonb_build_object('environment', e.name, 'first', true, 'database_id', e.database_id));
+  return tms._finish(c, jsonb_build_object('environment', e.name, 'first', true, 'database_id', e.database_id) || tms._token_in_force(args));
 end
 $$;
 grant execute on function tms.environment_init(jsonb) to tms_caller;

@@ -202,7 +202,12 @@ export const contract = {
       override_token_sha256: z.string().regex(/^[0-9a-f]{64}$/),
       signing_key_fingerprint: z.string().nullable(),
     }),
-    result: z.object({ environment: z.enum(environments), first: z.boolean(), database_id: z.string() }),
+    result: z.object({
+      environment: z.enum(environments),
+      first: z.boolean(),
+      token_in_force: z.boolean().optional(),
+      database_id: z.string(),
+    }),
   },
   override_token_rotate: {
     operation: 'environment.override_token',

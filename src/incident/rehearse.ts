@@ -43,7 +43,7 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
     }
   }
   const id = () => incidentId ?? ''
-  const play = async (of: string, step: 'attempt' | 'turn' | 'heal' | 'look') =>
+  const play = async (of: string, step: 'late' | 'attempt' | 'turn' | 'heal' | 'look') =>
     granted(await driver.call('incident_rehearse', { request_id: randomUUID(), id: of, step }))
 
   await step('a tenant of its own', async () => {
@@ -80,6 +80,11 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
     const { snapshot } = await showIncident(driver, id())
     must(snapshot !== null, 'there is none')
     return `${Object.keys(snapshot ?? {}).length} parts`
+  })
+  await step('late when nobody acts in time', async () => {
+    const { incident } = await play(id(), 'late')
+    must(incident.late_at !== null, 'it is not late')
+    return incident.priority
   })
   await step('acknowledge', async () => {
     const { incident } = await workOn(driver, 'ack', { id: id(), tenant })
@@ -133,13 +138,13 @@ export async function rehearse(driver: Driver, signer: () => Promise<Signer | nu
   })
   await step('timeline', async () => {
     const kinds = (await showIncident(driver, id())).events.map(({ kind }) => kind).join(' ')
-    must(kinds === 'opened acked attempt attempt attempt escalated note resolved closed', kinds)
+    must(kinds === 'opened late acked attempt attempt attempt escalated note resolved closed', kinds)
     return kinds
   })
   await step('notification', async () => {
     const { told } = await play(id(), 'look')
     const topics = told.map(({ topic }) => topic.replace('incident.', '')).join(' ')
-    must(topics === 'opened acked escalated resolved closed', `only these were announced: ${topics}`)
+    must(topics === 'opened late acked escalated resolved closed', `only these were announced: ${topics}`)
     const targets = [...new Set(told.flatMap((one) => one.targets))]
     return targets.length === 0 ? 'in the outbox; no target takes it' : `on its way to ${targets.join(', ')}`
   })

@@ -99,7 +99,9 @@ export function postmortem({ incident: i, events, levers, halts }: Shown, impact
     '',
     '- What was the first sign, and who or what could have seen it earlier?',
     '- Why did it happen? And why was that possible?',
-    ...(i.late_at === null ? [] : ['- Nobody acted on it in time. Who was called, and what did they see?']),
+    ...(!events.some(({ kind }) => kind === 'late')
+      ? []
+      : ['- Nobody acted on it in time. Who was called, and what did they see?']),
     ...(i.escalated_at === null ? [] : ['- It was escalated. What would have let it heal by itself?']),
     ...(halts.some(({ silent }) => silent.length > 0)
       ? ['- Workers did not acknowledge the halt. Which, and why?']

@@ -39,6 +39,8 @@ export type Initialised = {
   readonly overrideToken: string | null
   /** A file that an interrupted init left, with a token that may be the one. */
   readonly unshownToken: string | null
+  /** The file of a token that the database has replaced; it is removed. */
+  readonly replacedToken: string | null
   /** Where the token waits until it was shown. */
   readonly tokenFile: string | null
   readonly flagsSet: readonly string[]
@@ -58,7 +60,7 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
   // Only a fresh database gets the posture: later values are somebody's decision.
   const flagsSet = initialised_at === null ? await setPosture(driver, input.catalogue) : []
 
-  const { environment, first, overrideToken, waits, unshown } = await claimEnvironment(
+  const { environment, first, overrideToken, waits, unshown, replaced } = await claimEnvironment(
     driver,
     { path: input.tokenFile, needed: signerPlace(input.signing) === null },
     {
@@ -77,6 +79,7 @@ export async function initialise(driver: Driver, input: Initialisation): Promise
     signingKey: { path: place, fingerprint: signer.fingerprint, made, inForce },
     overrideToken,
     unshownToken: unshown,
+    replacedToken: replaced,
     tokenFile: waits,
     flagsSet,
   }

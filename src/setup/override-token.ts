@@ -35,6 +35,8 @@ export type Claimed = {
   readonly waits: string | null
   /** A file with a token that nobody was shown and that may be the one: what is older than a day nobody knows any more. */
   readonly unshown: string | null
+  /** The file of a token that is not the database's any more; it is removed. */
+  readonly replaced: string | null
 }
 
 /** Beside the signing key; a name for each database. */
@@ -68,8 +70,14 @@ export async function claimEnvironment(
     })
   if (left !== null) {
     const answer = await driver.call('environment_init', left.request)
-    if (!('refused' in answer) && answer.first && answer.environment === wanted.environment) {
-      return { ...answer, overrideToken: left.overrideToken, waits, unshown: null }
+    if (!('refused' in answer) && answer.environment === wanted.environment) {
+      const { environment, first } = answer
+      // Rotated meanwhile, from here or elsewhere: shown as if it were good it would fail whoever needs it.
+      if (left !== made && answer.token_in_force === false) {
+        await forgetToken(file)
+        return { environment, first: false, overrideToken: null, waits: null, unshown: null, replaced: file }
+      }
+      if (first) return { environment, first, overrideToken: left.overrideToken, waits, unshown: null, replaced: null }
     }
     // Made just now, and somebody on another machine was first.
     if (left === made && waits !== null) await forgetToken(file)
@@ -83,6 +91,7 @@ export async function claimEnvironment(
     overrideToken: first ? made.overrideToken : null,
     waits: null,
     unshown: left === null || left === made ? null : file,
+    replaced: null,
   }
 }
 

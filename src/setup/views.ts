@@ -31,9 +31,11 @@ export function initView(done: InitShown): readonly Block[] {
           {
             kind: 'text' as const,
             text:
-              done.unshownToken === null
-                ? 'This database was initialised before. Its override token was shown then and is not shown again.'
-                : `This database was initialised before. If its override token was never shown, it may be the one in ${done.unshownToken}, which an interrupted init left. Keep it where you keep passwords and delete the file.`,
+              done.replacedToken !== null
+                ? `The override token that waited in ${done.replacedToken} was replaced: the database has another one, and the file is removed. Nobody has that other one? tms incident safe-mode rotate-token makes a new one.`
+                : done.unshownToken === null
+                  ? 'This database was initialised before. Its override token was shown then and is not shown again.'
+                  : `This database was initialised before. If its override token was never shown, it may be the one in ${done.unshownToken}, which an interrupted init left. Keep it where you keep passwords and delete the file.`,
           },
         ]
       : tokenBlocks(done.overrideToken)),

@@ -15,7 +15,13 @@ beforeAll(async () => {
   const operator = await subject.operator()
   await loadCatalogue(
     operator,
-    parseCatalogue('f', 'flags:\n  ops.try: { type: json, default: null, safe: null, owner: x, description: x }\n'),
+    parseCatalogue(
+      'f',
+      `flags:
+  ops.try: { type: json, default: null, safe: null, owner: x, description: x }
+  ops.replayEnabled: { type: boolean, default: false, safe: false, owner: x, description: x }
+`,
+    ),
   )
   await operator.close()
   const [row] = await subject.sql(`select current_setting('port') as port, current_database() as name`)
@@ -36,7 +42,7 @@ type Answer = Record<string, unknown> & { refused?: { code: string } }
 
 /** As the super_admin through the driver, or as a login through a connection of its own. */
 async function call(who: string, fn: ContractFunction, args: object, on?: pg.Client): Promise<Answer> {
-  const write = ['list', 'get', 'history', 'tail', 'whoami', 'check', 'verify', 'status'].some((word) =>
+  const write = ['list', 'get', 'history', 'tail', 'whoami', 'check', 'verify', 'status', 'plan'].some((word) =>
     fn.includes(word),
   )
     ? {}
@@ -271,6 +277,19 @@ describe('a flag', () => {
     expect(await call('operator', 'flags_rollout', { ...start, consent })).toHaveProperty('stage', 'canary')
     expect(await call('operator', 'flags_rollout', off)).toHaveProperty('stage', 'off')
     await client.query('rollback')
+  })
+
+  test('that a tenant has set for itself, and holds, keeps nobody from pausing the replays of all', async () => {
+    const admin = await person('tenant_admin', 'b')
+    const mine = { key: 'ops.replayEnabled', level: 'tenant', tenant: 'b', value: true, why: 'to hold it' }
+    expect(await call(admin, 'flags_set', mine)).toHaveProperty('changed', true)
+    const barred = async () => (await call('operator', 'dlq_plan', { tenant: 'b' }))['barred']
+    const client = await connect(admin)
+    await client.query('begin')
+    expect(await call(admin, 'flags_set', { ...mine, value: false }, client)).toHaveProperty('changed', true)
+    expect(await call('operator', 'incident_soft_degrade', {})).toHaveProperty('incident')
+    await client.query('rollback')
+    expect(await barred()).toContain('pauses replays for every tenant')
   })
 
   test('is rolled out by no machine that gives the consent itself, nor set back by it where nothing is rolled out', async () => {

@@ -29,8 +29,8 @@ describe('the incident commands', () => {
     expect(lines.filter((line) => line.length > 60)).toEqual([])
     return ended
   }
-  const handle = (level: string, type: string) =>
-    tms(['incident', 'handle', JSON.stringify({ level, type, description: `a ${type}` })])
+  const handle = (level: string, type: string, more: { env?: Record<string, string> } = {}) =>
+    tms(['incident', 'handle', JSON.stringify({ level, type, description: `a ${type}` })], more)
   let owner: ChildProcess
   beforeAll(async () => {
     build()
@@ -99,6 +99,21 @@ describe('the incident commands', () => {
     for (const part of ['## Timeline', '## Impact', '## What was tried', '## Open questions', 'Money: $'])
       expect(draft).toContain(part)
     expect(await tms(['incident', 'report', id])).toMatchObject({ code: 4, error: { code: 'CONFLICT' } })
+  })
+
+  test('an alarm of type emergency_stop halts the whole fleet, whatever tenant the environment names', async () => {
+    for (const TMS_TENANT of ['nowhere', 'acme']) {
+      const pressed = await handle('critical', 'emergency_stop', { env: { TMS_TENANT } })
+      expect(pressed).toMatchObject({ code: 0, data: { fenced: true } })
+      expect(pressed.warnings).toContain(`The button halts the whole fleet, not ${TMS_TENANT} alone.`)
+      const { data } = await tms(['incident', 'show', String(pressed.data['incidentId'])])
+      expect(data).toMatchObject({ incident: { tenant: null, type: 'emergency_stop' }, fence: { halted: true } })
+    }
+    const { data } = await tms(['incident', 'list'])
+    // True by the command's contract.
+    const [stop] = (data['incidents'] as { id: string; type: string }[]).filter(({ type }) => type === 'emergency_stop')
+    const id = String(stop?.id)
+    expect((await tms(['incident', 'resume', id, '--confirm', `.tms@incident-${id}`, '--watch', '0s'])).code).toBe(0)
   })
 
   test('soft degrade asks nothing, and resume of it restores', async () => {

@@ -98,6 +98,22 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     granted(await work(incident.id, 'resolve', 'done'))
   })
 
+  test('one that was late and is raised has the time of the graver one, and is late again after it', async () => {
+    const { incident } = await open({ priority: 'P3', key: 'raised' })
+    await aged(incident.id, 6)
+    expect((await cycle()).late).toEqual([incident.id])
+    await open({ priority: 'P1', key: 'raised' })
+    expect((await cycle()).late).toEqual([])
+    await aged(incident.id, 1)
+    expect((await cycle()).late).toEqual([incident.id])
+    expect((await cycle()).late).toEqual([])
+    const told = await scene.sql(
+      `select payload ->> 'priority' as priority from tms.outbox_events where topic = 'incident.late' and payload ->> 'incident' = '${incident.id}' order by id`,
+    )
+    expect(told).toEqual([{ priority: 'P3' }, { priority: 'P1' }])
+    granted(await work(incident.id, 'resolve', 'done'))
+  })
+
   test('an acknowledged one is not escalated for its age', async () => {
     const { incident } = await open()
     granted(await work(incident.id, 'ack'))
@@ -180,13 +196,20 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
       'budget.agents.maxConcurrent global',
       'finance.autoInvoice global',
       'ops.replayEnabled global',
-      'ops.replayEnabled tenant acme',
     ])
+    // a tenant's own setting stays, and doesn't count: neither the one it had nor one that it makes now
+    const barred = async () => granted(await operator.call('dlq_plan', { tenant: 'acme' })).barred
+    const why = `the soft degrade of incident ${pulled.incident} pauses replays for every tenant`
+    expect(await barred()).toBe(why)
+    await fleet.set('ops.replayEnabled', false, 'acme')
+    await fleet.set('ops.replayEnabled', true, 'acme')
+    expect(await barred()).toBe(why)
     const again = granted(await operator.call('incident_soft_degrade', { request_id: randomUUID() }))
     expect(again).toMatchObject({ joined: true, incident: pulled.incident, lever: null, changes: [] })
     expect(await work(pulled.incident, 'resolve', 'done')).toMatchObject({ refused: { code: 'CONFLICT' } })
     await resumeNow(operator, pulled.incident)
     expect(await rows()).toEqual(before)
+    expect(await barred()).toBeNull()
   })
 
   test('a flag that somebody changed under soft degrade is left, and said', async () => {
@@ -387,7 +410,7 @@ describe.each(Object.entries(subjects))('the life of an incident through the %s 
     const actions = await scene.sql(
       `select distinct topic, payload ->> 'event_action' as action from tms.outbox_events where payload ->> 'type' = 'rehearsal'`,
     )
-    expect(actions.map(({ topic }) => topic)).toContain('incident.escalated')
+    expect(actions.map(({ topic }) => topic)).toEqual(expect.arrayContaining(['incident.escalated', 'incident.late']))
     expect(new Set(actions.map(({ action }) => action))).toEqual(new Set(['change']))
     const { incident } = await open({ type: 'rehearsal' })
     expect(

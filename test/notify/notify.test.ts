@@ -12,6 +12,7 @@ import { createLogger } from '../../src/redaction/logger.ts'
 import { sqlBeside, subjects } from '../contract/subjects.ts'
 import { readyFleet, type Fleet } from '../fleet/fleet.ts'
 import { anEvent, answer, hang, resetRequest } from '../outbox/targets/receivers.ts'
+import { resumeNow } from '../incident/fixture.ts'
 import { until as eventually } from '../servers/process.ts'
 import { routingKey, startPagerduty } from './pagerduty-server.ts'
 import { startSlack } from './slack-server.ts'
@@ -262,6 +263,28 @@ describe.each(Object.entries(subjects))('through the %s driver', (name, make) =>
     for (const body of said) expect(body).toMatch(/nobody and nothing acted on it by \d{4}-/)
     await sql(`select tms._incident_clear('stock', 'counted again')`)
     await until(() => pager.alerts[0]?.state === 'resolved')
+  })
+
+  test('a pager that hears of no lift by its topics ends the alert of a second halt all the same', async () => {
+    const { pager } = await people({ topics: ['incident.opened', 'incident.resolved'] })
+    await deliver()
+    const press = async () => {
+      const { halt } = granted(await operator.call('fence_halt', { why: 'a test', grace_ms: 0 }))
+      const pressed = await operator.call('incident_press', { request_id: randomUUID(), halt: halt ?? '' })
+      return granted(pressed).incident
+    }
+    const id = await press()
+    for (const step of ['prepare', 'lift'] as const)
+      granted(await operator.call('incident_resume', { request_id: randomUUID(), id, step }))
+    await press()
+    await until(() => pager.alerts.length === 2)
+    await resumeNow(operator, id)
+    await until(() => pager.alerts.every(({ state }) => state === 'resolved'))
+    // Who reads is told what they asked for.
+    const lifts = await sql(
+      `select d.target from tms.outbox_deliveries d join tms.outbox_events e on e.id = d.event_id where e.topic = 'incident.lifted'`,
+    )
+    expect(lifts).toEqual([{ target: 'pager' }])
   })
 
   test('a lost page stays in sight while its incident is open, until a later word of the same one arrives', async () => {

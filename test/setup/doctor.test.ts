@@ -11,7 +11,8 @@ import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
 import { readAlarmTypes } from '../../src/incident/alarm-types.ts'
 import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
 import { initialise, type Initialisation } from '../../src/setup/init.ts'
-import { forgetToken } from '../../src/setup/override-token.ts'
+import { forgetToken, rotateOverrideToken } from '../../src/setup/override-token.ts'
+import { initView } from '../../src/setup/views.ts'
 import { makePrivateKey } from '../../src/keys/private.ts'
 import { postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
 import { sqlFolder } from '../servers/schema.ts'
@@ -341,6 +342,20 @@ describe('init', () => {
       const second = await initialise(late, input)
       expect([second.first, second.overrideToken, second.unshownToken]).toEqual([false, null, null])
       expect(existsSync(tokenFile)).toBe(false)
+    })
+
+    test.each([
+      ['within the day for which the database knows a request', '0 hours'],
+      ['after it', '25 hours'],
+    ])('one that was replaced elsewhere is not shown: it is said, and its file is gone, %s', async (_when, age) => {
+      await initialise(driver, input)
+      await rotateOverrideToken(driver, join(folder, 'of another machine.json'), 'lost')
+      await subject.sql(`update tms.requests set created_at = created_at - interval '${age}'`)
+      const late = await initialise(driver, input)
+      expect([late.first, late.overrideToken, late.unshownToken]).toEqual([false, null, null])
+      expect([late.replacedToken, existsSync(tokenFile)]).toEqual([tokenFile, false])
+      expect(JSON.stringify(initView({ ...late, configFile: 'x', configWritten: false }))).toContain('was replaced')
+      expect((await initialise(driver, input)).replacedToken).toBeNull()
     })
 
     test('after the day for which the database knows a request, the file is named', async () => {

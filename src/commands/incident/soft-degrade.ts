@@ -4,7 +4,7 @@ import { TmsCommand } from '../../ui/command.ts'
 export default class IncidentSoftDegrade extends TmsCommand {
   static override summary = 'fewer slots, no replays, and flags that are being tried go to their safe value'
   static override description =
-    "Asks nothing. Opens a P2 that remembers what was changed; resume restores exactly that, and leaves what somebody changed since. With --tenant only what is that tenant's."
+    "Asks nothing. Opens a P2 that remembers what was changed; resume restores exactly that, and leaves what somebody changed since. With --tenant, or TMS_TENANT, only what is that tenant's."
   static override examples = [
     '<%= config.bin %> incident soft-degrade --why "too many errors"',
     '<%= config.bin %> incident soft-degrade --tenant acme --json',

@@ -327,7 +327,7 @@ export const incidentsContract = {
   incident_rehearse: {
     operation: 'cadence.run',
     reads: false,
-    args: z.strictObject({ ...write, id, step: z.enum(['attempt', 'turn', 'heal', 'look']) }),
+    args: z.strictObject({ ...write, id, step: z.enum(['late', 'attempt', 'turn', 'heal', 'look']) }),
     result: z.object({
       incident,
       told: z.array(z.object({ topic: z.string(), targets: z.array(z.string()) })),
