@@ -156,8 +156,9 @@ function readProblem(thrown: unknown): Named {
       return { code: 'MEDIA_TYPE', reason: 'media_type', detail: null }
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
     case 'FST_ERR_BAD_URL':
-    case 'ECONNRESET':
       return { code: 'INPUT_INVALID', reason: 'no_http', detail: null }
+    case 'ECONNRESET':
+      return { code: 'INPUT_INVALID', reason: 'gone', detail: null }
     default:
       return { code: 'INTERNAL', reason: 'internal', detail: null }
   }
