@@ -10,7 +10,7 @@ import { parseBody, readShape, tasksBody } from '../../src/door/body.ts'
 import { createBuckets } from '../../src/door/buckets.ts'
 import { parseKeys, readKeys } from '../../src/door/keys.ts'
 import { parseSources } from '../../src/door/sources.ts'
-import { errorTable, isErrorCode, TmsError } from '../../src/errors.ts'
+import { errorTable, isErrorCode, TmsError, type ErrorCode } from '../../src/errors.ts'
 
 const secret = 's3cret-'.repeat(6)
 
@@ -263,6 +263,19 @@ describe('answers', () => {
     // The door's own credential: of a key's end the database says SIGNATURE_INVALID.
     expect(statusOf('CREDENTIAL_EXPIRED')).toMatchObject({ status: 500, code: 'INTERNAL', ours: true })
     expect(statusOf('BUG')).toMatchObject({ status: 500, code: 'INTERNAL' })
+  })
+
+  test.each<readonly [ErrorCode, string | undefined, string | undefined]>([
+    ['BUDGET_EXCEEDED', '2026-05-02T00:00:00.000000Z', '50352'],
+    ['REPLAY_LIMIT', '2026-05-01T10:04:00.500000Z', '193'],
+    ['BLOCKED', '2026-05-01T09:59:00.000000Z', '1'],
+    ['RATE_LIMITED', '2026-05-01T10:01:00.000000Z', '12'],
+    // Nobody knows when replays are allowed again, and a task's budget never comes back.
+    ['REPLAY_LIMIT', undefined, undefined],
+    ['BUDGET_EXCEEDED', undefined, undefined],
+  ])('%s until %s is told to come again after %s seconds', (code, againAt, seconds) => {
+    const problem = new TmsError({ code, what: 'x', why: 'x', next: [], againAt })
+    expect(answerTo(problem, now).headers['retry-after']).toBe(seconds)
   })
 
   test('too many at once are told when to come again', () => {
