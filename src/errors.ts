@@ -118,6 +118,8 @@ export type Problem = {
   readonly why: string
   /** The commands to type next, most useful first. */
   readonly next: readonly string[]
+  /** When the same may succeed, in UTC, where that is known. */
+  readonly againAt?: string | undefined
 }
 
 /** Every failure a person sees. Thrown where it is known, rendered in one place. */
@@ -125,6 +127,7 @@ export class TmsError extends Error {
   readonly code: ErrorCode
   readonly why: string
   readonly next: readonly string[]
+  readonly againAt: string | undefined
 
   constructor(problem: Problem, options?: ErrorOptions) {
     super(problem.what, options)
@@ -132,6 +135,7 @@ export class TmsError extends Error {
     this.code = problem.code
     this.why = problem.why
     this.next = problem.next
+    this.againAt = problem.againAt
   }
 
   get exit(): ExitCode {

@@ -7,10 +7,11 @@
 set local role tms_owner;
 
 -- A refusal as a value. Recorded once a minute per caller, function, code and tenant in the ledger, and always counted.
-create or replace function tms._refuse(c tms.call, code text, what text, why text, next text[]) returns jsonb
+-- `again_at` is when the same may be granted; null: nobody knows, or never.
+create or replace function tms._refuse_until(c tms.call, code text, what text, why text, next text[], again_at timestamptz) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-  refusal jsonb := jsonb_build_object('refused', jsonb_build_object('code', code, 'what', what, 'why', why, 'next', next));
+  refusal jsonb := jsonb_build_object('refused', jsonb_strip_nulls(jsonb_build_object('code', code, 'what', what, 'why', why, 'next', next, 'again_at', tms._utc(again_at))));
   first_in_minute boolean;
 begin
   -- a replica cannot record; the driver asks the primary again
@@ -37,6 +38,19 @@ begin
   end if;
   return refusal;
 end
+$$;
+
+create or replace function tms._refuse(c tms.call, code text, what text, why text, next text[]) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return tms._refuse_until(c, code, what, why, next, null);
+end
+$$;
+
+-- Budgets of a day are counted by UTC days.
+create or replace function tms._tomorrow() returns timestamptz
+language sql stable as $$
+  select (pg_catalog.date_trunc('day', pg_catalog.clock_timestamp() at time zone 'UTC') + interval '1 day') at time zone 'UTC'
 $$;
 
 -- The ledger row of an action, in the action's transaction.
@@ -132,8 +146,8 @@ begin
   if fn not in ('fence_halt', 'fence_certificate', 'fence_state', 'safe_mode_on', 'agents_control', 'agents_settle', 'whoami') and fn not like 'incident\_%' then
     shut := tms._blocked_for('principal', c.principal_id::text);
     if shut is not null then
-      c.answer := tms._refuse(c, 'BLOCKED', format('%s is shut out for %s seconds more', c.who, shut), 'too many calls were refused; stopping still works',
-        array['tms whoami', 'tms security unblock <who> (as super_admin)']);
+      c.answer := tms._refuse_until(c, 'BLOCKED', format('%s is shut out for %s seconds more', c.who, shut), 'too many calls were refused; stopping still works',
+        array['tms whoami', 'tms security unblock <who> (as super_admin)'], clock_timestamp() + shut * interval '1 second');
       return c;
     end if;
   end if;

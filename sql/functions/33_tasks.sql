@@ -336,8 +336,12 @@ begin
     when daily.calls + d_calls > p.calls_per_day then format('%s calls a day for this tenant', p.calls_per_day)
     when daily.cost + d_cost > p.cost_per_day then format('%s a day for this tenant', p.cost_per_day) end;
   if over is not null then
-    return tms._refuse(tms._name(c), 'BUDGET_EXCEEDED', format('%s may not spend that for task %s', t.agent, t.id), 'its policy allows ' || over,
-      array[format('tms agents policy explain %s %s', t.agent, t.fn_name)]);
+    return tms._refuse_until(tms._name(c), 'BUDGET_EXCEEDED', format('%s may not spend that for task %s', t.agent, t.id), 'its policy allows ' || over,
+      array[format('tms agents policy explain %s %s', t.agent, t.fn_name)],
+      -- a task's budget doesn't come back, and what is more than a day has never fits
+      case when over like '% a day for this tenant'
+             and coalesce(d_tokens <= p.tokens_per_day, true) and coalesce(d_calls <= p.calls_per_day, true) and coalesce(d_cost <= p.cost_per_day, true)
+           then tms._tomorrow() end);
   end if;
   update tms.spend s set tokens = s.tokens + d_tokens, calls = s.calls + d_calls, cost = s.cost + d_cost
    where s.company_id = t.company_id and s.day = today and s.agent = t.agent;

@@ -65,8 +65,11 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
      and tms._flag_value('ops.replayEnabled', null) is distinct from 'true'
 $$;
 
--- Why this tenant may not replay now; null: it may.
-create or replace function tms._replay_barred(company uuid, items integer) returns text
+-- It returned the reason alone.
+drop function if exists tms._replay_barred(uuid, integer);
+
+-- Why this tenant may not replay so many now, and when it may; null: it may, and nobody knows.
+create or replace function tms._replay_barred(company uuid, items integer, out why text, out again_at timestamptz)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   recent integer;
@@ -75,14 +78,24 @@ declare
   runs numeric := least(3, tms._budget('budget.replay.perFiveMinutes', company, 3));
   paused_by bigint := tms._replays_paused_by();
 begin
-  if paused_by is not null then return format('the soft degrade of incident %s pauses replays for every tenant', paused_by); end if;
-  if coalesce(tms._flag_value('ops.replayEnabled', company) <> 'true', true) then return 'the flag ops.replayEnabled is off'; end if;
-  if exists (select from tms.tenant_state s where s.company_id = company and s.state <> 'running') then return 'the tenant is ' || (select s.state from tms.tenant_state s where s.company_id = company); end if;
+  if paused_by is not null then why := format('the soft degrade of incident %s pauses replays for every tenant', paused_by); return; end if;
+  if coalesce(tms._flag_value('ops.replayEnabled', company) <> 'true', true) then why := 'the flag ops.replayEnabled is off'; return; end if;
+  if exists (select from tms.tenant_state s where s.company_id = company and s.state <> 'running') then
+    why := 'the tenant is ' || (select s.state from tms.tenant_state s where s.company_id = company);
+    return;
+  end if;
   select count(*) into recent from tms.replay_runs r where r.company_id = company and r.at > clock_timestamp() - interval '5 minutes';
-  if recent >= runs then return format('%s replays in five minutes, and %s are the limit', recent, runs); end if;
+  if recent >= runs then
+    why := format('%s replays in five minutes, and %s are the limit', recent, runs);
+    if runs < 1 then return; end if;
+    select r.at + interval '5 minutes' into again_at from tms.replay_runs r
+     where r.company_id = company and r.at > clock_timestamp() - interval '5 minutes' order by r.at desc offset floor(runs)::integer - 1 limit 1;
+  end if;
   select coalesce(sum(r.items), 0) into today from tms.replay_runs r where r.company_id = company and r.at >= date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC';
-  if today + items > a_day then return format('%s items were replayed today, and %s are the budget of a day', today, a_day); end if;
-  return null;
+  if today + items > a_day then
+    why := coalesce(why, format('%s items were replayed today, and %s are the budget of a day', today, a_day));
+    again_at := case when items <= a_day then tms._tomorrow() end;
+  end if;
 end
 $$;
 
@@ -95,7 +108,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   if c.company_id is null then raise exception '"tenant" is missing' using errcode = 'TM400'; end if;
   plan := tms._replay_plan(c.company_id, case when args ? 'ids' then tms._texts(args -> 'ids')::bigint[] end, args ->> 'class', tms._limit(args));
-  return plan || jsonb_build_object('tenant', c.tenant, 'barred', case when tms._halted() then 'the fleet is halted' else tms._replay_barred(c.company_id, jsonb_array_length(plan -> 'items')) end);
+  return plan || jsonb_build_object('tenant', c.tenant, 'barred', case when tms._halted() then 'the fleet is halted' else (select b.why from tms._replay_barred(c.company_id, jsonb_array_length(plan -> 'items')) b) end);
 end
 $$;
 grant execute on function tms.dlq_plan(jsonb) to tms_caller;
@@ -107,7 +120,7 @@ declare
   wanted bigint[];
   plan jsonb;
   reason text;
-  barred text;
+  barred record;
   run tms.replay_runs;
   d tms.dead_letter_queue;
   made bigint;
@@ -129,8 +142,9 @@ begin
       array['tms dlq replay --tenant ' || c.tenant]);
   end if;
   barred := tms._replay_barred(c.company_id, jsonb_array_length(plan -> 'items'));
-  if barred is not null then
-    return tms._refuse(c, 'REPLAY_LIMIT', format('tenant "%s" may not replay now', c.tenant), barred, array['tms dlq stats --tenant ' || c.tenant, 'tms agents status']);
+  if barred.why is not null then
+    return tms._refuse_until(c, 'REPLAY_LIMIT', format('tenant "%s" may not replay now', c.tenant), barred.why,
+      array['tms dlq stats --tenant ' || c.tenant, 'tms agents status'], barred.again_at);
   end if;
   insert into tms.replay_runs (company_id, by_name, plan, items, bytes)
     values (c.company_id, c.who, plan ->> 'plan', jsonb_array_length(plan -> 'items'), (plan ->> 'bytes')::bigint) returning * into run;

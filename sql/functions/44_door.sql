@@ -46,7 +46,8 @@ $$;
 
 create or replace function tms._too_many(c tms.call, what text) returns jsonb
 language sql as $$
-  select tms._refuse(c, 'RATE_LIMITED', pg_catalog.format('too many requests of this %s in this minute', what), 'the next minute counts anew', array['wait a minute'])
+  select tms._refuse_until(c, 'RATE_LIMITED', pg_catalog.format('too many requests of this %s in this minute', what), 'the next minute counts anew', array['wait a minute'],
+    pg_catalog.date_trunc('minute', pg_catalog.clock_timestamp()) + interval '1 minute')
 $$;
 
 -- One verified request: judged, counted and remembered, all in this call. The door has checked the signature already and says
@@ -80,7 +81,8 @@ begin
   shut := tms._blocked_for('key', key_id || '@' || address);
   if shut is not null then
     perform tms._security_count(c, 'blocked', address, key_id, null, 'shut out');
-    return tms._refuse(c, 'BLOCKED', 'a key is shut out at one address for a while', format('for %s seconds more: too many requests from there were wrong', shut), array['tms security blocks']);
+    return tms._refuse_until(c, 'BLOCKED', 'a key is shut out at one address for a while', format('for %s seconds more: too many requests from there were wrong', shut),
+      array['tms security blocks'], clock_timestamp() + shut * interval '1 second');
   end if;
   if key.id is null then
     perform tms._security_count(c, 'signature', address, key_id, null, 'not live');

@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { BlockList, isIP } from 'node:net'
 import { TmsError } from '../errors.ts'
 
 /**
@@ -6,12 +6,17 @@ import { TmsError } from '../errors.ts'
  * many rates. What no address is (a header can say anything) is counted for `fallback`.
  */
 export function rateAddress(address: string | undefined, fallback: string): string {
-  const text = address ?? ''
+  const text = withoutPort(address ?? '')
   const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(text)?.[1]
   if (mapped !== undefined && isIP(mapped) === 4) return mapped
   if (isIP(text) === 4) return text
   if (isIP(text) !== 6) return fallback
   return `${groupsOf(text).slice(0, 4).join(':')}::/64`
+}
+
+/** Some proxies write where a connection came from, port and all. */
+function withoutPort(entry: string): string {
+  return /^\[([^\]]*)\](?::\d{1,5})?$/.exec(entry)?.[1] ?? /^([\d.]+):\d{1,5}$/.exec(entry)?.[1] ?? entry
 }
 
 /** The eight groups of an IPv6 address, without leading zeros. */
@@ -34,6 +39,21 @@ export function isLoopback(address: string | undefined): boolean {
 /** Loopback as a host to listen on. */
 export function isLoopbackHost(host: string): boolean {
   return host === 'localhost' || (isIP(host) !== 0 && isLoopback(host))
+}
+
+/** Whether an entry of X-Forwarded-For, or a peer, is one of these addresses and networks. */
+export function trustIn(proxies: readonly string[]): (entry: string) => boolean {
+  const list = new BlockList()
+  for (const proxy of proxies) {
+    const [address = '', bits] = proxy.split('/')
+    const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
+    list.addSubnet(address, Number(bits ?? (family === 'ipv6' ? 128 : 32)), family)
+  }
+  return (entry) => {
+    const address = withoutPort(entry).replace(/%.*$/, '')
+    const family = isIP(address)
+    return family !== 0 && list.check(address, family === 6 ? 'ipv6' : 'ipv4')
+  }
 }
 
 /** Addresses and networks of the proxies whose X-Forwarded-For is believed. */

@@ -92,8 +92,8 @@ export function answerTo(thrown: unknown, now: Date): Answer {
   const own = isDoorCode(code) ? doorCodes[code] : undefined
   const status = own?.http ?? (isDoorCode(code) ? 500 : errorTable[code].http)
   const message = own?.message ?? (isDoorCode(code) ? '' : messages[code]) ?? ''
-  const asked = thrown instanceof DoorRefusal ? thrown.afterSeconds : null
-  const retryAfter = asked ?? (status === 429 ? secondsToNextMinute(now) : status === 503 ? 1 : null)
+  const asked = thrown instanceof DoorRefusal ? thrown.afterSeconds : secondsUntil(thrown, now)
+  const retryAfter = asked ?? (code === 'RATE_LIMITED' ? secondsToNextMinute(now) : status === 503 ? 1 : null)
   return {
     status,
     code,
@@ -156,8 +156,9 @@ function readProblem(thrown: unknown): Named {
       return { code: 'MEDIA_TYPE', reason: 'media_type', detail: null }
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
     case 'FST_ERR_BAD_URL':
-    case 'ECONNRESET':
       return { code: 'INPUT_INVALID', reason: 'no_http', detail: null }
+    case 'ECONNRESET':
+      return { code: 'INPUT_INVALID', reason: 'gone', detail: null }
     default:
       return { code: 'INTERNAL', reason: 'internal', detail: null }
   }
@@ -165,6 +166,12 @@ function readProblem(thrown: unknown): Named {
 
 function isDoorCode(code: DoorCode | ErrorCode): code is DoorCode {
   return Object.hasOwn(doorCodes, code)
+}
+
+/** What the database said; its clock and this host's may differ by a little. */
+function secondsUntil(thrown: unknown, now: Date): number | null {
+  if (!(thrown instanceof TmsError) || thrown.againAt === undefined) return null
+  return Math.max(1, Math.ceil((Date.parse(thrown.againAt) - now.getTime()) / 1000))
 }
 
 /** The database counts by its own minutes; a second off costs one more answer like this. */

@@ -9,7 +9,7 @@ import { TmsError } from '../errors.ts'
 import type { Logger } from '../redaction/logger.ts'
 import { redactError } from '../redaction/redact.ts'
 import { signatureHeaders } from '../signing/request.ts'
-import { isLoopback, rateAddress } from './address.ts'
+import { isLoopback, rateAddress, trustIn } from './address.ts'
 import { admit, verify, workId, type Signed } from './admit.ts'
 import { answerTo, DoorRefusal, ofClientError, rawAnswer, securityHeaders } from './answers.ts'
 import { anyBody, parseBody, planBody, readShape, replayBody, tasksBody, wantsDryRun } from './body.ts'
@@ -99,7 +99,7 @@ const routes = {
 const longestHead = 16 * 1024
 const readyMs = 2_000
 const readyFreshMs = 1_000
-const mostUsed = 10_000
+const mostRemembered = 10_000
 /** More than it takes to be shut out for repeats: sql/functions has the number. */
 const countedRepeats = 20
 /** Knocks on a database that hangs don't pile up. */
@@ -114,9 +114,13 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   const lines = createBuckets(limits.lines)
   const watch = startWatch({ driver, logger, clock, reportMs: limits.reportMs, refreshMs: limits.refreshMs })
   const began = new WeakMap<FastifyRequest, number>()
-  /** The answer being made on each connection, for errors that have only the connection. */
-  const answering = new WeakMap<Socket, FastifyReply['raw']>()
+  /** The request being answered on each connection, for errors that have only the connection. */
+  const answering = new WeakMap<Socket, { readonly request: FastifyRequest; readonly response: FastifyReply['raw'] }>()
+  /** Requests whose signature was found right. */
+  const proven = new WeakSet<FastifyRequest>()
   const used = new Map<string, number>()
+  /** Keys and where they were let in from, the last one last. */
+  const welcome = new Set<string>()
   let draining = false
   let knocking = 0
   let working = 0
@@ -136,11 +140,13 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       headersTimeout: Math.min(limits.headersMs, limits.requestMs),
       connectionsCheckingInterval: limits.checkMs,
       maxHeaderSize: longestHead,
+      // Of itself Node refuses these, without the usual headers and uncounted.
+      requireHostHeader: false,
     },
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     requestIdHeader: false,
-    trustProxy: options.trustProxy && options.trustProxy.length > 0 ? [...options.trustProxy] : false,
+    trustProxy: options.trustProxy && options.trustProxy.length > 0 ? trustIn(options.trustProxy) : false,
     // A name that the router refused would never come to the hook that counts strangers.
     routerOptions: { maxParamLength: longestHead },
     frameworkErrors: (error, request, reply) => {
@@ -148,10 +154,22 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       refuse(error, request, reply)
     },
     clientErrorHandler: (error, socket) => {
-      const problem = ofClientError(error)
+      const last = answering.get(socket)
+      // One that is over is not what the error is about.
+      const over = last?.request.raw.complete === true && last.response.writableFinished
+      const { request, response } = over || !last ? {} : last
       // A connection that only went away gets no answer, and one whose answer has begun gets no second one.
-      if (error.code !== 'ECONNRESET' && socket.writable && answering.get(socket)?.headersSent !== true) {
-        count('none', answerTo(problem, clock()).status, 0, problem.reason)
+      if (error.code !== 'ECONNRESET' && socket.writable && response?.headersSent !== true) {
+        const refusal = ofClientError(error)
+        const problem =
+          request !== undefined
+            ? judged(refusal, request)
+            : // Whoever connects and says nothing sent nothing wrong.
+              socket.bytesRead > 0
+              ? stranger(refusal, rateAddress(socket.remoteAddress, 'unknown'), '')
+              : refusal
+        const { status, reason } = answerTo(problem, clock())
+        count('none', status, 0, reason)
         socket.write(rawAnswer(problem, clock()))
       }
       socket.destroySoon()
@@ -171,8 +189,10 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
 
   app.addHook('onRequest', (request, reply, done) => {
     began.set(request, performance.now())
-    answering.set(request.raw.socket, reply.raw)
+    answering.set(request.raw.socket, { request, response: reply.raw })
     void reply.headers(securityHeaders)
+    if (request.raw.httpVersion === '1.1' && request.headers.host === undefined)
+      return done(closing(reply, new DoorRefusal('INPUT_INVALID', 'no_host', 'It has no Host.')))
     if (request.is404) return done(elsewhere(request, reply))
     if (!isSignedRoute(request)) return done()
     if (draining) return done(closing(reply, new DoorRefusal('DRAINING', 'draining')))
@@ -186,12 +206,6 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     // Without the headers the body need not be read to know the answer.
     const unsigned = Object.values(signatureHeaders).some((name) => request.headers[name.toLowerCase()] === undefined)
     if (unsigned) return done(closing(reply, new DoorRefusal('SIGNATURE_INVALID', 'missing')))
-    const encoding = request.headers['content-encoding']
-    if (encoding !== undefined && encoding !== 'identity')
-      return done(closing(reply, new DoorRefusal('MEDIA_TYPE', 'compressed')))
-    // A query would be signed and ignored: who sends ?dry_run=true must not get the real thing.
-    if (request.raw.url?.includes('?') === true)
-      return done(closing(reply, new DoorRefusal('INPUT_INVALID', 'query', 'It takes no query.')))
     done()
   })
 
@@ -222,8 +236,8 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   })
 
   app.removeAllContentTypeParsers()
-  // The signature is over these bytes, so nothing may read them before.
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  // The signature is over these bytes, so nothing may read them before. Of any type: who isn't signed hears that first.
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
   app.setErrorHandler((error, request, reply) => refuse(error, request, reply))
   app.setNotFoundHandler((request, reply) => refuse(elsewhere(request, reply), request, reply))
 
@@ -280,6 +294,8 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     const body = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
     const received = { headers: request.headers, method: request.method, path: request.raw.url ?? '', body }
     const signed = verify(received, options.keys(), clock())
+    proven.add(request)
+    checkForm(request, body)
     if (working >= limits.working) throw new DoorRefusal('OVERLOADED', 'working')
     const { socket } = request.raw
     working += 1
@@ -301,13 +317,21 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   function remember(nonce: string): void {
     used.set(nonce, (used.get(nonce) ?? 0) + 1)
     const [oldest] = used.keys()
-    if (used.size > mostUsed && oldest !== undefined) used.delete(oldest)
+    if (used.size > mostRemembered && oldest !== undefined) used.delete(oldest)
+  }
+
+  function greet(source: string): void {
+    welcome.delete(source)
+    welcome.add(source)
+    const [oldest] = welcome
+    if (welcome.size > mostRemembered && oldest !== undefined) welcome.delete(oldest)
   }
 
   async function enter(request: FastifyRequest, signed: Signed, operation: DoorOperation, tenant: string) {
     if ((used.get(signed.nonce) ?? 0) >= countedRepeats) throw new DoorRefusal('NONCE_REUSED', 'nonce_reused')
     try {
       const admitted = await admit(driver, signed, { operation, tenant, address: addressOf(request) })
+      greet(sourceOf(request))
       note('info', 'admitted', { operation, tenant: admitted.tenant, account: admitted.account, signer: signed.keyId })
       return admitted
     } catch (error) {
@@ -358,7 +382,7 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
 
   function refuse(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
     const now = clock()
-    const problem = isStranger(thrown, request) ? stranger(request, thrown, now) : thrown
+    const problem = judged(thrown, request)
     const answer = answerTo(problem, now)
     metrics.refused(answer.reason)
     note(answer.ours ? 'error' : 'info', 'refused', {
@@ -373,10 +397,21 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     void reply.code(answer.status).headers(answer.headers).send(answer.body)
   }
 
+  /** What a request hears that was refused; and who sends what isn't HTTP, isn't signed, or was wrong before that was known, is counted. */
+  function judged(thrown: unknown, request: FastifyRequest): unknown {
+    const { code, reason } = answerTo(thrown, clock())
+    const broken = reason === 'no_http' || reason === 'no_host'
+    const unsigned = isSignedRoute(request) && code === 'SIGNATURE_INVALID'
+    // A body too large or too slow is never compared with its signature. Where its key works, it is a good sender's bad luck.
+    const unread =
+      isSignedRoute(request) && unreadCodes.has(code) && !proven.has(request) && !welcome.has(sourceOf(request))
+    return broken || unsigned || unread ? stranger(thrown, addressOf(request), keyNamed(request)) : thrown
+  }
+
   /** One more from an address that only sends what isn't signed: from some number on it hears that, and costs no call. */
-  function stranger(request: FastifyRequest, thrown: unknown, now: Date): unknown {
-    const address = addressOf(request)
-    watch.saw('signature', address, keyNamed(request), thrown instanceof DoorRefusal ? thrown.reason : 'unknown')
+  function stranger(thrown: unknown, address: string, keyId: string): unknown {
+    const now = clock()
+    watch.saw('signature', address, keyId, answerTo(thrown, now).reason)
     if (!strangers.take(address, now.getTime())) return new DoorRefusal('RATE_LIMITED', 'stranger')
     if (knocking < mostKnocking && knocks.take('', now.getTime())) {
       knocking += 1
@@ -408,6 +443,8 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
     const named = request.headers[signatureHeaders.key.toLowerCase()]
     return typeof named === 'string' && options.keys().has(named) ? named : ''
   }
+
+  const sourceOf = (request: FastifyRequest) => `${keyNamed(request)}@${addressOf(request)}`
 
   function addressOf(request: FastifyRequest): string {
     const peer = rateAddress(request.raw.socket.remoteAddress, 'unknown')
@@ -475,9 +512,17 @@ function isSignedRoute(request: FastifyRequest): boolean {
   return request.routeOptions.url?.startsWith('/v1/') === true
 }
 
-/** Sent to a signed route, and not signed. */
-function isStranger(thrown: unknown, request: FastifyRequest): boolean {
-  return isSignedRoute(request) && thrown instanceof DoorRefusal && thrown.code === 'SIGNATURE_INVALID'
+/** Refused before the body was read to its end. */
+const unreadCodes: ReadonlySet<string> = new Set(['BODY_TOO_LARGE', 'MEDIA_TYPE', 'SLOW'])
+
+/** What no body says. After the signature: who isn't signed learns only that. */
+function checkForm({ headers, raw }: FastifyRequest, body: Buffer): void {
+  const encoding = headers['content-encoding']
+  if (encoding !== undefined && encoding !== 'identity') throw new DoorRefusal('MEDIA_TYPE', 'compressed')
+  if (body.length > 0 && !/^application\/json[ \t]*(?:;|$)/i.test(headers['content-type'] ?? ''))
+    throw new DoorRefusal('MEDIA_TYPE', 'media_type')
+  // A query would be signed and ignored: who sends ?dry_run=true must not get the real thing.
+  if (raw.url?.includes('?') === true) throw new DoorRefusal('INPUT_INVALID', 'query', 'It takes no query.')
 }
 
 /** The rest of what this connection sends isn't waited for. */

@@ -476,5 +476,11 @@ export function isContractFunction(name: string): name is ContractFunction {
 }
 
 export const refusalSchema = z.object({
-  refused: z.object({ code: z.string(), what: z.string(), why: z.string(), next: z.array(z.string()) }),
+  refused: z.object({
+    code: z.string(),
+    what: z.string(),
+    why: z.string(),
+    next: z.array(z.string()),
+    again_at: z.string().optional(),
+  }),
 })

@@ -7,6 +7,8 @@ export type Refused = {
     readonly what: string
     readonly why: string
     readonly next: readonly string[]
+    /** When the same may be granted, in UTC; absent: nobody knows, or never. */
+    readonly again_at?: string | undefined
   }
 }
 

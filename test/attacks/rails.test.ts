@@ -13,6 +13,13 @@ import { ask, halt, resume, startArena, without, type Arena, type Edit } from '.
 const full = process.env['TMS_TEST_FULL'] === '1'
 
 let arena: Arena
+/** The next one, in UTC. */
+const midnight = async () => {
+  const [row] = await arena.sql(
+    `select to_char(clock_timestamp() at time zone 'UTC' + interval '1 day', 'YYYY-MM-DD"T00:00:00.000000Z"') as at`,
+  )
+  return row?.['at']
+}
 let raw: pg.Client
 let other: pg.Client
 let n8n: Driver
@@ -255,6 +262,8 @@ describe("an agent's limits", () => {
         await answeredOrWaiting(second)
         await raw.query('commit')
         expect(await second).toHaveProperty('refused.code', 'BUDGET_EXCEEDED')
+        if (limit.endsWith('day')) expect(await second).toHaveProperty('refused.again_at', await midnight())
+        else expect(await second).not.toHaveProperty('refused.again_at')
       },
       ['tasks_spend', condition, 'false'],
     )
@@ -841,7 +850,8 @@ describe('replay', () => {
         expect(await replay()).not.toHaveProperty('refused')
       }
       await letters(1)
-      expect(await replay()).toHaveProperty('refused.code', 'REPLAY_LIMIT')
+      const [first] = await arena.sql(`select tms._utc(min(at) + interval '5 minutes') as over from tms.replay_runs`)
+      expect(await replay()).toMatchObject({ refused: { code: 'REPLAY_LIMIT', again_at: first?.['over'] } })
     },
     ['_replay_barred', 'recent >= runs', 'false'],
   )
@@ -854,7 +864,7 @@ describe('replay', () => {
          select id, 'x', 'x', 149, 1, greatest(clock_timestamp() - interval '6 minutes', date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC') from tms.companies where key = 'acme'`,
       )
       await letters(2)
-      expect(await replay()).toHaveProperty('refused.code', 'REPLAY_LIMIT')
+      expect(await replay()).toMatchObject({ refused: { code: 'REPLAY_LIMIT', again_at: await midnight() } })
     },
     ['_replay_barred', 'today + items > a_day', 'false'],
   )

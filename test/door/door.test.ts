@@ -334,6 +334,16 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     const done = await send(door, { path, body: replay([mine], plan), key: dlq })
     expect([done.status, JSON.parse(done.text).items]).toEqual([202, [{ id: mine, task: expect.any(String) }]])
     expect(await stored(house)).toMatchObject({ replays: Number(before['replays']) + 1 })
+    const budget = { request_id: randomUUID(), key: 'budget.replay.itemsPerDay', level: 'global', value: 1 } as const
+    granted(await house.operator.call('flags_set', { ...budget, why: 'the test says so' }))
+    const next = await bury(house, 'acme')
+    const { plan: another } = JSON.parse((await send(door, { path, body: dry([next]), key: dlq })).text)
+    const over = await send(door, { path, body: replay([next], String(another)), key: dlq })
+    const midnight = (86_400_000 - (Date.now() % 86_400_000)) / 1000
+    expect([over.status, JSON.parse(over.text).error.code]).toEqual([429, 'REPLAY_LIMIT'])
+    expect(Math.abs(Number(over.headers['retry-after']) - midnight)).toBeLessThan(30)
+    granted(await house.operator.call('flags_set', { ...budget, request_id: randomUUID(), value: 150, why: 'over' }))
+
     const [row] = await house.sql(
       `select who, body::jsonb ->> 'account' as account, body::jsonb ->> 'key' as key from tms.ledger_inbox where action = 'door.admit' order by id desc limit 1`,
     )

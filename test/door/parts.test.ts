@@ -3,14 +3,14 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { isLoopbackHost, parseProxies, rateAddress } from '../../src/door/address.ts'
+import { isLoopbackHost, parseProxies, rateAddress, trustIn } from '../../src/door/address.ts'
 import { answerTo, DoorRefusal, rawAnswer } from '../../src/door/answers.ts'
 import { depthOf } from '../../src/depth.ts'
 import { parseBody, readShape, tasksBody } from '../../src/door/body.ts'
 import { createBuckets } from '../../src/door/buckets.ts'
 import { parseKeys, readKeys } from '../../src/door/keys.ts'
 import { parseSources } from '../../src/door/sources.ts'
-import { errorTable, isErrorCode, TmsError } from '../../src/errors.ts'
+import { errorTable, isErrorCode, TmsError, type ErrorCode } from '../../src/errors.ts'
 
 const secret = 's3cret-'.repeat(6)
 
@@ -76,6 +76,16 @@ describe('addresses', () => {
     ['2001:0DB8:0001::', '2001:db8:1:0::/64'],
     ['fe80::1%eth0', 'fe80:0:0:0::/64'],
     ['64:ff9b::192.0.2.1', '64:ff9b:0:0::/64'],
+    ['192.0.2.7:5678', '192.0.2.7'],
+    ['[2001:db8::1]:443', '2001:db8:0:0::/64'],
+    ['[2001:db8::1]', '2001:db8:0:0::/64'],
+    ['[::ffff:192.0.2.7]:443', '192.0.2.7'],
+    // A colon before digits that is no port.
+    ['2001:db8::1:443', '2001:db8:0:0::/64'],
+    ['192.0.2.7:', 'peer'],
+    ['192.0.2.7:http', 'peer'],
+    ['[192.0.2.7', 'peer'],
+    ['example.com:443', 'peer'],
     ['<script>', 'peer'],
     ['', 'peer'],
     [undefined, 'peer'],
@@ -100,6 +110,14 @@ describe('addresses', () => {
     for (const wrong of ['0.0.0.0/0', '::/0', 'loopback', '10.0.0.0/33', '10.0.0.0/8/8', '', '10.0.0']) {
       expect(failure(() => parseProxies([wrong]))).toMatchObject({ code: 'USAGE' })
     }
+  })
+
+  test('a proxy is known by its address, whatever its port', () => {
+    const trusted = trustIn(['10.0.0.0/8', '2001:db8:1::/48', '192.0.2.1'])
+    for (const entry of ['10.1.2.3', '10.1.2.3:5678', '::ffff:10.1.2.3', '[2001:db8:1::9]:443', '192.0.2.1:1'])
+      expect([entry, trusted(entry)]).toEqual([entry, true])
+    for (const entry of ['11.0.0.1:10', '192.0.2.2', '[2001:db8:2::9]:443', '10.1.2', 'unknown', ''])
+      expect([entry, trusted(entry)]).toEqual([entry, false])
   })
 
   test('loopback is known by address', () => {
@@ -245,6 +263,19 @@ describe('answers', () => {
     // The door's own credential: of a key's end the database says SIGNATURE_INVALID.
     expect(statusOf('CREDENTIAL_EXPIRED')).toMatchObject({ status: 500, code: 'INTERNAL', ours: true })
     expect(statusOf('BUG')).toMatchObject({ status: 500, code: 'INTERNAL' })
+  })
+
+  test.each<readonly [ErrorCode, string | undefined, string | undefined]>([
+    ['BUDGET_EXCEEDED', '2026-05-02T00:00:00.000000Z', '50352'],
+    ['REPLAY_LIMIT', '2026-05-01T10:04:00.500000Z', '193'],
+    ['BLOCKED', '2026-05-01T09:59:00.000000Z', '1'],
+    ['RATE_LIMITED', '2026-05-01T10:01:00.000000Z', '12'],
+    // Nobody knows when replays are allowed again, and a task's budget never comes back.
+    ['REPLAY_LIMIT', undefined, undefined],
+    ['BUDGET_EXCEEDED', undefined, undefined],
+  ])('%s until %s is told to come again after %s seconds', (code, againAt, seconds) => {
+    const problem = new TmsError({ code, what: 'x', why: 'x', next: [], againAt })
+    expect(answerTo(problem, now).headers['retry-after']).toBe(seconds)
   })
 
   test('too many at once are told when to come again', () => {

@@ -121,6 +121,7 @@ test.each<readonly [what: string, status: number, bytes: string | Uint8Array]>([
   ],
   ['huge headers', 431, `GET /healthz HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(40_000)}\r\n\r\n`],
   ['an unknown expectation', 417, 'POST /v1/tasks HTTP/1.1\r\nHost: a\r\nExpect: zz\r\nContent-Length: 2\r\n\r\n{}'],
+  ['no Host', 400, 'GET /healthz HTTP/1.1\r\n\r\n'],
   ['a broken path', 400, 'GET /v1/webhooks/%zz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
 ])('%s is answered with %i and the usual headers', async (_, status, bytes) => {
   const door = await doorOf(house, { keys })
@@ -150,6 +151,15 @@ test('an address in X-Forwarded-For counts only when it comes from a trusted pro
   expect(await subjects()).toEqual(['address:192.0.2.9'])
   await send(trusting, { body: tasks(), key, headers: { 'X-Forwarded-For': "'; drop table" } })
   expect(await subjects()).toEqual(['address:127.0.0.1', 'address:192.0.2.9'])
+  // With ports, as some proxies write them; the last one is a proxy of ours, too.
+  await house.sql('delete from tms.edge_rate_limits')
+  for (const client of ['192.0.2.9:5678', '[2001:db8::1]:443'])
+    await send(trusting, {
+      body: tasks(),
+      key,
+      headers: { 'X-Forwarded-For': `198.51.100.1, ${client}, 127.0.0.9:80` },
+    })
+  expect(await subjects()).toEqual(['address:192.0.2.9', 'address:2001:db8:0:0::/64'])
 })
 
 test('metrics are for this host, or for whoever has the token', async () => {

@@ -1,7 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { listEvents, unblock } from '../../src/security/security.ts'
-import { doorOf, houses, ringOf, send, sign, stored, tasks, type House, type SigningKey } from '../door/house.ts'
+import {
+  doorOf,
+  houses,
+  ringOf,
+  send,
+  sendRaw,
+  sign,
+  stored,
+  tasks,
+  type House,
+  type SigningKey,
+} from '../door/house.ts'
 import { until } from '../servers/process.ts'
 
 /** Attacks on the door: it counts them, shuts their source out, and serves everybody else. */
@@ -148,6 +159,77 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     for (let n = 0; n < 20; n++) expect((await send(door, { body, headers })).status).toBeOneOf([409, 429])
     expect(await count('security_blocks')).toBe(1)
     await until('the door knows', async () => (await send(door, { body, headers })).status === 429)
+  })
+
+  /** A whole request, or as much of it as is sent. */
+  const raw = (signed: SigningKey, change: (head: string) => string = (head) => head, sent = body) => {
+    const lines = ['POST /v1/tasks HTTP/1.1', 'Host: door', 'Connection: close', 'Content-Type: application/json']
+    for (const [name, value] of Object.entries(sign(signed, { body }))) lines.push(`${name}: ${value}`)
+    lines.push(`Content-Length: ${body.length}`)
+    return change(`${lines.join('\r\n')}\r\n\r\n`) + sent
+  }
+  const stall = { headersMs: 100, requestMs: 150, checkMs: 20 }
+
+  test.each<readonly [what: string, status: number, change: (head: string) => string, sent: string]>([
+    ['with a body that stalls', 408, (head) => head, body.slice(0, 10)],
+    ['with a body that is announced and never begins', 408, (head) => head, ''],
+    ['with a query', 401, (head) => head.replace('/v1/tasks', '/v1/tasks?dry_run=true'), body],
+    ['of a wrong media type', 401, (head) => head.replace('application/json', 'text/plain'), body],
+    ['of no media type', 401, (head) => head.replace(/Content-Type:.*\r\n/, ''), body],
+    ['of a broken media type', 415, (head) => head.replace('application/json', ';'), body],
+    ['that is compressed', 401, (head) => head.replace('\r\n\r\n', '\r\nContent-Encoding: gzip\r\n\r\n'), body],
+    ['that is too large', 413, (head) => head.replace(/Content-Length: .*/, 'Content-Length: 3000000'), ''],
+    ['without a Host', 400, (head) => head.replace('Host: door\r\n', ''), body],
+    ['of chunks that are none', 400, (head) => head.replace(/Content-Length: .*/, 'Transfer-Encoding: chunked'), 'zz'],
+  ])('a forged request %s is answered with %i, counted once, and leaves nothing', async (_, status, change, sent) => {
+    const door = await opened(stall)
+    const before = await stored(house)
+    const answer = await sendRaw(door, raw(wrong(key.id), change, sent))
+    expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+    for (const header of ['strict-transport-security', 'x-frame-options', 'content-security-policy'])
+      expect(answer.toLowerCase()).toContain(`\r\n${header}: `)
+    await until('it is counted', async () => (await totals())['signature'] !== undefined)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(await totals()).toEqual({ signature: '1' })
+    expect(await stored(house)).toEqual(before)
+    const [event] = await house.sql('select address, key_id from tms.security_events')
+    expect(event).toEqual({ address: '127.0.0.1', key_id: key.id })
+  })
+
+  test('bytes that are no HTTP and half a head are counted; silence, and an unsigned health check, are not', async () => {
+    const door = await opened(stall)
+    expect(await sendRaw(door)).toMatch(/^HTTP\/1.1 408 /)
+    expect((await send(door, { method: 'GET', path: '/healthz' })).status).toBe(200)
+    expect(await totals()).toEqual({})
+    expect(await sendRaw(door, 'hello\r\n\r\n')).toMatch(/^HTTP\/1.1 400 /)
+    expect(await sendRaw(door, 'POST /v1/tasks HTTP/1.1\r\nHo')).toMatch(/^HTTP\/1.1 408 /)
+    await until('both are counted', async () => (await totals())['signature'] === '2')
+  })
+
+  test('a signed request of a wrong form hears what is wrong, and is no attack', async () => {
+    const door = await opened()
+    const path = '/v1/tasks?dry_run=true'
+    expect((await send(door, { body, path, key })).status).toBe(400)
+    expect((await send(door, { body, key, headers: { 'content-type': 'text/plain' } })).status).toBe(415)
+    expect((await send(door, { body, key, headers: { 'content-encoding': 'gzip' } })).status).toBe(415)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(await totals()).toEqual({})
+  })
+
+  test('a slow sender whose key works from there is no attacker', async () => {
+    const door = await opened(stall)
+    expect((await send(door, { body, key })).status).toBe(202)
+    for (let n = 0; n < 3; n++) {
+      expect(
+        await sendRaw(
+          door,
+          raw(key, (head) => head, body.slice(0, 10)),
+        ),
+      ).toMatch(/^HTTP\/1.1 408 /)
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(await totals()).toEqual({})
+    expect((await send(door, { body, key })).status).toBe(202)
   })
 
   test('a forged X-Forwarded-For neither hides a source nor shuts out another one', async () => {

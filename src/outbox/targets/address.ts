@@ -121,7 +121,9 @@ export async function addressProblem(
   return null
 }
 
-/** Nobody in between can read it: https, or this host itself. For addresses that are a secret or carry one. */
+export const notSafe = 'takes an https address, or one of this host'
+
+/** Nobody in between can read it: https, or this host itself. For addresses that are a secret or get one. */
 export function isSafe({ protocol, hostname }: URL): boolean {
   return protocol === 'https:' || (protocol === 'http:' && /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(hostname))
 }

@@ -1,5 +1,5 @@
 import { TmsError } from '../../errors.ts'
-import { addressProblem } from './address.ts'
+import { addressProblem, isSafe, notSafe } from './address.ts'
 import { urlProblem } from './config.ts'
 import { withDeadline } from './deadline.ts'
 import { exchange, isAnswered, retryAfterMs, type Answer, type Request } from './exchange.ts'
@@ -8,6 +8,8 @@ import type { Context, Event, Outcome, Secrets, SecretSource } from './target.ts
 export type Delivery = {
   readonly to: { readonly url?: string | undefined; readonly urlFrom?: SecretSource | undefined }
   readonly hosts: readonly string[]
+  /** The request carries secrets as they are: nobody on the way may read it. */
+  readonly secretHeaders?: boolean
   readonly secrets: Secrets
   readonly context: Context
   readonly event: Event
@@ -42,6 +44,8 @@ async function attempt(delivery: Delivery, signal: AbortSignal, onSend: () => vo
     const address = to.url ?? (to.urlFrom ? await secret(to.urlFrom) : '')
     if (urlProblem(address) !== null) return `the address ${urlProblem(address) ?? ''}`
     const url = new URL(address)
+    if ((to.urlFrom !== undefined || delivery.secretHeaders === true) && !isSafe(url))
+      return { url, request: { kind: 'rejected' as const, why: notSafe } }
     return { url, request: await make(url, secret) }
   })
   if (typeof found === 'string') return { kind: 'retry', why: found }

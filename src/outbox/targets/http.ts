@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { isSafe, notSafe } from './address.ts'
 import { addressed, checkAddressed, parseTargetConfig, secretSource } from './config.ts'
 import { deliver, headerSafe, type Delivery } from './delivery.ts'
 import type { Event, SecretSource, Target } from './target.ts'
@@ -29,7 +30,10 @@ const schema = z
     body: z.json().optional(),
   })
   .superRefine(checkAddressed)
-  .superRefine(({ headers, body }, context) => {
+  .superRefine(({ headers, body, url }, context) => {
+    if (url !== undefined && hasSecretHeaders(headers) && URL.canParse(url) && !isSafe(new URL(url))) {
+      context.addIssue({ code: 'custom', path: ['url'], message: `${notSafe}: a header carries a secret` })
+    }
     for (const [name, value] of Object.entries(headers)) {
       const literal = typeof value === 'string' && secretHeaders.test(name.toLowerCase())
       const message = literal
@@ -54,11 +58,16 @@ export const http: Target<HttpConfig> = {
     deliver({
       to: config,
       hosts: config.hosts,
+      secretHeaders: hasSecretHeaders(config.headers),
       secrets,
       context,
       event,
       make: (_, secret) => request(config, event, secret),
     }),
+}
+
+function hasSecretHeaders(headers: Readonly<Record<string, unknown>>): boolean {
+  return Object.values(headers).some((value) => typeof value !== 'string')
 }
 
 async function request(

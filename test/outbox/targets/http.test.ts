@@ -68,6 +68,40 @@ test('headers may hold values of the event and secrets', async () => {
   })
 })
 
+test('a secret header goes only where nobody on the way can read it', async () => {
+  const headers = { Authorization: { from: { env: 'A' } } }
+  const given = { url: 'http://api.internal/x', hosts: ['api.internal'], headers }
+  expect(problem(() => openTarget('http', given))).toMatchObject({
+    code: 'INPUT_INVALID',
+    message: expect.stringContaining('http target'),
+    why: 'url: takes an https address, or one of this host: a header carries a secret',
+    next: [expect.stringContaining('https://')],
+  })
+  for (const url of ['https://api.internal/x', 'http://127.0.0.1:1/x', 'http://localhost:1/x', 'http://[::1]:1/x'])
+    expect(() => openTarget('http', { ...given, url })).not.toThrow()
+  // Without a secret the network is the owner's affair.
+  expect(() => openTarget('http', { ...given, headers: { 'X-Tenant': '{{tenant}}' } })).not.toThrow()
+})
+
+test.each(['http', 'webhook', 'n8n'])(
+  '%s sends nothing to an address from a secret that others could read',
+  async (kind) => {
+    const more = kind === 'http' ? {} : { keyId: 'k', secretFrom: { env: 'KEY' } }
+    const target = openTarget(kind, { urlFrom: { env: 'URL' }, hosts: ['api.internal'], ...more })
+    const outcome = await target.send(async () => 'http://api.internal/hook', anEvent(), aContext())
+    expect(outcome).toEqual({ kind: 'rejected', why: 'takes an https address, or one of this host' })
+  },
+)
+
+function problem(work: () => unknown): unknown {
+  try {
+    work()
+  } catch (error) {
+    return error
+  }
+  return null
+}
+
 test('no value can start a header of its own', async () => {
   const headers = { 'X-Tenant': '{{tenant}}' }
   for (const tenant of ['a\r\nx-admin: 1', 'ä', '', ' a']) {
