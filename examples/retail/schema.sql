@@ -45,6 +45,8 @@ create table if not exists retail.sale_items (
   -- The row's own time, not its transaction's: what a long import writes last is not old when it commits.
   arrived_at timestamptz not null default clock_timestamp()
 );
+-- shops that were made before it
+alter table retail.sale_items add column if not exists arrived_at timestamptz not null default clock_timestamp();
 create index if not exists sale_items_sale on retail.sale_items (sale_id);
 
 create table if not exists retail.invoices (

@@ -54,7 +54,17 @@ function wordsOf(value: string): string[] {
 
 /** One for each word, however long: `--pin` says what the word behind it is. */
 function maskedWords(words: readonly string[]): string[] {
-  return wordList.parse(redact(words, { limit: Number.MAX_SAFE_INTEGER }))
+  return wordList
+    .parse(redact(words, { limit: Number.MAX_SAFE_INTEGER }))
+    .map((word, at) => maskedLogin(word, words[at - 1]))
+}
+
+/** `-u name:password`, as curl and others take it, in two words or one. */
+function maskedLogin(word: string, before: string | undefined): string {
+  const option = /^(-u|--user=)/.exec(word)?.[0] ?? ''
+  const colon = word.indexOf(':', option.length)
+  const isLogin = option !== '' || before === '-u' || before === '--user'
+  return isLogin && colon !== -1 ? `${word.slice(0, colon + 1)}[redacted:password]` : word
 }
 
 const place = '{traceId}'

@@ -331,6 +331,35 @@ describe('showing the settings', () => {
     )
   })
 
+  test('a login among the words of a program is shown without its password', async () => {
+    config('')
+    const words = [
+      'curl',
+      '-u',
+      'ops:login-word',
+      '-uops:joined-word',
+      '--user=ops:long-word',
+      '--user',
+      'ops',
+      '-f',
+      'a:b',
+    ]
+    const { settings } = showSettings(
+      await resolve({ environment: { TMS_DIRECTORY: '.tms', TMS_SIGNING_COMMAND: JSON.stringify(words) } }),
+    )
+    expect(JSON.parse(String(settings.find(({ name }) => name === 'signing.command')?.value))).toEqual([
+      'curl',
+      '-u',
+      'ops:[redacted:password]',
+      '-uops:[redacted:password]',
+      '--user=ops:[redacted:password]',
+      '--user',
+      'ops',
+      '-f',
+      'a:b',
+    ])
+  })
+
   test('a command and a template without a secret are shown as they are', async () => {
     config('')
     const plain = {

@@ -37,6 +37,16 @@ describe.each(Object.entries(subjects))('the shop through %s', (_, make) => {
     expect(scan.drift).toMatchObject({ score: '100.00', lowest: '100.00', highest: '100.00' })
   })
 
+  test('that was made by an older schema gets what it lacks from this one', async () => {
+    await shop.sql(`alter table retail.sale_items drop column arrived_at`)
+    await shop.push()
+    await shop.sql(`insert into retail.sale_items values (1, 1, 'tea', 1, 1)`)
+    expect(await shop.sql(`select arrived_at > now() - interval '1 hour' as new from retail.sale_items`)).toEqual([
+      { new: true },
+    ])
+    expect(outcomes(await scanInvariants(shop.operator))).toMatchObject({ NO_ORPHANED_SALE_ITEMS: 'holds' })
+  })
+
   test('refuses negative stock where it is written, whoever writes it', async () => {
     await shop.sql(`insert into retail.stock values ('a', 1)`)
     await expect(shop.sql(`update retail.stock set quantity = -1`)).rejects.toThrow()

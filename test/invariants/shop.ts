@@ -19,6 +19,8 @@ export type Shop = {
   sql(text: string, parameters?: unknown[]): Promise<Record<string, unknown>[]>
   /** As an administrator does it on this driver: by the command's own way, or with the script in an SQL console. */
   load(read: Invariants): Promise<Loaded>
+  /** Applies the schema of examples/retail, as the first time. */
+  push(): Promise<void>
   empty(): Promise<void>
   stop(): Promise<void>
 }
@@ -41,13 +43,17 @@ export async function openShop(subject: Subject, items: 'old' | 'now' = 'old'): 
   const sql: Shop['sql'] = sqlBeside(subject, operator)
   const old = `alter table retail.sale_items alter column arrived_at set default now() - interval '2 hours';`
   const schema = (await readFile(join(root, 'examples/retail/schema.sql'), 'utf8')) + (items === 'old' ? old : '')
-  // As whoever pushed: the owner of the tables is who may grant on them.
-  if (operator.administration) await operator.administration.transaction((run) => run(schema))
-  else await sql(schema)
+  const push = async (): Promise<void> => {
+    // As whoever pushed: the owner of the tables is who may grant on them.
+    if (operator.administration) await operator.administration.transaction((run) => run(schema))
+    else await sql(schema)
+  }
+  await push()
   return {
     subject,
     operator,
     sql,
+    push,
     load,
     async empty() {
       await sql(
