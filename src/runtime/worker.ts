@@ -74,6 +74,8 @@ const batchItems = 1000
 const batchLines = 2000
 /** What waits here for so long goes back: its time limit counts from the claim, and it must not be up before it has begun. */
 const waitMs = 5000
+/** What safe mode turned away is tried again after so long. */
+const safeModeDelayMs = 30_000
 /** After its time limit a handler may still clean up for so long; then its slot is needed. */
 const hangMs = 5000
 
@@ -152,11 +154,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   // ---- control
 
   function obey(next: Control, call: number): void {
+    doubtful = false
     if (call < obeyed) return
     obeyed = call
     const was = control
     control = next
-    doubtful = false
     if (next.halted) {
       stopRunning(() => true, 'halted')
       return
@@ -271,6 +273,14 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       if (news) granted(await driver.call('worker_beat', { worker: mine, acknowledges: said.control.epoch }))
     })
     pump()
+  }
+
+  /** What was meant, from a beat that began after this was asked: one under way may have been answered before. */
+  async function ask(): Promise<void> {
+    doubtful = true
+    await beating
+    doubtful = true
+    await beat()
   }
 
   /** Whether the database can be reached is worth a line once, not once a second. */
@@ -524,6 +534,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   async function finishAlone(one: Ended, refused: unknown): Promise<void> {
     if (refused === null) return
     let why: unknown = refused
+    if (codeOf(why) === 'FENCED') {
+      // Whatever it was that is over by now, it is asked again.
+      why = await send([control?.safe_mode === true ? waitingForSafeMode(one) : one])
+      if (why === null) return
+    }
     if (!isOverloaded(why)) log.error('a task could not be ended', { task: one.task.id, error: textOf(why) })
     for (const form of [...(one.logs.length > 0 ? [{ ...one, logs: [] }] : []), untakable(one)]) {
       if (isOverloaded(why)) break
@@ -545,7 +560,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     try {
       const { control: next, outcomes } = granted(await driver.call('tasks_finish', { worker: mine, ...asCall(batch) }))
       reachable = true
-      for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed')
+      for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed', next)
       obeyQuietly(next, call)
       return null
     } catch (error) {
@@ -562,8 +577,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         return null
       }
       if (code === 'FENCED') {
+        // By a halt, or by safe mode, which stops one task's write and no fleet: the control says which.
+        await ask()
+        if (mine !== worker) return null
+        if (control?.halted !== true && reachable) return error
         // Not a minute's work is lost: it is done again after the resume.
-        if (control !== null) obey({ ...control, halted: true }, call)
         ended.unshift(...batch.map(returned))
         return null
       }
@@ -583,7 +601,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     }
   }
 
-  function settle(one: Ended, outcome: string): void {
+  function settle(one: Ended, outcome: string, { safe_mode: safeMode }: Control): void {
+    const { task, rest } = one
+    if (
+      outcome === 'returned' &&
+      safeMode &&
+      (rest?.effects?.apply !== undefined || rest?.delay_ms === safeModeDelayMs)
+    ) {
+      log.warn(`safe mode: ${task.fn} writes to a guarded table, its task waits`, { task: task.id })
+    }
     if (outcome === 'completed' || outcome === 'awaiting_approval') count.completed++
     else if (outcome === 'returned' || outcome === 'stale' || outcome === 'paused') count.returned++
     else count.failed++
@@ -636,13 +662,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   await lookHere()
   for (const [channel, heard] of [
     ['tasks', () => ((wanted = true), pump())],
-    [
-      'control',
-      () => {
-        doubtful = true
-        void beat()
-      },
-    ],
+    ['control', () => void ask()],
     ['flags', () => flags.clear()],
   ] as const) {
     unlisten.push(await driver.listen(channel, heard))
@@ -738,6 +758,25 @@ function textOf(error: unknown): string {
 
 function returned(one: Ended): Ended {
   return { ...one, rest: { id: one.task.id, claim: one.task.claim, outcome: 'returned' } }
+}
+
+/** Its write to a guarded table was turned away at the commit, where the database can't tell whose it was. */
+function waitingForSafeMode({ task, ms, traceId, logs }: Ended): Ended {
+  return {
+    task,
+    ms,
+    traceId,
+    logs,
+    rest: {
+      id: task.id,
+      claim: task.claim,
+      outcome: 'returned',
+      ms,
+      trace: traceId,
+      delay_ms: safeModeDelayMs,
+      error: 'safe mode is on, nothing is written to guarded tables',
+    },
+  }
 }
 
 /** The simply done ones as columns, the others as they are. */

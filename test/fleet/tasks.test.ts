@@ -355,6 +355,32 @@ describe.each(Object.entries(subjects))('tasks through %s', (name, make) => {
     await drained()
   })
 
+  test('what is handed back may say for how long and why: no attempt is spent, and who ran has a row', async () => {
+    const ids = await fleet.enqueue('acme', [{ function: 'demo.one' }, { function: 'demo.one' }])
+    const worker = await fleet.hello(['demo'])
+    expect(await claim(worker)).toHaveLength(2)
+    const back = (id: string, more: Partial<EndedTask>) =>
+      finish(worker, { id, claim: 1, outcome: 'returned', delay_ms: 60_000, error: 'not here', ...more })
+    for (const [id = '', more, rows] of [
+      [ids[0], {}, []],
+      [ids[1], { ms: 7 }, [{ outcome: 'returned', attempt: 1, error: 'not here', class: null, ms: 7 }]],
+    ] as const) {
+      expect(await back(id, more)).toEqual({ [id]: 'returned' })
+      const { task, runs } = await status(id)
+      expect(task).toMatchObject({ status: 'pending', attempts: 0, error: 'not here', class: null })
+      expect(runs).toMatchObject(rows)
+      expect(runs).toHaveLength(rows.length)
+    }
+    expect(await claim(worker)).toEqual([])
+    const sql = sqlBeside(fleet.subject, fleet.operator)
+    await sql(`update tms.agent_tasks set next_run_at = next_run_at - interval '60 s' where id in (${ids.join()})`)
+    const again = await claim(worker)
+    expect(again.map(({ id, attempt }) => [id, attempt])).toEqual(ids.map((id) => [id, 1]))
+    await done(worker, again)
+    for (const id of ids) expect((await status(id)).task).toMatchObject({ status: 'completed', error: null })
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
   describe('an apply that fails', () => {
     let sql: ReturnType<typeof sqlBeside>
     beforeAll(async () => {
