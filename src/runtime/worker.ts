@@ -76,6 +76,9 @@ const batchLines = 2000
 const waitMs = 5000
 /** What safe mode turned away is tried again after so long. */
 const safeModeDelayMs = 30_000
+/** A function that this code doesn't have is looked for elsewhere meanwhile; how often that is worth a line. */
+const noCodeDelayMs = 10_000
+const noCodeLineMs = 60_000
 /** After its time limit a handler may still clean up for so long; then its slot is needed. */
 const hangMs = 5000
 
@@ -137,6 +140,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let lastEnd = 0
   let endedLast = 0
   let endLater: NodeJS.Timeout | null = null
+  /** When which function was last told of as missing. */
+  const missing = new Map<string, number>()
   const count = { completed: 0, failed: 0, returned: 0 }
   const unlisten: Unlisten[] = []
   const timers: NodeJS.Timeout[] = []
@@ -380,7 +385,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   function run(held: ClaimedTask): void {
     const known = functions.get(held.fn)
     if (known === undefined) {
-      // The policy names a function that this worker's code doesn't have: another worker may.
+      // The policy names a function that this worker's code doesn't have: another worker may, of the next release for instance.
+      const at = now()
+      if (at - (missing.get(held.fn) ?? -noCodeLineMs) >= noCodeLineMs) {
+        missing.set(held.fn, at)
+        log.warn(`no code for ${held.fn} here: its tasks wait for a worker that has it`, { task: held.id })
+      }
       ended.push({
         task: held,
         ms: 0,
@@ -389,10 +399,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         rest: {
           id: held.id,
           claim: held.claim,
-          outcome: 'failed',
-          class: 'policy',
+          outcome: 'returned',
+          delay_ms: noCodeDelayMs,
           error: `no code for ${held.fn} here`,
-          retry: false,
         },
       })
       return

@@ -126,6 +126,14 @@ const queued: Agent = defineAgent({
   },
 })
 
+/** What a new release brings: a worker of the old one has the first function only. */
+const release = { input: z.object({}), output: z.void(), run: async () => undefined }
+const before: Agent = defineAgent({ name: 'release', functions: { 'release.old': release } })
+const after: Agent = defineAgent({
+  name: 'release',
+  functions: { 'release.old': release, 'release.new': release },
+})
+
 function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
   let resolve = () => {}
   const promise = new Promise<void>((done) => (resolve = done))
@@ -144,6 +152,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
       policy('demo', { timeout_ms: 600_000, approval: [], apply: ['app.effect', 'ward.write'] }),
       policy('hasty', { functions: ['hasty.run'], timeout_ms: 1500, approval: [], max_attempts: 100 }),
       policy('queued', { functions: ['queued.run'], timeout_ms: 600_000, approval: [] }),
+      policy('release', { functions: ['release.old', 'release.new'], approval: [] }),
     ])
     worker = await start()
   })
@@ -439,9 +448,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
         expect(waits).toMatchObject({ status: 'pending', attempts: 0, error: expect.stringContaining('safe mode') })
         expect(runs).toMatchObject([{ outcome: 'returned', error: expect.stringContaining('safe mode') }])
         expect(
-          await sql(
-            `select next_run_at > clock_timestamp() + interval '20 s' as later from tms.agent_tasks where id = ${id}`,
-          ),
+          await sql(`select next_run_at > claimed_at + interval '29 s' as later from tms.agent_tasks where id = ${id}`),
         ).toEqual([{ later: true }])
       }
       expect(logged.filter((line) => line.includes('safe mode'))).toHaveLength(2)
@@ -462,6 +469,32 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     expect((await task(ids[0] ?? '')).task).toMatchObject({ status: 'completed', attempts: 1, error: null })
     others.resolve()
     expect(await ends(other)).toEqual(['completed'])
+  })
+
+  test('a function that this code does not have waits for a worker that has it, and is told of once', async () => {
+    const one = await start({ agents: [before], name: 'before' })
+    const ids = await fleet.enqueue('acme', [
+      { function: 'release.new' },
+      { function: 'release.old' },
+      { function: 'release.new' },
+    ])
+    expect((await Promise.all(ids.map((id) => ends(id)))).flat()).toEqual(['returned', 'completed', 'returned'])
+    await one.stop(0)
+    const { task: waits, runs } = await task(ids[0] ?? '')
+    expect(waits).toMatchObject({ status: 'pending', attempts: 0, error: 'no code for release.new here' })
+    expect(runs).toEqual([])
+    expect(logged.filter((line) => line.includes('release.new'))).toHaveLength(1)
+    expect(
+      await sql(
+        `select count(*)::integer as n from tms.agent_tasks where id in (${ids.join()}) and next_run_at > claimed_at + interval '9 s'`,
+      ),
+    ).toEqual([{ n: 2 }])
+    await sql(
+      `update tms.agent_tasks set next_run_at = clock_timestamp() where status = 'pending' and id in (${ids.join()})`,
+    )
+    const two = await start({ agents: [after], name: 'after' })
+    for (const id of [ids[0] ?? '', ids[2] ?? '']) expect(await ends(id, 2)).toEqual(['returned', 'completed'])
+    await two.stop(0)
   })
 
   test('whoever is left without a slot ends nothing, gives all back, and starts anew as one worker', async () => {
