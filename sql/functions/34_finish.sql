@@ -243,11 +243,14 @@ begin
          tms._effects_problems(w.ids, w.agents, w.effects) v;
   bad := coalesce(bad, '{}'); bad_class := coalesce(bad_class, '{}'); bad_error := coalesce(bad_error, '{}');
 
-  -- paused: nothing commits, the work goes back
+  -- paused: nothing commits, no failure either; the work goes back
   for x in select u.id from unnest(r_id, r_outcome, r_agent, r_company) u (id, outcome, agent, company_id)
-            where u.outcome = 'completed' and (u.agent = any (stopped_agents) or u.company_id = any (stopped_tenants)) loop
+            where u.outcome in ('completed', 'failed') and (u.agent = any (stopped_agents) or u.company_id = any (stopped_tenants)) loop
     if approving then answers := answers || jsonb_build_object(x.id::text, 'paused'); end if;
-    r_outcome[array_position(r_id, x.id)] := case when approving then 'ignored' else 'returned' end;
+    place := array_position(r_id, x.id);
+    r_outcome[place] := case when approving then 'ignored' else 'returned' end;
+    r_error[place] := null;
+    r_delay[place] := null;
   end loop;
 
   -- of a stopped replay: the same, and what goes back is withdrawn below
@@ -562,7 +565,7 @@ language sql security definer set search_path = pg_catalog, pg_temp set jit = of
      limit 2000
 $$;
 
--- What ended without anybody saying so: workers whose lease is over, tasks that ran too long. Into normal backoff.
+-- What ended without anybody saying so: workers whose lease is over, tasks that ran too long. Into normal backoff; what is paused goes back.
 create or replace function tms.tasks_reap(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -571,6 +574,7 @@ declare
   n integer;
   replays bigint[];
   lost bigint[]; lates boolean[]; of_replays bigint[];
+  paused bigint[]; of_paused bigint[];
   gone integer;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -588,13 +592,21 @@ begin
              where x.status = 'running' and (w.stopped_at is not null or w.lease_until < clock_timestamp())) h where h.place > 2 * h.wanted))
         order by y.id for update skip locked)) returning b.replay_run_id)
   select count(*), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null) into n, replays from back k;
-  select array_agg(k.id), array_agg(k.late), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null) into lost, lates, of_replays from (
-    select x.id, x.replay_run_id, x.run_until < clock_timestamp() as late from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
+  select array_agg(k.id) filter (where not k.stopped), array_agg(k.late) filter (where not k.stopped), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null),
+         array_agg(k.id) filter (where k.stopped), array_agg(k.replay_run_id) filter (where k.stopped and k.replay_run_id is not null)
+    into lost, lates, of_replays, paused, of_paused from (
+    select x.id, x.replay_run_id, x.run_until < clock_timestamp() as late, tms._stopped(x.agent, x.company_id) as stopped from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
      where x.status = 'running' and (w.id is null or w.stopped_at is not null or w.lease_until < clock_timestamp() or x.run_until < clock_timestamp())
      order by x.id limit 500 for update of x skip locked) k;
   -- all replays before anything else, in their order, as who ends their tasks holds them
   if replays is not null or of_replays is not null then
     perform from tms.replay_runs r where r.id = any (replays || of_replays) order by r.id for update;
+  end if;
+  -- of what is paused nothing commits, no failure either
+  if paused is not null then
+    update tms.agent_tasks x set status = 'pending', worker_id = null, run_until = null, attempts = greatest(x.attempts - 1, 0) where x.id = any (paused);
+    n := n + cardinality(paused);
+    replays := replays || of_paused;
   end if;
   if replays is not null then perform tms._replay_counted(replays); end if;
   for t in select u.id, u.late from unnest(lost, lates) u (id, late) loop

@@ -1116,6 +1116,63 @@ describe('fairness and control', () => {
     ['_open_queues', `s.state <> 'running')`, 'false)'],
   )
 
+  const pausedAcme = async () => {
+    await clean()
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    granted(
+      await arena.fleet.operator.call('agents_control', {
+        request_id: randomUUID(),
+        tenant: 'acme',
+        state: 'paused',
+        why: 'x',
+      }),
+    )
+    expect(granted(await arena.fleet.operator.call('agents_settle', {})).settled).toBe(true)
+    return { id, worker }
+  }
+  /** Back where it was, with nothing that tells of a failure. */
+  const untouched = async () => {
+    expect(await arena.sql(`select status, attempts from tms.agent_tasks`)).toEqual([
+      { status: 'pending', attempts: 0 },
+    ])
+    expect(
+      await number(
+        `(select count(*) from tms.agent_runs) + (select count(*) from tms.dead_letter_queue) + (select count(*) from tms.outbox_events)`,
+      ),
+    ).toBe(0)
+  }
+  rail(
+    'what fails after a pause has settled goes back',
+    async () => {
+      const { id, worker } = await pausedAcme()
+      await finish(worker, { id, claim: 1, outcome: 'failed', class: 'validation', error: 'x' })
+      await untouched()
+    },
+    ['_end_tasks', `u.outcome in ('completed', 'failed') and (u.agent`, `u.outcome = 'completed' and (u.agent`],
+  )
+  rail(
+    'no step is kept after a pause has settled',
+    async () => {
+      const { id, worker } = await pausedAcme()
+      const step = { worker, id, claim: 1, name: 'pay', result: 1 }
+      expect(await arena.fleet.worker.call('tasks_step', step)).toHaveProperty('refused.code', 'PAUSED')
+      expect(await number(`select count(*) from tms.task_steps`)).toBe(0)
+    },
+    ['tasks_step', 'if tms._stopped(t.agent, t.company_id) then', 'if false then'],
+  )
+  rail(
+    'what is reaped after a pause has settled goes back',
+    async () => {
+      await pausedAcme()
+      await arena.sql(`update tms.workers set lease_until = clock_timestamp() - interval '1 minute'`)
+      expect(granted(await arena.fleet.worker.call('tasks_reap', {})).reaped).toBe(1)
+      await untouched()
+    },
+    ['tasks_reap', 'tms._stopped(x.agent, x.company_id) as stopped', 'false as stopped'],
+  )
+
   rail(
     'while halted the reaper keeps still',
     async () => {
