@@ -290,7 +290,17 @@ end
 $$;
 grant execute on function tms.tasks_claim(jsonb) to tms_caller;
 
--- Money, tokens and calls, counted when they are spent: also for a task that fails later.
+-- Of whom nothing commits. Asked by who holds the gate: once a pause has settled, it is seen here.
+create or replace function tms._stopped(of_agent text, company uuid) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return exists (select from tms.agent_state s where s.agent = of_agent and s.state in ('paused', 'quarantined'))
+      or exists (select from tms.tenant_state s where s.company_id = company and s.state = 'paused');
+end
+$$;
+
+-- Money, tokens and calls, counted when they are spent: also for a task that fails later, and while it is paused. The account of what
+-- is gone already is no effect, and without it a pause would make the day's budget larger.
 create or replace function tms.tasks_spend(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -351,7 +361,7 @@ end
 $$;
 grant execute on function tms.tasks_spend(jsonb) to tms_caller;
 
--- The result of a step, so that a retry doesn't repeat it. The first one stays.
+-- The result of a step, so that a retry doesn't repeat it. The first one stays. None is kept of what is paused.
 create or replace function tms.tasks_step(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -367,6 +377,11 @@ begin
   select * into t from tms.agent_tasks x where x.id = (args ->> 'id')::bigint and x.claim = (args ->> 'claim')::integer
      and x.status = 'running' and x.worker_id = w.id;
   if t.id is null then return tms._no_worker(c, args ->> 'worker'); end if;
+  if tms._stopped(t.agent, t.company_id) then
+    c.company_id := t.company_id;
+    return tms._refuse(tms._name(c), 'PAUSED', format('%s or its tenant is paused: no step is kept', t.agent), format('task %s goes back and begins again after the resume', t.id),
+      array['tms agents status']);
+  end if;
   if octet_length(args ->> 'result') > 262144 then raise exception 'the result of a step is larger than 256 KB' using errcode = 'TM400'; end if;
   insert into tms.task_steps as s (task_id, name, company_id, result) values (t.id, tms._text(args, 'name', 200), t.company_id, coalesce(args -> 'result', 'null'))
     on conflict on constraint task_steps_pkey do update set result = s.result returning result into stored;

@@ -1,8 +1,9 @@
 -- Ending tasks: everything a task did commits together with its end.
 --
 -- Guarantees: only the newest claim of a living worker ends a task, once; its events, follow-up tasks and `apply` calls commit
--- in that transaction or not at all; one task's failing effect fails that task only; nothing ends while halted, and nothing of a
--- paused tenant or agent or of a stopped replay; what needs approval is parked with its effects.
+-- in that transaction or not at all; one task's failing effect fails that task only, and what safe mode turns away waits for its end;
+-- nothing ends while halted, and nothing of a paused tenant or agent or of a stopped replay; what needs approval is parked with its
+-- effects.
 
 set local role tms_owner;
 
@@ -43,8 +44,8 @@ begin
 end
 $$;
 
--- Does an error inside an apply end the whole call: a halt or safe mode (the batch waits for its end), a snapshot that is too old, or
--- somebody who cancels the call, by hand or by a time limit. What a function raises of itself is its task's failure, whatever code it has.
+-- Does an error inside an apply end the whole call: a halt (the batch waits for its end), a snapshot that is too old, or somebody
+-- who cancels the call, by hand or by a time limit. What a function raises of itself is its task's failure, whatever code it has.
 create or replace function tms._ends_call(code text, message text, context text, epoch bigint) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -53,8 +54,16 @@ begin
   if code = '57014' then return message like 'canceling statement%' or split_part(context, E'\n', 1) not like '%RAISE%'; end if;
   if code not in ('TM423', '40001') then return false; end if;
   f := tms._fence_json();
-  return f -> 'halted' = 'true' or f -> 'safe_mode' = 'true' or (f ->> 'epoch')::bigint <> epoch
+  return f -> 'halted' = 'true' or (f ->> 'epoch')::bigint <> epoch
     or (code = '40001' and current_setting('transaction_isolation') <> 'read committed');
+end
+$$;
+
+-- Is it safe mode's: a write to a guarded table, or one that came while safe mode ended. It stops that write, and no task for it.
+create or replace function tms._safe_mode_stops(code text) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  return code in ('TM423', '40001') and tms._fence_json() -> 'safe_mode' = 'true';
 end
 $$;
 
@@ -146,7 +155,7 @@ declare
   stopped_tenants uuid[] := array(select s.company_id from tms.tenant_state s where s.state = 'paused');
   careful text[] := array(select unnest(p.approval) from tms.agent_policies p);
   -- rest, taken apart
-  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_replay bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[];
+  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_replay bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[]; r_delay bigint[];
   done_ids bigint[]; taken bigint[];
   t_company uuid[]; t_agent text[];
   bad bigint[] := '{}'; bad_class text[] := '{}'; bad_error text[] := '{}';
@@ -157,6 +166,7 @@ declare
   acting uuid;
   said text; context text; constraint_at text;
   pulses integer := 0;
+  place integer;
   -- these have more to end than a status
   busy bigint[] := array(select s.task_id from tms.task_spend s where s.task_id = any (ids) union select s.task_id from tms.task_steps s where s.task_id = any (ids));
   stopped_replays bigint[];
@@ -170,7 +180,7 @@ begin
     with given as (
       select * from unnest(ids, claims, spans, traces) u (id, claim, ms, trace)
     ), ended as (
-      update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null
+      update tms.agent_tasks t set status = 'completed', finished_at = stamp, run_until = null, error_class = null, error = null
         from given g
        -- coalesce: by the primary key, please. The index of what runs would be walked once for each id: 265 ms instead of 5.
        where t.id = g.id and t.claim = g.claim and coalesce(t.status = 'running' and t.worker_id = worker, false) and t.run_until > stamp and not assisted and t.id not in (select unnest(busy))
@@ -196,10 +206,10 @@ begin
 
   -- ---- the rest, in the order of ids so that two batches never wait for each other crosswise
   select array_agg(z.id), array_agg(z.company_id), array_agg(z.agent), array_agg(z.fn_name), array_agg(z.parent), array_agg(z.replay_run_id), array_agg(z.claim), array_agg(z.outcome), array_agg(z.ms),
-         array_agg(z.trace), array_agg(z.class), array_agg(z.error), array_agg(z.retry), array_agg(z.effects), array_agg(z.output)
-    into r_id, r_company, r_agent, r_fn, r_parent, r_replay, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output
+         array_agg(z.trace), array_agg(z.class), array_agg(z.error), array_agg(z.retry), array_agg(z.effects), array_agg(z.output), array_agg(z.delay_ms)
+    into r_id, r_company, r_agent, r_fn, r_parent, r_replay, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output, r_delay
     from (select v.*, mine.*
-            from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb)
+            from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb, delay_ms bigint)
                    order by y.id, y.claim desc) v
             -- only those that are this worker's now; the lock keeps the reaper off
             join lateral (select t.company_id, t.agent, t.fn_name, t.traceparent as parent, t.replay_run_id from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
@@ -233,11 +243,14 @@ begin
          tms._effects_problems(w.ids, w.agents, w.effects) v;
   bad := coalesce(bad, '{}'); bad_class := coalesce(bad_class, '{}'); bad_error := coalesce(bad_error, '{}');
 
-  -- paused: nothing commits, the work goes back
+  -- paused: nothing commits, no failure either; the work goes back
   for x in select u.id from unnest(r_id, r_outcome, r_agent, r_company) u (id, outcome, agent, company_id)
-            where u.outcome = 'completed' and (u.agent = any (stopped_agents) or u.company_id = any (stopped_tenants)) loop
+            where u.outcome in ('completed', 'failed') and (u.agent = any (stopped_agents) or u.company_id = any (stopped_tenants)) loop
     if approving then answers := answers || jsonb_build_object(x.id::text, 'paused'); end if;
-    r_outcome[array_position(r_id, x.id)] := case when approving then 'ignored' else 'returned' end;
+    place := array_position(r_id, x.id);
+    r_outcome[place] := case when approving then 'ignored' else 'returned' end;
+    r_error[place] := null;
+    r_delay[place] := null;
   end loop;
 
   -- of a stopped replay: the same, and what goes back is withdrawn below
@@ -300,7 +313,16 @@ begin
           perform tms._check_deferred();
         exception when query_canceled or assert_failure or others then
           get stacked diagnostics said = message_text, context = pg_exception_context, constraint_at = constraint_name;
-          if tms._ends_call(sqlstate, said, context, epoch) then raise; end if;
+          -- a person who approves hears it at once
+          if tms._ends_call(sqlstate, said, context, epoch) or (approving and tms._safe_mode_stops(sqlstate)) then raise; end if;
+          if tms._safe_mode_stops(sqlstate) then
+            place := array_position(r_id, x.id);
+            r_outcome[place] := 'returned';
+            r_delay[place] := 30000;
+            r_ms[place] := coalesce(r_ms[place], 0);
+            r_error[place] := format('apply %s: safe mode is on, nothing is written to guarded tables', left(e.fn, 120));
+            continue;
+          end if;
           -- the message may quote rows: only the code and the constraint are kept
           bad := bad || x.id;
           bad_class := bad_class || 'bug'::text;
@@ -364,9 +386,18 @@ begin
   delete from tms.task_steps s where s.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = s.task_id and t.status = 'completed');
   delete from tms.task_effects f where f.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = f.task_id and t.status = 'completed');
 
-  -- ---- handed back: no attempt spent
-  update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0)
-    from unnest(r_id, r_outcome) u (id, outcome) where t.id = u.id and u.outcome = 'returned' and t.status = 'running';
+  -- ---- handed back: no attempt spent. Who ran and says why has a row; who never began has done nothing to tell of.
+  with back as (
+    update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0),
+           next_run_at = case when u.delay > 0 then stamp + least(u.delay, 3600000) * interval '1 millisecond' else t.next_run_at end,
+           error_class = case when u.error is null then t.error_class end, error = coalesce(left(u.error, 2000), t.error)
+      from unnest(r_id, r_outcome, r_delay, r_error, r_ms, r_trace) u (id, outcome, delay, error, ms, trace)
+     where t.id = u.id and u.outcome = 'returned' and t.status = 'running'
+     returning t.id, t.claim, t.attempts + 1 as attempt, t.company_id, t.agent, t.fn_name, t.claimed_at, left(u.error, 2000) as why, u.ms, u.trace
+  )
+  insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, error, started_at, finished_at, ms, trace_id, epoch)
+    select b.id, b.claim, b.attempt, b.company_id, b.agent, b.fn_name, worker, 'returned', b.why, b.claimed_at, stamp, b.ms, b.trace, epoch
+      from back b where b.why is not null and b.ms is not null;
   select answers || coalesce(jsonb_object_agg(u.id::text, 'returned'), '{}') into answers from unnest(r_id, r_outcome) u (id, outcome) where u.outcome = 'returned';
 
   -- ---- failed
@@ -534,7 +565,7 @@ language sql security definer set search_path = pg_catalog, pg_temp set jit = of
      limit 2000
 $$;
 
--- What ended without anybody saying so: workers whose lease is over, tasks that ran too long. Into normal backoff.
+-- What ended without anybody saying so: workers whose lease is over, tasks that ran too long. Into normal backoff; what is paused goes back.
 create or replace function tms.tasks_reap(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -543,6 +574,7 @@ declare
   n integer;
   replays bigint[];
   lost bigint[]; lates boolean[]; of_replays bigint[];
+  paused bigint[]; of_paused bigint[];
   gone integer;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -560,13 +592,21 @@ begin
              where x.status = 'running' and (w.stopped_at is not null or w.lease_until < clock_timestamp())) h where h.place > 2 * h.wanted))
         order by y.id for update skip locked)) returning b.replay_run_id)
   select count(*), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null) into n, replays from back k;
-  select array_agg(k.id), array_agg(k.late), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null) into lost, lates, of_replays from (
-    select x.id, x.replay_run_id, x.run_until < clock_timestamp() as late from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
+  select array_agg(k.id) filter (where not k.stopped), array_agg(k.late) filter (where not k.stopped), array_agg(k.replay_run_id) filter (where k.replay_run_id is not null),
+         array_agg(k.id) filter (where k.stopped), array_agg(k.replay_run_id) filter (where k.stopped and k.replay_run_id is not null)
+    into lost, lates, of_replays, paused, of_paused from (
+    select x.id, x.replay_run_id, x.run_until < clock_timestamp() as late, tms._stopped(x.agent, x.company_id) as stopped from tms.agent_tasks x left join tms.workers w on w.id = x.worker_id
      where x.status = 'running' and (w.id is null or w.stopped_at is not null or w.lease_until < clock_timestamp() or x.run_until < clock_timestamp())
      order by x.id limit 500 for update of x skip locked) k;
   -- all replays before anything else, in their order, as who ends their tasks holds them
   if replays is not null or of_replays is not null then
     perform from tms.replay_runs r where r.id = any (replays || of_replays) order by r.id for update;
+  end if;
+  -- of what is paused nothing commits, no failure either
+  if paused is not null then
+    update tms.agent_tasks x set status = 'pending', worker_id = null, run_until = null, attempts = greatest(x.attempts - 1, 0) where x.id = any (paused);
+    n := n + cardinality(paused);
+    replays := replays || of_paused;
   end if;
   if replays is not null then perform tms._replay_counted(replays); end if;
   for t in select u.id, u.late from unnest(lost, lates) u (id, late) loop

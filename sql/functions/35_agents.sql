@@ -1,7 +1,7 @@
 -- Policies of agents, and who may see and steer them.
 --
 -- Guarantees: what no loaded policy allows is denied; pausing settles before it answers, so that nothing of the paused agent or
--- tenant commits after it; every lever is in the ledger.
+-- tenant commits after it, no failure either (what it spent is counted); every lever is in the ledger.
 
 set local role tms_owner;
 

@@ -74,6 +74,11 @@ const batchItems = 1000
 const batchLines = 2000
 /** What waits here for so long goes back: its time limit counts from the claim, and it must not be up before it has begun. */
 const waitMs = 5000
+/** What safe mode turned away is tried again after so long. */
+const safeModeDelayMs = 30_000
+/** A function that this code doesn't have is looked for elsewhere meanwhile; how often that is worth a line. */
+const noCodeDelayMs = 10_000
+const noCodeLineMs = 60_000
 /** After its time limit a handler may still clean up for so long; then its slot is needed. */
 const hangMs = 5000
 
@@ -138,6 +143,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let lastEnd = 0
   let endedLast = 0
   let endLater: NodeJS.Timeout | null = null
+  /** When which function was last told of as missing. */
+  const missing = new Map<string, number>()
   const count = { completed: 0, failed: 0, returned: 0 }
   const unlisten: Unlisten[] = []
   const timers: NodeJS.Timeout[] = []
@@ -155,11 +162,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   // ---- control
 
   function obey(next: Control, call: number): void {
+    doubtful = false
     if (call < obeyed) return
     obeyed = call
     const was = control
     control = next
-    doubtful = false
     if (next.halted) {
       stopRunning(() => true, 'halted')
       return
@@ -277,6 +284,14 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     pump()
   }
 
+  /** What was meant, from a beat that began after this was asked: one under way may have been answered before. */
+  async function ask(): Promise<void> {
+    doubtful = true
+    await beating
+    doubtful = true
+    await beat()
+  }
+
   /** Whether the database can be reached is worth a line once, not once a second. */
   async function attempt(what: string, work: () => Promise<void>): Promise<void> {
     const mine = worker
@@ -390,7 +405,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   function run(held: ClaimedTask): void {
     const known = functions.get(held.fn)
     if (known === undefined) {
-      // The policy names a function that this worker's code doesn't have: another worker may.
+      // The policy names a function that this worker's code doesn't have: another worker may, of the next release for instance.
+      const at = now()
+      if (at - (missing.get(held.fn) ?? -noCodeLineMs) >= noCodeLineMs) {
+        missing.set(held.fn, at)
+        log.warn(`no code for ${held.fn} here: its tasks wait for a worker that has it`, { task: held.id })
+      }
       ended.push({
         task: held,
         ms: 0,
@@ -399,10 +419,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         rest: {
           id: held.id,
           claim: held.claim,
-          outcome: 'failed',
-          class: 'policy',
+          outcome: 'returned',
+          delay_ms: noCodeDelayMs,
           error: `no code for ${held.fn} here`,
-          retry: false,
         },
       })
       return
@@ -544,6 +563,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   async function finishAlone(one: Ended, refused: unknown): Promise<void> {
     if (refused === null) return
     let why: unknown = refused
+    if (codeOf(why) === 'FENCED') {
+      // Whatever it was that is over by now, it is asked again.
+      why = await send([control?.safe_mode === true ? waitingForSafeMode(one) : one])
+      if (why === null) return
+    }
     if (!isOverloaded(why)) log.error('a task could not be ended', { task: one.task.id, error: textOf(why) })
     for (const form of [...(one.logs.length > 0 ? [{ ...one, logs: [] }] : []), untakable(one)]) {
       if (isOverloaded(why)) break
@@ -565,7 +589,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     try {
       const { control: next, outcomes } = granted(await driver.call('tasks_finish', { worker: mine, ...asCall(batch) }))
       reachable = true
-      for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed')
+      for (const one of batch) settle(one, outcomes[one.task.id] ?? 'completed', next)
       obeyQuietly(next, call)
       return null
     } catch (error) {
@@ -582,8 +606,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         return null
       }
       if (code === 'FENCED') {
+        // By a halt, or by safe mode, which stops one task's write and no fleet: the control says which.
+        await ask()
+        if (mine !== worker) return null
+        if (control?.halted !== true && reachable) return error
         // Not a minute's work is lost: it is done again after the resume.
-        if (control !== null) obey({ ...control, halted: true }, call)
         ended.unshift(...batch.map(returned))
         return null
       }
@@ -603,7 +630,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     }
   }
 
-  function settle(one: Ended, outcome: string): void {
+  function settle(one: Ended, outcome: string, { safe_mode: safeMode }: Control): void {
+    const { task, rest } = one
+    if (
+      outcome === 'returned' &&
+      safeMode &&
+      (rest?.effects?.apply !== undefined || rest?.delay_ms === safeModeDelayMs)
+    ) {
+      log.warn(`safe mode: ${task.fn} writes to a guarded table, its task waits`, { task: task.id })
+    }
     if (outcome === 'completed' || outcome === 'awaiting_approval') count.completed++
     else if (outcome === 'returned' || outcome === 'stale' || outcome === 'paused') count.returned++
     else count.failed++
@@ -656,13 +691,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   await lookHere()
   for (const [channel, heard] of [
     ['tasks', () => ((wanted = true), pump())],
-    [
-      'control',
-      () => {
-        doubtful = true
-        void beat()
-      },
-    ],
+    ['control', () => void ask()],
     ['flags', () => flags.clear()],
   ] as const) {
     unlisten.push(await driver.listen(channel, heard))
@@ -758,6 +787,25 @@ function textOf(error: unknown): string {
 
 function returned(one: Ended): Ended {
   return { ...one, rest: { id: one.task.id, claim: one.task.claim, outcome: 'returned' } }
+}
+
+/** Its write to a guarded table was turned away at the commit, where the database can't tell whose it was. */
+function waitingForSafeMode({ task, ms, traceId, logs }: Ended): Ended {
+  return {
+    task,
+    ms,
+    traceId,
+    logs,
+    rest: {
+      id: task.id,
+      claim: task.claim,
+      outcome: 'returned',
+      ms,
+      trace: traceId,
+      delay_ms: safeModeDelayMs,
+      error: 'safe mode is on, nothing is written to guarded tables',
+    },
+  }
 }
 
 /** The simply done ones as columns, the others as they are. */

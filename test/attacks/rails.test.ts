@@ -763,24 +763,59 @@ describe('apply', () => {
     },
     ['_ends_call', /if code = '57014' then return [^;]*;/, `if code = '57014' then return false;`],
   )
+  const inSafeMode = async (work: () => Promise<void>) => {
+    granted(await arena.fleet.operator.call('safe_mode_on', { why: 'a test' }))
+    try {
+      await work()
+    } finally {
+      granted(
+        await arena.fleet.operator.call('safe_mode_off', {
+          request_id: randomUUID(),
+          override_token_sha256: 'ab'.repeat(32),
+          why: 'over',
+        }),
+      )
+    }
+  }
+  const guarded = `insert into app.loads (who) values ('me')`
   rail(
-    'what safe mode forbids is not the fault of the task: it waits',
-    async () => {
-      granted(await arena.fleet.operator.call('safe_mode_on', { why: 'a test' }))
-      try {
-        expect(await ended('app.loads', `insert into app.loads (who) values ('me')`)).toEqual(['TM423', 'running'])
-      } finally {
-        granted(
-          await arena.fleet.operator.call('safe_mode_off', {
-            request_id: randomUUID(),
-            override_token_sha256: 'ab'.repeat(32),
-            why: 'over',
-          }),
-        )
-      }
-    },
-    ['_ends_call', `f -> 'safe_mode' = 'true'`, 'false'],
+    'what safe mode forbids is not the fault of the task: it waits, and is not asked for again at once',
+    () =>
+      inSafeMode(async () => {
+        expect(await ended('app.loads', guarded)).toEqual(['done', 'pending'])
+        expect(
+          await number(
+            `select count(*) from tms.agent_tasks where attempts = 0 and next_run_at > clock_timestamp() + interval '20 s'`,
+          ),
+        ).toBe(1)
+        expect(await arena.sql(`select outcome, error from tms.agent_runs`)).toEqual([
+          { outcome: 'returned', error: 'apply app.loads: safe mode is on, nothing is written to guarded tables' },
+        ])
+      }),
+    ['_safe_mode_stops', `-> 'safe_mode' = 'true'`, `-> 'safe_mode' is null`],
   )
+  test('who approves a write to a guarded table in safe mode is refused, and the task still waits for approval', async () => {
+    await arena.sql(`create or replace function app.loads(args jsonb) returns void language plpgsql security definer as
+      $$ begin ${guarded}; end $$; alter function app.loads(jsonb) owner to app_owner`)
+    await arena.fleet.load(rails({ apply: ['app.loads'], approval: ['demo.one'] }))
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    await finish(worker, { id, claim: 1, outcome: 'completed', effects: { apply: [{ fn: 'app.loads', args: {} }] } })
+    const approve = () =>
+      arena.fleet.operator.call('tasks_approve', {
+        request_id: randomUUID(),
+        tenant: 'acme',
+        id,
+        approve: true,
+        why: 'fine',
+      })
+    await inSafeMode(async () => {
+      await expect(approve()).rejects.toHaveProperty('code', 'FENCED')
+      expect(await statusOf(id)).toBe('awaiting_approval')
+    })
+    expect(granted(await approve()).outcome).toBe('completed')
+  })
 
   test("an approval by somebody who sees every tenant applies for the task's tenant and for no other", async () => {
     await arena.fleet.load(rails({ approval: ['demo.one'] }))
@@ -1115,6 +1150,63 @@ describe('fairness and control', () => {
       expect(await claim(worker)).toEqual([])
     },
     ['_open_queues', `s.state <> 'running')`, 'false)'],
+  )
+
+  const pausedAcme = async () => {
+    await clean()
+    const id = await one()
+    const worker = await hello()
+    await claim(worker)
+    granted(
+      await arena.fleet.operator.call('agents_control', {
+        request_id: randomUUID(),
+        tenant: 'acme',
+        state: 'paused',
+        why: 'x',
+      }),
+    )
+    expect(granted(await arena.fleet.operator.call('agents_settle', {})).settled).toBe(true)
+    return { id, worker }
+  }
+  /** Back where it was, with nothing that tells of a failure. */
+  const untouched = async () => {
+    expect(await arena.sql(`select status, attempts from tms.agent_tasks`)).toEqual([
+      { status: 'pending', attempts: 0 },
+    ])
+    expect(
+      await number(
+        `(select count(*) from tms.agent_runs) + (select count(*) from tms.dead_letter_queue) + (select count(*) from tms.outbox_events)`,
+      ),
+    ).toBe(0)
+  }
+  rail(
+    'what fails after a pause has settled goes back',
+    async () => {
+      const { id, worker } = await pausedAcme()
+      await finish(worker, { id, claim: 1, outcome: 'failed', class: 'validation', error: 'x' })
+      await untouched()
+    },
+    ['_end_tasks', `u.outcome in ('completed', 'failed') and (u.agent`, `u.outcome = 'completed' and (u.agent`],
+  )
+  rail(
+    'no step is kept after a pause has settled',
+    async () => {
+      const { id, worker } = await pausedAcme()
+      const step = { worker, id, claim: 1, name: 'pay', result: 1 }
+      expect(await arena.fleet.worker.call('tasks_step', step)).toHaveProperty('refused.code', 'PAUSED')
+      expect(await number(`select count(*) from tms.task_steps`)).toBe(0)
+    },
+    ['tasks_step', 'if tms._stopped(t.agent, t.company_id) then', 'if false then'],
+  )
+  rail(
+    'what is reaped after a pause has settled goes back',
+    async () => {
+      await pausedAcme()
+      await arena.sql(`update tms.workers set lease_until = clock_timestamp() - interval '1 minute'`)
+      expect(granted(await arena.fleet.worker.call('tasks_reap', {})).reaped).toBe(1)
+      await untouched()
+    },
+    ['tasks_reap', 'tms._stopped(x.agent, x.company_id) as stopped', 'false as stopped'],
   )
 
   rail(

@@ -355,6 +355,101 @@ describe.each(Object.entries(subjects))('tasks through %s', (name, make) => {
     await drained()
   })
 
+  describe('paused', () => {
+    const steer = async (of: { agent: string } | { tenant: string }, state: 'paused' | 'draining' | 'running') => {
+      granted(await fleet.operator.call('agents_control', { request_id: randomUUID(), ...of, state, why: 'test' }))
+      granted(await fleet.operator.call('agents_settle', {}))
+    }
+    const failed = (id: string) => ({
+      id,
+      claim: 1,
+      outcome: 'failed' as const,
+      class: 'validation' as const,
+      error: 'wrong',
+    })
+    /** What failures leave: runs, dead letters, events. */
+    const traces = async () => {
+      const sql = sqlBeside(fleet.subject, fleet.operator)
+      const [{ n } = {}] = await sql(
+        `select (select count(*) from tms.agent_runs) + (select count(*) from tms.dead_letter_queue) + (select count(*) from tms.outbox_events) as n`,
+      )
+      return Number(n)
+    }
+
+    test.each([{ agent: 'demo' }, { tenant: 'acme' }])(
+      'for %o: no failure commits and no step is kept, but what was spent counts; drained, what runs may end',
+      async (of) => {
+        await fleet.load(policy('demo', { tokens_per_task: 10, tokens_per_day: 1_000_000 }))
+        const [id = '', other = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }, { function: 'demo.one' }])
+        const worker = await fleet.hello(['demo'])
+        expect(await claim(worker)).toHaveLength(2)
+        await steer(of, 'paused')
+        const step = () => fleet.worker.call('tasks_step', { worker, id, claim: 1, name: 'pay', result: 1 })
+        expect(await step()).toHaveProperty('refused.code', 'PAUSED')
+        expect(await fleet.worker.call('tasks_spend', { worker, id, claim: 1, tokens: 3 })).toMatchObject({
+          tokens: '3',
+        })
+        const had = await traces()
+        expect(await finish(worker, failed(id))).toEqual({ [id]: 'returned' })
+        expect(await traces()).toBe(had)
+        expect((await status(id)).task).toMatchObject({ status: 'pending', attempts: 0, error: null })
+        await steer(of, 'draining')
+        expect(await finish(worker, failed(other))).toEqual({ [other]: 'failed' })
+        await steer(of, 'running')
+        const [again] = await claim(worker)
+        expect(again).toMatchObject({ id, attempt: 1, claim: 2 })
+        await done(worker, again ? [again] : [])
+        expect((await status(id)).runs).toMatchObject([{ outcome: 'completed', tokens: '3' }])
+        await fleet.worker.call('worker_bye', { worker })
+        await fleet.load(policy('demo'))
+      },
+    )
+
+    test('what its worker lost goes back and does not fail; of others it fails', async () => {
+      const [id = ''] = await fleet.enqueue('acme', [{ function: 'demo.one' }])
+      const [other = ''] = await fleet.enqueue('globex', [{ function: 'demo.one' }])
+      const worker = await fleet.hello(['demo'])
+      expect(await claim(worker)).toHaveLength(2)
+      await steer({ tenant: 'acme' }, 'paused')
+      await sqlBeside(
+        fleet.subject,
+        fleet.operator,
+      )(`update tms.workers set lease_until = clock_timestamp() - interval '1 second' where id = ${worker}`)
+      expect(granted(await fleet.worker.call('tasks_reap', {})).reaped).toBe(2)
+      expect((await status(id)).task).toMatchObject({ status: 'pending', attempts: 0 })
+      expect((await status(id)).runs).toEqual([])
+      expect((await status(other)).runs).toMatchObject([{ outcome: 'lost' }])
+      await steer({ tenant: 'acme' }, 'running')
+      await drained()
+    })
+  })
+
+  test('what is handed back may say for how long and why: no attempt is spent, and who ran has a row', async () => {
+    const ids = await fleet.enqueue('acme', [{ function: 'demo.one' }, { function: 'demo.one' }])
+    const worker = await fleet.hello(['demo'])
+    expect(await claim(worker)).toHaveLength(2)
+    const back = (id: string, more: Partial<EndedTask>) =>
+      finish(worker, { id, claim: 1, outcome: 'returned', delay_ms: 60_000, error: 'not here', ...more })
+    for (const [id = '', more, rows] of [
+      [ids[0], {}, []],
+      [ids[1], { ms: 7 }, [{ outcome: 'returned', attempt: 1, error: 'not here', class: null, ms: 7 }]],
+    ] as const) {
+      expect(await back(id, more)).toEqual({ [id]: 'returned' })
+      const { task, runs } = await status(id)
+      expect(task).toMatchObject({ status: 'pending', attempts: 0, error: 'not here', class: null })
+      expect(runs).toMatchObject(rows)
+      expect(runs).toHaveLength(rows.length)
+    }
+    expect(await claim(worker)).toEqual([])
+    const sql = sqlBeside(fleet.subject, fleet.operator)
+    await sql(`update tms.agent_tasks set next_run_at = next_run_at - interval '60 s' where id in (${ids.join()})`)
+    const again = await claim(worker)
+    expect(again.map(({ id, attempt }) => [id, attempt])).toEqual(ids.map((id) => [id, 1]))
+    await done(worker, again)
+    for (const id of ids) expect((await status(id)).task).toMatchObject({ status: 'completed', error: null })
+    await fleet.worker.call('worker_bye', { worker })
+  })
+
   describe('an apply that fails', () => {
     let sql: ReturnType<typeof sqlBeside>
     beforeAll(async () => {

@@ -79,6 +79,10 @@ const demo: Agent = defineAgent({
             await gate
             context.apply('app.effect', { tag: tag ?? '' })
             return { said: 'yes' }
+          case 'ward':
+            await gate
+            context.apply('ward.write', { to: tag ?? '' })
+            return { said: 'yes' }
           case 'hang':
             await hanging
             return { said: 'late' }
@@ -135,6 +139,14 @@ function through(driver: Driver, call: Driver['call']): Driver {
   })
 }
 
+/** What a new release brings: a worker of the old one has the first function only. */
+const release = { input: z.object({}), output: z.void(), run: async () => undefined }
+const before: Agent = defineAgent({ name: 'release', functions: { 'release.old': release } })
+const after: Agent = defineAgent({
+  name: 'release',
+  functions: { 'release.old': release, 'release.new': release },
+})
+
 function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
   let resolve = () => {}
   const promise = new Promise<void>((done) => (resolve = done))
@@ -150,9 +162,10 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
 
   beforeAll(async () => {
     fleet = await readyFleet(await make(), [
-      policy('demo', { timeout_ms: 600_000, approval: [], apply: ['app.effect'] }),
+      policy('demo', { timeout_ms: 600_000, approval: [], apply: ['app.effect', 'ward.write'] }),
       policy('hasty', { functions: ['hasty.run'], timeout_ms: 1500, approval: [], max_attempts: 100 }),
       policy('queued', { functions: ['queued.run'], timeout_ms: 600_000, approval: [] }),
+      policy('release', { functions: ['release.old', 'release.new'], approval: [] }),
     ])
     worker = await start()
   })
@@ -432,6 +445,98 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
       granted(await fleet.operator.call('fence_resume', { request_id: randomUUID(), step, why: 'over' }))
     }
     expect(await ends(id)).toEqual(['returned'])
+  })
+
+  test('in safe mode what writes to a guarded table waits; what ends with it and what runs beside it goes on', async () => {
+    await sql(`
+      create schema ward;
+      grant usage on schema ward to public;
+      create table ward.guarded (n integer);
+      create table ward.free (n text);
+      do $$ begin perform tms.guard_table('ward.guarded'); end $$;
+      create function ward.later() returns trigger language plpgsql security definer as $$ begin
+        insert into ward.guarded values (2);
+        return null;
+      end $$;
+      create constraint trigger later after insert on ward.free deferrable initially deferred
+        for each row when (new.n = 'guarded later') execute function ward.later();
+      create function ward.write(args jsonb) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$ begin
+        if args ->> 'to' = 'guarded' then insert into ward.guarded values (1); else insert into ward.free values (args ->> 'to'); end if;
+      end $$`)
+    const others = deferred()
+    hanging = others.promise
+    const beside = once(happened, 'beside')
+    const [other = ''] = await fleet.enqueue('globex', [
+      { function: 'demo.two', payload: { mode: 'hang', tag: 'beside' } },
+    ])
+    const [context] = (await beside) as [{ signal: AbortSignal }]
+    granted(await fleet.operator.call('safe_mode_on', { why: 'test' }))
+    const tags = ['guarded', 'free', 'guarded later']
+    const { promise, resolve } = deferred()
+    gate = promise
+    const begun = Promise.all(tags.map((tag) => once(happened, tag)))
+    const ids = await fleet.enqueue(
+      'acme',
+      tags.map((tag) => ({ function: 'demo.two', payload: { mode: 'ward', tag } })),
+    )
+    await begun
+    resolve()
+    try {
+      expect((await Promise.all(ids.map((id) => ends(id)))).flat()).toEqual(['returned', 'completed', 'returned'])
+      expect(context.signal.aborted).toBe(false)
+      expect(worker.stats().halted).toBe(false)
+      for (const id of [ids[0] ?? '', ids[2] ?? '']) {
+        const { task: waits, runs } = await task(id)
+        expect(waits).toMatchObject({ status: 'pending', attempts: 0, error: expect.stringContaining('safe mode') })
+        expect(runs).toMatchObject([{ outcome: 'returned', error: expect.stringContaining('safe mode') }])
+        expect(
+          await sql(`select next_run_at > claimed_at + interval '29 s' as later from tms.agent_tasks where id = ${id}`),
+        ).toEqual([{ later: true }])
+      }
+      expect(logged.filter((line) => line.includes('safe mode'))).toHaveLength(2)
+    } finally {
+      granted(
+        await fleet.operator.call('safe_mode_off', {
+          request_id: randomUUID(),
+          override_token_sha256: 'ab'.repeat(32),
+          why: 'over',
+        }),
+      )
+    }
+    await sql(
+      `update tms.agent_tasks set next_run_at = clock_timestamp() where status = 'pending' and id in (${ids.join()})`,
+    )
+    for (const id of [ids[0] ?? '', ids[2] ?? '']) expect(await ends(id, 2)).toEqual(['returned', 'completed'])
+    expect(await sql('select n from ward.guarded order by 1')).toEqual([{ n: 1 }, { n: 2 }])
+    expect((await task(ids[0] ?? '')).task).toMatchObject({ status: 'completed', attempts: 1, error: null })
+    others.resolve()
+    expect(await ends(other)).toEqual(['completed'])
+  })
+
+  test('a function that this code does not have waits for a worker that has it, and is told of once', async () => {
+    const one = await start({ agents: [before], name: 'before' })
+    const ids = await fleet.enqueue('acme', [
+      { function: 'release.new' },
+      { function: 'release.old' },
+      { function: 'release.new' },
+    ])
+    expect((await Promise.all(ids.map((id) => ends(id)))).flat()).toEqual(['returned', 'completed', 'returned'])
+    await one.stop(0)
+    const { task: waits, runs } = await task(ids[0] ?? '')
+    expect(waits).toMatchObject({ status: 'pending', attempts: 0, error: 'no code for release.new here' })
+    expect(runs).toEqual([])
+    expect(logged.filter((line) => line.includes('release.new'))).toHaveLength(1)
+    expect(
+      await sql(
+        `select count(*)::integer as n from tms.agent_tasks where id in (${ids.join()}) and next_run_at > claimed_at + interval '9 s'`,
+      ),
+    ).toEqual([{ n: 2 }])
+    await sql(
+      `update tms.agent_tasks set next_run_at = clock_timestamp() where status = 'pending' and id in (${ids.join()})`,
+    )
+    const two = await start({ agents: [after], name: 'after' })
+    for (const id of [ids[0] ?? '', ids[2] ?? '']) expect(await ends(id, 2)).toEqual(['returned', 'completed'])
+    await two.stop(0)
   })
 
   test('whoever is left without a slot ends nothing, gives all back, and starts anew as one worker', async () => {

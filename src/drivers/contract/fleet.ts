@@ -181,6 +181,8 @@ const endedTask = z.strictObject({
   class: z.enum(errorClasses).optional(),
   error: z.string().optional(),
   retry: z.boolean().optional(),
+  /** Of a returned one: not claimed again before. */
+  delay_ms: z.int().optional(),
   effects: effects.optional(),
   output: json.optional(),
 })
