@@ -43,7 +43,7 @@ begin
     update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, holder = c.principal_id, lease_until = clock_timestamp() + interval '60 seconds'
      where d.id = any (array(select h.id from heads h)) returning d.*
   )
-  select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'kind', t.kind, 'config', t.config,
+  select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'lane', x.lane, 'kind', t.kind, 'config', t.config,
            'topic', e.topic, 'tenant', tms._tenant_key(e.company_id), 'payload', e.payload, 'ordering_key', e.ordering_key, 'created_at', tms._utc(e.created_at),
            'traceparent', e.traceparent, 'task', e.task_id::text) order by x.id)
     into taken from claimed x join tms.outbox_events e on e.id = x.event_id join tms.outbox_targets t on t.name = x.target;

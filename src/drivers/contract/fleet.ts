@@ -649,6 +649,8 @@ export const fleetContract = {
           attempt: z.number(),
           event: id,
           target: z.string(),
+          /** Absent: the database is of an older release. */
+          lane: z.enum(['normal', 'halt']).optional(),
           kind: z.enum(targetKinds),
           config: json,
           topic: z.string(),
