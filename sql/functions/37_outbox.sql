@@ -104,7 +104,8 @@ begin
            attempts = case when r.outcome = 'returned' then greatest(d.attempts - 1, 0) else d.attempts end,
            lease_until = null, delivered_at = case when r.outcome = 'delivered' then clock_timestamp() end,
            last_error = case when r.outcome = 'delivered' then null else left(coalesce(r.error, d.last_error), 500) end,
-           next_at = case when r.outcome = 'retry' then clock_timestamp() + greatest(least(coalesce(r.after_ms, 0), 3600000) * interval '1 millisecond', tms._backoff(d.attempts, 1000, 600000)) else d.next_at end
+           -- of a dead one: since when it is
+           next_at = case when r.outcome = 'rejected' or (r.outcome = 'retry' and d.attempts >= coalesce(t.max_attempts, 1)) then clock_timestamp() when r.outcome = 'retry' then clock_timestamp() + greatest(least(coalesce(r.after_ms, 0), 3600000) * interval '1 millisecond', tms._backoff(d.attempts, 1000, 600000)) else d.next_at end
       from results r, tms.outbox_targets t
      where d.id = r.id and d.claim = r.claim and d.holder = c.principal_id and d.status = 'sending' and t.name = d.target
        -- while halted nothing is recorded but the halt's own: what was sent is sent again later, under the same id
@@ -136,7 +137,7 @@ begin
     if x ->> 'tenant' is not null and (tms._company(x ->> 'tenant')).id is null then raise exception 'there is no tenant "%"', left(x ->> 'tenant', 60) using errcode = 'TM400'; end if;
   end loop;
   -- waiting deliveries of a target that is gone go nowhere any more; they are kept, dead, with the reason
-  update tms.outbox_deliveries d set status = 'dead', last_error = 'its target was removed' where d.status in ('pending', 'sending') and d.target <> all (names);
+  update tms.outbox_deliveries d set status = 'dead', next_at = clock_timestamp(), last_error = 'its target was removed' where d.status in ('pending', 'sending') and d.target <> all (names);
   delete from tms.outbox_targets t where t.name <> all (names);
   get diagnostics removed = row_count;
   perform tms._record(c, 'outbox.targets', 'done', 'outbox targets', 'targets loaded', jsonb_build_object('targets', to_jsonb(names), 'removed', removed));

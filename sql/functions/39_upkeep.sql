@@ -131,8 +131,8 @@ declare
   most constant integer := 5000;
   rolled integer;
   moved integer;
-  swept integer := 0;
-  k integer;
+  -- where the oldest month begins that has a partition
+  year_ago timestamptz := date_trunc('month', clock_timestamp() at time zone 'UTC' - interval '12 months') at time zone 'UTC';
   dropped text;
   failed text;
 begin
@@ -164,13 +164,24 @@ begin
      and not exists (select from tms.agent_tasks t where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status in ('pending', 'running', 'awaiting_approval'));
   -- workers nobody asks about any more
   delete from tms.workers w where w.stopped_at < clock_timestamp() - interval '7 days' and not exists (select from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running');
-  -- delivered events, a month
-  with old as (
-    delete from tms.outbox_deliveries d where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'delivered' and x.created_at < clock_timestamp() - interval '30 days' limit most)) returning d.event_id)
-  delete from tms.outbox_events e using old o where e.id = o.event_id and not exists (select from tms.outbox_deliveries d where d.event_id = e.id and d.status <> 'delivered');
+  -- Deliveries and their events after a month, dead ones three months after they died: until then somebody may retry them. An event
+  -- that no target wanted goes as well, and one with a delivery under way or waiting stays with it.
+  delete from tms.outbox_deliveries d where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'delivered' and x.created_at < clock_timestamp() - interval '30 days' limit most));
+  delete from tms.outbox_deliveries d where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'dead' and x.created_at < clock_timestamp() - interval '90 days'
+     and x.next_at < clock_timestamp() - interval '90 days' limit most));
+  delete from tms.outbox_events e where e.id = any (array(select x.id from tms.outbox_events x where x.created_at < clock_timestamp() - interval '30 days'
+     and not exists (select from tms.outbox_deliveries d where d.event_id = x.id) limit most));
+  -- refusals as long as they can be asked for; the ledger keeps that they were
+  delete from tms.refusals r where r.ctid = any (array(select x.ctid from tms.refusals x where x.minute < clock_timestamp() - interval '91 days' limit most for update skip locked));
+  -- closed dead letters as long as the tasks they were; an open one never
+  delete from tms.dead_letter_queue d where d.id = any (array(select x.id from tms.dead_letter_queue x where x.status in ('replayed', 'discarded')
+     and x.closed_at < clock_timestamp() - interval '12 months' limit most for update skip locked));
   -- a partition holds up to a month more than 30 days of logs: the rest goes row by row
   delete from tms.agent_logs l where l.ctid = any (array(select x.ctid from tms.agent_logs x where x.at < clock_timestamp() - interval '30 days' limit most))
      and l.at < clock_timestamp() - interval '30 days';
+  -- what the default partitions kept goes row by row as well
+  delete from tms.agent_runs r where r.ctid = any (array(select x.ctid from tms.agent_runs x where x.finished_at < year_ago limit most)) and r.finished_at < year_ago;
+  delete from tms.agent_tasks_history h where h.ctid = any (array(select x.ctid from tms.agent_tasks_history x where x.finished_at < year_ago limit most)) and h.finished_at < year_ago;
   -- Last, because what they lock stays locked until the end. Who is in the way of them now is not in a while, and nothing else that
   -- goes wrong with them may undo the rest.
   begin

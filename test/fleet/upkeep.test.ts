@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { sqlBeside, subjects } from '../contract/subjects.ts'
@@ -107,6 +108,96 @@ describe.each(Object.entries(subjects))('upkeep through %s', (driver, make) => {
     expect(await upkeep()).toMatchObject({ dropped: ['agent_runs_202402'], more: true })
     expect(await upkeep()).toMatchObject({ dropped: [], more: false })
   })
+  test('events go with their last delivery, and what somebody may still act on stays', async () => {
+    const deliveries: readonly [name: string, status: string, days: number, diedDaysAgo?: number][] = [
+      ['delivered long ago', 'delivered', 31],
+      ['delivered lately', 'delivered', 29],
+      ['waits for ever', 'pending', 400],
+      ['under way', 'sending', 400],
+      ['died long ago', 'dead', 100, 91],
+      ['died lately', 'dead', 100, 1],
+    ]
+    const values = deliveries.map(([name, status, days, died = days]) => `('${name}', '${status}', ${days}, ${died})`)
+    await sql(`delete from tms.outbox_deliveries; delete from tms.outbox_events`)
+    await sql(`with given (name, status, days, died) as (values ${values.join(', ')}), events as (
+        insert into tms.outbox_events (company_id, topic, payload, created_at)
+          select gen_random_uuid(), g.name, '{}', now() - g.days * interval '1 day' from given g returning id, company_id, topic)
+      insert into tms.outbox_deliveries (event_id, target, company_id, status, next_at, lease_until, created_at)
+        select e.id, 'gone', e.company_id, g.status, now() - g.died * interval '1 day', now() + interval '1 day', now() - g.days * interval '1 day'
+          from events e join given g on g.name = e.topic`)
+    await sql(`insert into tms.outbox_events (company_id, topic, payload, created_at)
+      select gen_random_uuid(), 'nobody wants it ' || d, '{}', now() - d * interval '1 day' from unnest('{29,31}'::integer[]) d`)
+    await upkeep()
+    const topics = (await sql(`select topic from tms.outbox_events order by id`)).map(({ topic }) => topic)
+    expect(topics).toEqual(['delivered lately', 'waits for ever', 'under way', 'died lately', 'nobody wants it 29'])
+    expect(await count('tms.outbox_deliveries')).toBe(4)
+  })
+
+  test('a delivery that dies says since when', async () => {
+    const targets = (...names: string[]) =>
+      fleet.operator.call('outbox_targets_set', {
+        request_id: randomUUID(),
+        targets: names.map((name) => ({
+          name,
+          kind: 'file' as const,
+          topics: ['x.*'],
+          max_attempts: 2,
+          config: { file: 'x' },
+        })),
+      })
+    await targets('left', 'refuses', 'fails')
+    await sql(`delete from tms.outbox_deliveries; delete from tms.outbox_events`)
+    await sql(`with events as (
+        insert into tms.outbox_events (company_id, topic, payload) select gen_random_uuid(), n, '{}' from unnest('{left,refuses,fails}'::text[]) n returning *)
+      insert into tms.outbox_deliveries (event_id, target, company_id, attempts, next_at, created_at)
+        select e.id, e.topic, e.company_id, 1, now() - interval '200 days', now() - interval '200 days' from events e`)
+    await targets('refuses', 'fails')
+    const taken = granted(await fleet.worker.call('outbox_claim', { limit: 10 })).deliveries
+    const results = taken.map(({ id, claim, target }) => ({
+      id,
+      claim,
+      outcome: target === 'fails' ? ('retry' as const) : ('rejected' as const),
+    }))
+    granted(await fleet.worker.call('outbox_finish', { results }))
+    await upkeep()
+    const dead = await sql(`select target from tms.outbox_deliveries where status = 'dead' order by id`)
+    expect(dead.map(({ target }) => target)).toEqual(['left', 'refuses', 'fails'])
+    await targets()
+  })
+
+  test('refusals end after 91 days, closed dead letters after a year, and open ones never', async () => {
+    await sql(`delete from tms.refusals`)
+    await sql(
+      `insert into tms.refusals select now() - d * interval '1 day', 'w', 'f', 'ROLE_DENIED', gen_random_uuid(), d from unnest('{90,92}'::integer[]) d`,
+    )
+    await sql(`insert into tms.dead_letter_queue (task_id, company_id, agent, fn_name, payload, bytes, error_class, error, attempts, created_at, status, closed_at)
+      select 10 * days + place, gen_random_uuid(), 'demo', status || ' ' || days, '{}', 2, 'bug', 'x', 1, now() - interval '900 days', status, case when status like '%ed' then now() - days * interval '1 day' end
+        from unnest('{open,replaying,replayed,discarded}'::text[]) with ordinality s (status, place), unnest('{360,370}'::integer[]) days`)
+    await upkeep()
+    expect(await sql(`select count::integer from tms.refusals where who = 'w'`)).toEqual([{ count: 90 }])
+    const kept = (await sql(`select fn_name from tms.dead_letter_queue order by task_id`)).map(({ fn_name }) => fn_name)
+    expect(kept.toSorted()).toEqual([
+      'discarded 360',
+      'open 360',
+      'open 370',
+      'replayed 360',
+      'replaying 360',
+      'replaying 370',
+    ])
+    await sql(`delete from tms.dead_letter_queue`)
+  })
+
+  test('what the default partitions kept goes row by row', async () => {
+    await sql(`delete from tms.agent_runs; delete from tms.agent_tasks_history`)
+    await sql(`insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, outcome, finished_at, ms, epoch)
+      select d, 1, 1, gen_random_uuid(), 'demo', 'demo.one', 'failed', now() - d * interval '1 day', 1, 0 from unnest('{300,400}'::integer[]) d`)
+    await sql(`insert into tms.agent_tasks_history (id, company_id, agent, fn_name, status, priority, attempts, claim, max_attempts, next_run_at, finished_at, created_at, payload)
+      select d, gen_random_uuid(), 'demo', 'demo.one', 'failed', 0, 1, 1, 1, now(), now() - d * interval '1 day', now(), '{}' from unnest('{300,400}'::integer[]) d`)
+    await upkeep()
+    expect(await sql(`select task_id::integer as id from tms.agent_runs`)).toEqual([{ id: 300 }])
+    expect(await sql(`select id::integer from tms.agent_tasks_history`)).toEqual([{ id: 300 }])
+  })
+
   test('who reads for long holds up neither upkeep nor the ends of tasks', async ({ skip }) => {
     skip(driver === 'embedded', 'there is one connection')
     const worker = await fleet.hello(['demo'])
