@@ -43,7 +43,7 @@ begin
     update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, holder = c.principal_id, lease_until = clock_timestamp() + interval '60 seconds'
      where d.id = any (array(select h.id from heads h)) returning d.*
   )
-  select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'kind', t.kind, 'config', t.config,
+  select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'lane', x.lane, 'kind', t.kind, 'config', t.config,
            'topic', e.topic, 'tenant', tms._tenant_key(e.company_id), 'payload', e.payload, 'ordering_key', e.ordering_key, 'created_at', tms._utc(e.created_at),
            'traceparent', e.traceparent, 'task', e.task_id::text) order by x.id)
     into taken from claimed x join tms.outbox_events e on e.id = x.event_id join tms.outbox_targets t on t.name = x.target;
@@ -107,7 +107,8 @@ begin
            attempts = case when r.outcome = 'returned' then greatest(d.attempts - 1, 0) else d.attempts end,
            lease_until = null, delivered_at = case when r.outcome = 'delivered' then clock_timestamp() end,
            last_error = case when r.outcome = 'delivered' then null else left(coalesce(r.error, d.last_error), 500) end,
-           next_at = case when r.outcome = 'retry' then clock_timestamp() + greatest(least(coalesce(r.after_ms, 0), 3600000) * interval '1 millisecond', tms._backoff(d.attempts, 1000, 600000)) else d.next_at end
+           -- of a dead one: since when it is
+           next_at = case when r.outcome = 'rejected' or (r.outcome = 'retry' and d.attempts >= coalesce(t.max_attempts, 1)) then clock_timestamp() when r.outcome = 'retry' then clock_timestamp() + greatest(least(coalesce(r.after_ms, 0), 3600000) * interval '1 millisecond', tms._backoff(d.attempts, 1000, 600000)) else d.next_at end
       from results r, tms.outbox_targets t
      where d.id = r.id and d.claim = r.claim and d.holder = c.principal_id and d.status = 'sending' and t.name = d.target
        -- while halted nothing is recorded but the halt's own: what was sent is sent again later, under the same id
@@ -139,7 +140,7 @@ begin
     if x ->> 'tenant' is not null and (tms._company(x ->> 'tenant')).id is null then raise exception 'there is no tenant "%"', left(x ->> 'tenant', 60) using errcode = 'TM400'; end if;
   end loop;
   -- waiting deliveries of a target that is gone go nowhere any more; they are kept, dead, with the reason
-  update tms.outbox_deliveries d set status = 'dead', last_error = 'its target was removed' where d.status in ('pending', 'sending') and d.target <> all (names);
+  update tms.outbox_deliveries d set status = 'dead', next_at = clock_timestamp(), last_error = 'its target was removed' where d.status in ('pending', 'sending') and d.target <> all (names);
   delete from tms.outbox_targets t where t.name <> all (names);
   get diagnostics removed = row_count;
   perform tms._record(c, 'outbox.targets', 'done', 'outbox targets', 'targets loaded', jsonb_build_object('targets', to_jsonb(names), 'removed', removed));

@@ -59,6 +59,69 @@ begin
 end
 $$;
 
+-- The monthly partitions that should be there and are not: of this month and of the next two.
+create or replace function tms._missing_partitions(around timestamptz) returns table (parent text, month date, name text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select n.parent, n.month, n.name
+    from (select p as parent, m::date as month, p || '_' || to_char(m, 'YYYYMM') as name
+            from unnest('{agent_tasks_history,agent_runs,agent_logs}'::text[]) p,
+                 generate_series(date_trunc('month', around at time zone 'UTC'), date_trunc('month', around at time zone 'UTC') + interval '2 months', interval '1 month') m) n
+   where to_regclass('tms.' || n.name) is null
+   order by 1, 2
+$$;
+
+-- Makes them. What the default partition holds of a month moves along, unless that is so much that whoever ends a task would wait for
+-- it: then that month stays where it is, and the next has a partition before its first row. Attached rather than made as a partition,
+-- because that keeps only those waiting who use the default one: not who ends a task, as long as the months are made ahead. Raises
+-- where somebody's lock is in the way: later will do.
+create or replace function tms._make_partitions(around timestamptz) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+declare
+  -- a fifth of a second
+  most constant integer := 20000;
+  p record;
+  low timestamptz;
+  high timestamptz;
+  there integer;
+begin
+  for p in select m.*, case m.parent when 'agent_logs' then 'at' else 'finished_at' end as key from tms._missing_partitions(around) m loop
+    low := p.month::timestamp at time zone 'UTC';
+    high := (p.month + interval '1 month') at time zone 'UTC';
+    execute format('select count(*) from (select from tms.%1$I x where x.%2$I >= $1 and x.%2$I < $2 limit $3) y', p.parent, p.key) into there using low, high, most + 1;
+    continue when there > most;
+    execute format('create table tms.%I (like tms.%I including defaults including constraints)', p.name, p.parent);
+    -- its rows come now: who waited only for the default partition would still put a row there, and fail
+    if low <= around then
+      execute format('lock table only tms.%I in access exclusive mode', p.parent);
+    end if;
+    execute format('lock table only tms.%I in access exclusive mode', p.parent || '_default');
+    -- whatever was counted: more may have come while the lock was waited for
+    execute format('with gone as (delete from tms.%1$I x where x.%2$I >= $1 and x.%2$I < $2 returning x.*) insert into tms.%3$I select * from gone', p.parent, p.key, p.name) using low, high;
+    execute format('alter table tms.%I enable row level security, force row level security', p.name);
+    execute format('alter table tms.%I attach partition tms.%I for values from (%L) to (%L)', p.parent, p.name, low, high);
+  end loop;
+end
+$$;
+
+-- Drops the oldest partition past its time: logs after 30 days, runs and tasks after a year; what runs were is in metrics and digests.
+-- One at a time, because until the transaction ends nobody reads or writes its table.
+create or replace function tms._drop_partition() returns text
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+declare
+  old text := (
+    select x.relname from pg_class x join pg_inherits i on i.inhrelid = x.oid
+     where i.inhparent in ('tms.agent_logs'::regclass, 'tms.agent_runs'::regclass, 'tms.agent_tasks_history'::regclass) and x.relname ~ '_[0-9]{6}$'
+       and (to_date(right(x.relname, 6), 'YYYYMM') + interval '1 month') at time zone 'UTC'
+             < clock_timestamp() - case when x.relname like 'agent\_logs\_%' then interval '30 days' else interval '12 months' end
+     order by right(x.relname, 6), x.relname limit 1);
+begin
+  if old is not null then
+    execute format('drop table tms.%I', old);
+  end if;
+  return old;
+end
+$$;
+
 -- One step of everything; a worker calls it now and then. Bounded; true `more` asks to be called again soon.
 create or replace function tms.upkeep(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -68,20 +131,18 @@ declare
   most constant integer := 5000;
   rolled integer;
   moved integer;
-  swept integer := 0;
-  k integer;
-  dropped jsonb := '[]';
-  name text;
-  until timestamptz;
+  -- where the oldest month begins that has a partition
+  year_ago timestamptz := date_trunc('month', clock_timestamp() at time zone 'UTC' - interval '12 months') at time zone 'UTC';
+  dropped text;
+  failed text;
 begin
   if c.answer is not null then return c.answer; end if;
   -- one at a time: a second one would wait for rows that the first has in hand
   if not tms._latch('upkeep', false) then
-    return jsonb_build_object('rolled', 0, 'moved', 0, 'dropped', '[]'::jsonb, 'more', false);
+    return jsonb_build_object('rolled', 0, 'moved', 0, 'dropped', '[]'::jsonb, 'failed', null, 'more', false);
   end if;
   rolled := tms._roll_up(200000);
   perform tms._queue_sample();
-  perform tms._make_partitions(clock_timestamp());
   -- block ranges nobody has summed up yet are read as a whole
   perform brin_summarize_new_values(x.oid) from pg_class x join pg_am a on a.oid = x.relam and a.amname = 'brin'
     where x.relnamespace = 'tms'::regnamespace and x.relkind = 'i';
@@ -103,23 +164,40 @@ begin
      and not exists (select from tms.agent_tasks t where t.company_id = q.company_id and t.agent = q.agent and t.priority = q.priority and t.status in ('pending', 'running', 'awaiting_approval'));
   -- workers nobody asks about any more
   delete from tms.workers w where w.stopped_at < clock_timestamp() - interval '7 days' and not exists (select from tms.agent_tasks t where t.worker_id = w.id and t.status = 'running');
-  -- delivered events, a month
-  with old as (
-    delete from tms.outbox_deliveries d where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'delivered' and x.created_at < clock_timestamp() - interval '30 days' limit most)) returning d.event_id)
-  delete from tms.outbox_events e using old o where e.id = o.event_id and not exists (select from tms.outbox_deliveries d where d.event_id = e.id and d.status <> 'delivered');
-  -- whole partitions: logs after 30 days, runs and tasks after a year; what runs were is in metrics and digests
-  for name in select x.relname from pg_class x join pg_inherits i on i.inhrelid = x.oid where i.inhparent in ('tms.agent_logs'::regclass, 'tms.agent_runs'::regclass, 'tms.agent_tasks_history'::regclass) and x.relname ~ '_[0-9]{6}$' loop
-    until := (to_date(right(name, 6), 'YYYYMM') + interval '1 month') at time zone 'UTC';
-    if (until < clock_timestamp() - case when name like 'agent\_logs\_%' then interval '30 days'
-                                        else interval '12 months' end) then
-      execute format('drop table tms.%I', name);
-      dropped := dropped || to_jsonb(name);
-    end if;
-  end loop;
+  -- Deliveries and their events after a month, dead ones three months after they died: until then somebody may retry them. An event
+  -- that no target wanted goes as well, and one with a delivery under way or waiting stays with it.
+  delete from tms.outbox_deliveries d where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'delivered' and x.created_at < clock_timestamp() - interval '30 days' limit most));
+  delete from tms.outbox_deliveries d where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'dead' and x.created_at < clock_timestamp() - interval '90 days'
+     and x.next_at < clock_timestamp() - interval '90 days' limit most));
+  delete from tms.outbox_events e where e.id = any (array(select x.id from tms.outbox_events x where x.created_at < clock_timestamp() - interval '30 days'
+     and not exists (select from tms.outbox_deliveries d where d.event_id = x.id) limit most));
+  -- refusals as long as they can be asked for; the ledger keeps that they were
+  delete from tms.refusals r where r.ctid = any (array(select x.ctid from tms.refusals x where x.minute < clock_timestamp() - interval '91 days' limit most for update skip locked));
+  -- closed dead letters as long as the tasks they were; an open one never
+  delete from tms.dead_letter_queue d where d.id = any (array(select x.id from tms.dead_letter_queue x where x.status in ('replayed', 'discarded')
+     and x.closed_at < clock_timestamp() - interval '12 months' limit most for update skip locked));
   -- a partition holds up to a month more than 30 days of logs: the rest goes row by row
   delete from tms.agent_logs l where l.ctid = any (array(select x.ctid from tms.agent_logs x where x.at < clock_timestamp() - interval '30 days' limit most))
      and l.at < clock_timestamp() - interval '30 days';
-  return jsonb_build_object('rolled', rolled, 'moved', moved, 'dropped', dropped, 'more', moved >= most or rolled >= 200000);
+  -- what the default partitions kept goes row by row as well
+  delete from tms.agent_runs r where r.ctid = any (array(select x.ctid from tms.agent_runs x where x.finished_at < year_ago limit most)) and r.finished_at < year_ago;
+  delete from tms.agent_tasks_history h where h.ctid = any (array(select x.ctid from tms.agent_tasks_history x where x.finished_at < year_ago limit most)) and h.finished_at < year_ago;
+  -- Last, because what they lock stays locked until the end. Who is in the way of them now is not in a while, and nothing else that
+  -- goes wrong with them may undo the rest.
+  begin
+    perform tms._make_partitions(clock_timestamp());
+  exception
+    when lock_not_available then null;
+    when others then failed := sqlerrm;
+  end;
+  begin
+    dropped := tms._drop_partition();
+  exception
+    when lock_not_available then null;
+    when others then failed := concat_ws('; ', failed, sqlerrm);
+  end;
+  return jsonb_build_object('rolled', rolled, 'moved', moved, 'dropped', case when dropped is null then '[]' else jsonb_build_array(dropped) end, 'failed', failed,
+    'more', moved >= most or rolled >= 200000 or dropped is not null);
 end
 $$;
 grant execute on function tms.upkeep(jsonb) to tms_caller;

@@ -9,6 +9,7 @@ import { openTarget } from './targets/kinds.ts'
 import type { Context, Outcome, Secrets } from './targets/target.ts'
 
 type Delivery = Contract['outbox_claim']['result']['deliveries'][number]
+type Control = Contract['outbox_claim']['result']['control']
 type Result = Contract['outbox_finish']['args']['results'][number]
 
 export type DeliveryOptions = Omit<Context, 'signal'> & {
@@ -36,10 +37,12 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
   const { driver, secrets, log, pollMs, ...context } = options
   let stopping = false
   const results: Result[] = []
-  const sending = new Map<string, AbortController>()
+  const sending = new Map<string, { readonly lane: Delivery['lane']; readonly abort: AbortController }>()
   const count = { delivered: 0, failed: 0 }
   let claiming = false
   let heard = 0
+  let asking = false
+  let controls = 0
   let recording: Promise<void> | null = null
   let reachable = true
 
@@ -60,20 +63,50 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     const room = mostAtOnce - sending.size
     if (room <= 0) return
     claiming = true
-    const before = heard
+    const before = { heard, controls }
     await attempt('be read', async () => {
-      const { deliveries } = granted(await driver.call('outbox_claim', { limit: room }))
+      const { control, deliveries } = granted(await driver.call('outbox_claim', { limit: room }))
       for (const delivery of deliveries) void send(delivery)
       if (deliveries.length > 0) heard++
+      obey(control)
     })
     claiming = false
+    // A halt that came between was asked about before these were on their way.
+    if (controls !== before.controls) void ask()
     // What was heard while the claim was under way may not have been in its answer.
-    if (heard !== before) setImmediate(() => void claim())
+    if (heard !== before.heard) setImmediate(() => void claim())
+  }
+
+  /**
+   * A signal on `control` may be anybody's, for any login may send one, or tell of a single tenant: nothing is called back before
+   * the database has said that there is a halt, or can't say.
+   */
+  async function ask(): Promise<void> {
+    if (asking || stopping) return
+    asking = true
+    let before: number
+    do {
+      before = controls
+      const how = await attempt('be asked', async () => {
+        obey(granted(await driver.call('outbox_finish', { results: [] })).control)
+      })
+      if (how !== 'done') callBack()
+    } while (controls !== before)
+    asking = false
+  }
+
+  function obey({ halted }: Control): void {
+    if (halted) callBack()
+  }
+
+  /** All but what tells people about the halt. */
+  function callBack(): void {
+    for (const { lane, abort } of sending.values()) if (lane !== 'halt') abort.abort()
   }
 
   async function send(delivery: Delivery): Promise<void> {
     const abort = new AbortController()
-    sending.set(delivery.id, abort)
+    sending.set(delivery.id, { lane: delivery.lane, abort })
     if (stopping) abort.abort()
     const outcome = await deliverOne(delivery, abort.signal)
     sending.delete(delivery.id)
@@ -117,7 +150,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     if (recording !== null || results.length === 0) return
     const batch = results.splice(0, 200)
     recording = attempt('be written', async () => {
-      granted(await driver.call('outbox_finish', { results: batch }))
+      obey(granted(await driver.call('outbox_finish', { results: batch })).control)
     }).then((how) => {
       recording = null
       // The next look tries again. What isn't recorded while its lease lasts is sent again, under the same id, and
@@ -136,8 +169,8 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
   const unlisten: Unlisten[] = [
     await driver.listen('outbox', hear),
     await driver.listen('control', () => {
-      // Unknown what it means until the next answer: nothing new is sent, what is on its way is called back.
-      for (const abort of sending.values()) abort.abort()
+      controls++
+      void ask()
       hear()
     }),
   ]
@@ -149,7 +182,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     async stop() {
       clearInterval(timer)
       stopping = true
-      for (const abort of sending.values()) abort.abort()
+      for (const { abort } of sending.values()) abort.abort()
       for (const quit of unlisten) await quit().catch(() => undefined)
       const until = Date.now() + 3000
       while ((sending.size > 0 || recording !== null || results.length > 0) && Date.now() < until && reachable) {

@@ -116,7 +116,11 @@ export async function startFleet(options: FleetOptions): Promise<RunningFleet> {
 async function upkeep(driver: Driver, log: Logger): Promise<void> {
   try {
     for (let more = true, steps = 0; more && steps < 20; steps++) {
-      more = granted(await driver.call('upkeep', {})).more
+      const said = granted(await driver.call('upkeep', {}))
+      more = said.more
+      if (typeof said.failed === 'string') {
+        log.warn('housekeeping could not make or drop monthly partitions; it is tried again', { error: said.failed })
+      }
     }
   } catch (error) {
     log.warn('housekeeping failed; it is tried again', {

@@ -298,6 +298,42 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await resume()
   })
 
+  test('a halt calls back what is on its way, and none of its own lane', async () => {
+    const [calm, loud] = [await receiver(checkSigned), await receiver(checkSigned)]
+    const held: (() => void)[] = []
+    calm.misbehave = hang
+    loud.misbehave = takeAndHold(loud, held)
+    await targets({ calm, loud })
+    await publish(numbered('calm', 3))
+    await publish(numbered('loud', 1))
+    await sql(`update tms.outbox_deliveries set lane = 'halt' where target = 'loud' returning 1`)
+    const deliverer = await deliver()
+    await until('all are on their way', () => calm.requests + loud.received.length === 4)
+    await halt()
+    await until('the others are called back', () => deliverer.stats().sending === 1)
+    for (const release of held) release()
+    await until('it is delivered', () => all('loud', 'delivered'))
+    expect(loud.received).toHaveLength(1)
+    await deliverer.stop()
+    await resume()
+  })
+
+  test('signals that anybody may send call nothing back', async () => {
+    const patient = await receiver(checkSigned)
+    patient.misbehave = (request, response) => {
+      request.resume()
+      setTimeout(() => response.writeHead(202).end(), 600)
+    }
+    await targets({ patient })
+    await publish(numbered('patient', 3))
+    await deliver()
+    await until('they are delivered', async () => {
+      await sql(`select tms._signal('control')`)
+      return all('patient', 'delivered')
+    })
+    expect(patient.requests).toBe(3)
+  })
+
   test('delivered, and the database did not hear of it: it comes again under the same id', async () => {
     const twice = await receiver(checkSigned)
     await targets({ twice })

@@ -2,7 +2,7 @@ import { Args, Flags } from '@oclif/core'
 import { consentFlags, TmsCommand } from '../../ui/command.ts'
 
 export default class DlqDiscard extends TmsCommand {
-  static override summary = 'give dead letters up: they are kept, and never replayed'
+  static override summary = 'give dead letters up: they are kept for a year, and never replayed'
   static override description =
     'Needs consent that names the tenant and the dead letters. Exit 1: not all of them are open dead letters of the tenant.'
   static override examples = [

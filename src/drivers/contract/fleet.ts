@@ -446,7 +446,14 @@ export const fleetContract = {
     operation: 'task.work',
     reads: false,
     args: z.strictObject({}),
-    result: z.object({ rolled: z.number(), moved: z.number(), dropped: z.array(z.string()), more: z.boolean() }),
+    result: z.object({
+      rolled: z.number(),
+      moved: z.number(),
+      dropped: z.array(z.string()),
+      /** What went wrong with the monthly partitions; the rest is done. Absent: the database is of an older release. */
+      failed: z.string().nullable().optional(),
+      more: z.boolean(),
+    }),
   },
 
   // -- agents
@@ -645,6 +652,8 @@ export const fleetContract = {
           attempt: z.number(),
           event: id,
           target: z.string(),
+          /** Absent: the database is of an older release. */
+          lane: z.enum(['normal', 'halt']).optional(),
           kind: z.enum(targetKinds),
           config: json,
           topic: z.string(),
