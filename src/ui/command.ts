@@ -265,21 +265,34 @@ export abstract class TmsCommand extends Command {
     this.output.note(`About to ${this.safe(what)}.\n`)
     const { askText } = await import('./prompts.ts')
     const typed = await askText({ message: `Type ${this.safe(name)} to consent:` }, this.signal)
+    if (typed === null) throw missing('The input ended before the name was typed. Nothing was done.')
     if (typed !== name) throw missing(`What was typed isn't ${name}. Nothing was done.`)
   }
 
-  /** Asks on a terminal; takes the default with --yes, with --json, in CI, and where nobody can answer. */
-  protected async ask(question: TextQuestion & { readonly default: string }): Promise<string> {
+  /**
+   * Asks on a terminal; takes the default with --yes, with --json, in CI, and where nobody can answer. `flag` is what
+   * answers instead.
+   */
+  protected async ask(question: TextQuestion & { readonly default: string; readonly flag: string }): Promise<string> {
     if (!this.asks) return question.default
     const { askText } = await import('./prompts.ts')
-    return askText(question, this.signal)
+    return (await askText(question, this.signal)) ?? this.unanswered(question)
   }
 
   /** Like `ask`, from a list. */
-  protected async choose<T extends string>(question: ChoiceQuestion<T>): Promise<T> {
+  protected async choose<T extends string>(question: ChoiceQuestion<T> & { readonly flag: string }): Promise<T> {
     if (!this.asks) return question.default
     const { askChoice } = await import('./prompts.ts')
-    return askChoice(question, this.signal)
+    return (await askChoice(question, this.signal)) ?? this.unanswered(question)
+  }
+
+  private unanswered({ message, flag }: { readonly message: string; readonly flag: string }): never {
+    throw new TmsError({
+      code: 'USAGE',
+      what: `"${message}" was not answered: the input ended.`,
+      why: `Nothing was done. Give ${flag}, or take the default with --yes.`,
+      next: [commandLine(this.commandName, this.argv, ['--yes']), `tms ${this.commandName} --help`],
+    })
   }
 
   /**
