@@ -6,7 +6,7 @@ import type { Connection } from '../drivers/connection.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { anyHelp, exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
 import { fileProblem } from '../files.ts'
-import { commandLine, truthy, wantsJson } from './argv.ts'
+import { commandLine, truthy, typedFlags, wantsJson } from './argv.ts'
 import type { View } from './blocks.ts'
 import { toJson, type Envelope } from './envelope.ts'
 import { printableLines } from './escape.ts'
@@ -341,7 +341,18 @@ export abstract class TmsCommand extends Command {
     B extends Record<string, unknown>,
     A extends Record<string, unknown>,
   >(options?: Interfaces.Input<F, B, A>, argv = this.argv): Promise<Interfaces.ParserOutput<F, B, A>> {
-    const input = { ...options, flags: withVariables(options?.flags), baseFlags: withVariables(options?.baseFlags) }
+    if (argv.some((word) => word.includes('\ufffd'))) {
+      throw this.usage(
+        'An argument is not UTF-8.',
+        'It holds bytes that are no character, or U+FFFD, which stands for such bytes: what was meant is lost.',
+      )
+    }
+    const opposed = opposedFlags({ ...options?.baseFlags, ...options?.flags }, typedFlags(argv))
+    const input = {
+      ...options,
+      flags: withVariables(options?.flags, opposed),
+      baseFlags: withVariables(options?.baseFlags, opposed),
+    }
     const args: Interfaces.ArgInput = options?.args ?? {}
     for (const argument of Object.values(args)) {
       // Without this oclif reads stdin for an optional argument that isn't given.
@@ -469,8 +480,20 @@ type GivenFlags = {
 const resolvedWithSettings = new Set(['profile', 'driver', 'config', 'timeout'])
 
 /** Copies of the flags with their variables set, which the manifest has for help and completion already. */
-function withVariables(flags: Interfaces.FlagInput = {}): Interfaces.FlagInput {
-  return Object.fromEntries(Object.entries(flags).map(([name, flag]) => [name, withVariable(name, flag)]))
+function withVariables(flags: Interfaces.FlagInput = {}, opposed: ReadonlySet<string>): Interfaces.FlagInput {
+  return Object.fromEntries(
+    Object.entries(flags).map(([name, flag]) => [name, opposed.has(name) ? flag : withVariable(name, flag)]),
+  )
+}
+
+/** The flags that can't be given together with what was typed. What was typed wins, so their variables say nothing. */
+function opposedFlags(flags: Interfaces.FlagInput, typed: ReadonlySet<string>): ReadonlySet<string> {
+  return new Set(
+    Object.entries(flags).flatMap(([name, { exclusive = [] }]) => {
+      if (typed.has(name)) return exclusive
+      return exclusive.some((other) => typed.has(other)) ? [name] : []
+    }),
+  )
 }
 
 function withVariable(name: string, flag: Interfaces.Flag<unknown>): Interfaces.Flag<unknown> {

@@ -250,18 +250,31 @@ describe('arguments', () => {
 
   test('stdin is no argument: an absent one stays absent', async () => {
     const { stdout } = await command(['parsed', '--json'], { stdin: 'from stdin\n' })
-    expect(envelopeOf(stdout).data).toEqual({ word: null, on: false, many: null, number: null })
+    expect(envelopeOf(stdout).data).toMatchObject({ word: null, on: false, many: null, number: null })
   })
 
   test('each flag has a variable, lists and booleans too', async () => {
     const env = { TMS_ON: 'yes', TMS_MANY: 'a,b', TMS_NUMBER: '7' }
     const { stdout } = await command(['parsed', '--json'], { env })
-    expect(envelopeOf(stdout).data).toEqual({ word: null, on: true, many: ['a', 'b'], number: 7 })
+    expect(envelopeOf(stdout).data).toMatchObject({ word: null, on: true, many: ['a', 'b'], number: 7 })
   })
 
   test('a flag wins over its variable', async () => {
     const { stdout } = await command(['parsed', '--json', '--number', '8'], { env: { TMS_NUMBER: '7' } })
     expect(envelopeOf(stdout).data.number).toBe(8)
+  })
+
+  test.each([
+    [['--one', 'x'], { TMS_OTHER: 'y' }, { one: 'x', other: null }],
+    [['--other=x'], { TMS_ONE: 'y' }, { one: null, other: 'x' }],
+  ])('%j is not opposed by the variable of a flag that excludes it', async (argv, env, given) => {
+    const { stdout } = await command(['parsed', '--json', ...argv], { env })
+    expect(envelopeOf(stdout).data).toMatchObject(given)
+  })
+
+  test.each([[['caf\ufffd']], [['--one', 'caf\ufffd']]])('half a character is refused: %j', async (argv) => {
+    const { code, stderr } = await command(['parsed', ...argv])
+    expect([code, stderr]).toEqual([2, expect.stringContaining('An argument is not UTF-8.')])
   })
 
   test('a boolean variable that is neither true nor false is refused', async () => {
