@@ -119,6 +119,11 @@ export abstract class TmsCommand extends Command {
     this.kept = { remove, where }
   }
 
+  /** For a secret that is kept nowhere: said where standard output has not taken the whole result. */
+  protected lostUnlessShown(said: string): void {
+    this.kept = { remove: () => Promise.resolve(), where: said }
+  }
+
   /** One element of a stream: rendered, or one line of JSON before the envelope. */
   protected async line<T>(view: View<T>, item: T): Promise<void> {
     if (this.json) this.output.data(`${toJson(item)}\n`)
