@@ -1,4 +1,13 @@
-import { isMap, isNode, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
+import {
+  isMap,
+  isNode,
+  isScalar,
+  LineCounter,
+  parseDocument,
+  type Document,
+  type ErrorCode,
+  type YAMLError,
+} from 'yaml'
 import type * as z from 'zod'
 
 /** What is wrong with a YAML text, and where: one-based, as editors count. */
@@ -35,7 +44,7 @@ export function parseYaml<T extends z.ZodType>(
   try {
     document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true })
     const first = document.errors[0] ?? document.warnings[0]
-    if (first) return at(first.pos[0], [], first.message)
+    if (first) return at(placeOf(first, document.errors), [], ownWords[first.code] ?? first.message)
     content = document.toJS({ maxAliasCount: 50 }) ?? {}
   } catch (error) {
     return at(0, [], error instanceof Error ? error.message : String(error))
@@ -52,6 +61,19 @@ export function parseYaml<T extends z.ZodType>(
     return at(offsetOf(document, path), path, `"${stray}" is not known here`, stray)
   }
   return at(offsetOf(document, keys), keys, issue?.message ?? 'is wrong')
+}
+
+/** Where the parser's own words are for programmers, or about something else than what is wrong. */
+const ownWords: Partial<Record<ErrorCode, string>> = {
+  MULTIPLE_DOCS: 'a second document begins here, and a file is one document',
+  BLOCK_AS_IMPLICIT_KEY:
+    'a key stands within the value of another: its indentation is wrong, or the value needs quotes',
+}
+
+/** A value that goes on with a key on a later line is reported where it begins; what is wrong is that key. */
+function placeOf(first: YAMLError, all: readonly YAMLError[]): number {
+  const later = all.find(({ code, pos }) => code === 'MULTILINE_IMPLICIT_KEY' && pos[0] === first.pos[0])
+  return later ? later.pos[1] : first.pos[0]
 }
 
 /** Where a key is written; the nearest map around it when it is reached through an alias. */

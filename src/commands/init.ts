@@ -64,13 +64,15 @@ export default class Init extends TmsCommand {
       flags.environment ??
       (fresh || (await environmentOf(db)) === null
         ? await this.choose<Environment>({
+            flag: '--environment',
             message: 'What is this database?',
             choices: environments,
             default: defaultEnvironment,
           })
         : null)
     const operator =
-      flags.operator ?? (await this.ask({ message: 'Name of the first operator?', default: localUser() }))
+      flags.operator ??
+      (await this.ask({ flag: '--operator', message: 'Name of the first operator?', default: localUser() }))
     const catalogue = await readCatalogue(await this.policyFolders())
 
     if (db.target.shared && fresh) {

@@ -9,6 +9,11 @@ export type Limits = {
   readonly serverMs?: number | undefined
 }
 
+/** A person who types a command again asks for another change, under a new request id. */
+export const mayHaveHappened = 'A change may have been made all the same: look before you ask for it again.'
+/** Where changes can be seen. */
+export const look = 'tms ledger tail'
+
 export class TimeUp extends Error {
   override readonly name = 'TimeUp'
 }

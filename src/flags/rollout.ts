@@ -30,8 +30,8 @@ export type RolloutPlan = {
 }
 
 export async function planStart(driver: Driver, key: string, plan: RolloutPlan): Promise<RolloutStep> {
-  const [name, percentage] = plan.cohort.split('=')
-  if (!name || !percentage) {
+  const [name, percentage, ...more] = plan.cohort.split('=')
+  if (!name || !percentage || more.length > 0) {
     throw new TmsError({
       code: 'USAGE',
       what: `"${plan.cohort}" is no cohort`,

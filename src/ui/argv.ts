@@ -28,6 +28,13 @@ export function wantsJson(argv: readonly string[], environment: NodeJS.ProcessEn
   return flags.includes('--json') || truthy(environment.TMS_JSON) === true
 }
 
+/** The long flags that are given, whatever they are: `--why=x` is `why`. */
+export function typedFlags(argv: readonly string[]): ReadonlySet<string> {
+  const end = argv.indexOf('--')
+  const words = end === -1 ? argv : argv.slice(0, end)
+  return new Set(words.filter((word) => word.startsWith('--')).map((word) => word.slice(2).replace(/=.*$/s, '')))
+}
+
 /** What a boolean variable says; null when it says neither. */
 export function truthy(value: string | undefined): boolean | null {
   if (value === undefined || /^(0|false|no|off)?$/i.test(value)) return false

@@ -6,7 +6,7 @@ import type { Connection } from '../drivers/connection.ts'
 import type { Driver } from '../drivers/driver.ts'
 import { anyHelp, exit, TmsError, type ExitCode, type Problem } from '../errors.ts'
 import { fileProblem } from '../files.ts'
-import { commandLine, truthy, wantsJson } from './argv.ts'
+import { commandLine, truthy, typedFlags, wantsJson } from './argv.ts'
 import type { View } from './blocks.ts'
 import { toJson, type Envelope } from './envelope.ts'
 import { printableLines } from './escape.ts'
@@ -117,6 +117,11 @@ export abstract class TmsCommand extends Command {
    */
   protected keptUntilShown(remove: () => Promise<void>, where: string): void {
     this.kept = { remove, where }
+  }
+
+  /** For a secret that is kept nowhere: said where standard output has not taken the whole result. */
+  protected lostUnlessShown(said: string): void {
+    this.kept = { remove: () => Promise.resolve(), where: said }
   }
 
   /** One element of a stream: rendered, or one line of JSON before the envelope. */
@@ -265,21 +270,34 @@ export abstract class TmsCommand extends Command {
     this.output.note(`About to ${this.safe(what)}.\n`)
     const { askText } = await import('./prompts.ts')
     const typed = await askText({ message: `Type ${this.safe(name)} to consent:` }, this.signal)
+    if (typed === null) throw missing('The input ended before the name was typed. Nothing was done.')
     if (typed !== name) throw missing(`What was typed isn't ${name}. Nothing was done.`)
   }
 
-  /** Asks on a terminal; takes the default with --yes, with --json, in CI, and where nobody can answer. */
-  protected async ask(question: TextQuestion & { readonly default: string }): Promise<string> {
+  /**
+   * Asks on a terminal; takes the default with --yes, with --json, in CI, and where nobody can answer. `flag` is what
+   * answers instead.
+   */
+  protected async ask(question: TextQuestion & { readonly default: string; readonly flag: string }): Promise<string> {
     if (!this.asks) return question.default
     const { askText } = await import('./prompts.ts')
-    return askText(question, this.signal)
+    return (await askText(question, this.signal)) ?? this.unanswered(question)
   }
 
   /** Like `ask`, from a list. */
-  protected async choose<T extends string>(question: ChoiceQuestion<T>): Promise<T> {
+  protected async choose<T extends string>(question: ChoiceQuestion<T> & { readonly flag: string }): Promise<T> {
     if (!this.asks) return question.default
     const { askChoice } = await import('./prompts.ts')
-    return askChoice(question, this.signal)
+    return (await askChoice(question, this.signal)) ?? this.unanswered(question)
+  }
+
+  private unanswered({ message, flag }: { readonly message: string; readonly flag: string }): never {
+    throw new TmsError({
+      code: 'USAGE',
+      what: `"${message}" was not answered: the input ended.`,
+      why: `Nothing was done. Give ${flag}, or take the default with --yes.`,
+      next: [commandLine(this.commandName, this.argv, ['--yes']), `tms ${this.commandName} --help`],
+    })
   }
 
   /**
@@ -328,7 +346,18 @@ export abstract class TmsCommand extends Command {
     B extends Record<string, unknown>,
     A extends Record<string, unknown>,
   >(options?: Interfaces.Input<F, B, A>, argv = this.argv): Promise<Interfaces.ParserOutput<F, B, A>> {
-    const input = { ...options, flags: withVariables(options?.flags), baseFlags: withVariables(options?.baseFlags) }
+    if (argv.some((word) => word.includes('\ufffd'))) {
+      throw this.usage(
+        'An argument is not UTF-8.',
+        'It holds bytes that are no character, or U+FFFD, which stands for such bytes: what was meant is lost.',
+      )
+    }
+    const opposed = opposedFlags({ ...options?.baseFlags, ...options?.flags }, typedFlags(argv))
+    const input = {
+      ...options,
+      flags: withVariables(options?.flags, opposed),
+      baseFlags: withVariables(options?.baseFlags, opposed),
+    }
     const args: Interfaces.ArgInput = options?.args ?? {}
     for (const argument of Object.values(args)) {
       // Without this oclif reads stdin for an optional argument that isn't given.
@@ -456,8 +485,20 @@ type GivenFlags = {
 const resolvedWithSettings = new Set(['profile', 'driver', 'config', 'timeout'])
 
 /** Copies of the flags with their variables set, which the manifest has for help and completion already. */
-function withVariables(flags: Interfaces.FlagInput = {}): Interfaces.FlagInput {
-  return Object.fromEntries(Object.entries(flags).map(([name, flag]) => [name, withVariable(name, flag)]))
+function withVariables(flags: Interfaces.FlagInput = {}, opposed: ReadonlySet<string>): Interfaces.FlagInput {
+  return Object.fromEntries(
+    Object.entries(flags).map(([name, flag]) => [name, opposed.has(name) ? flag : withVariable(name, flag)]),
+  )
+}
+
+/** The flags that can't be given together with what was typed. What was typed wins, so their variables say nothing. */
+function opposedFlags(flags: Interfaces.FlagInput, typed: ReadonlySet<string>): ReadonlySet<string> {
+  return new Set(
+    Object.entries(flags).flatMap(([name, { exclusive = [] }]) => {
+      if (typed.has(name)) return exclusive
+      return exclusive.some((other) => typed.has(other)) ? [name] : []
+    }),
+  )
 }
 
 function withVariable(name: string, flag: Interfaces.Flag<unknown>): Interfaces.Flag<unknown> {

@@ -211,7 +211,8 @@ describe('the file', () => {
     ['broken YAML', 'driver: [embedded\n', ':2:1', /not valid YAML|flow/i],
     ['a duplicate key', 'timeout: 1\ntimeout: 2\n', ':2:1', /unique/],
     ['a tab as indentation', 'profiles:\n\tp: {}\n', ':2', /tab/i],
-    ['two documents', 'timeout: 1\n---\ntimeout: 2\n', ':2:1', /document/],
+    ['two documents', 'timeout: 1\n---\ntimeout: 2\n', ':2:1', /a second document begins here/],
+    ['a key in a value', 'driver: embedded\n  foo: [1,', ':2:', /a key stands within the value of another/],
     ['a list', '- embedded\n', ':1:1', /expected/],
     ['an alias to nothing', 'timeout: *x\n', ':1', /alias/i],
   ])('with %s is refused with line and column', async (_name, text, place, message) => {

@@ -261,6 +261,10 @@ describe('a staged rollout', () => {
   beforeEach(() => clock('0'))
   afterAll(() => clock('0'))
 
+  test.each(['early', 'early=', 'early=10=20'])('%s is no cohort', async (cohort) => {
+    await expect(planStart(db, 'a.bool', { ...plan, cohort })).rejects.toMatchObject({ code: 'USAGE' })
+  })
+
   test('goes from canary to cohort to all, no faster than its wait, and back at once', async () => {
     await step(await planStart(db, 'a.bool', plan))
     expect(await reach()).toBe(1)

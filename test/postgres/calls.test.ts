@@ -245,6 +245,11 @@ describe('over a wire that fails', () => {
     await using(connectionTo(url, { callTimeoutMs: 2_000 }), async (hasty) => {
       const error = await failureOf(ask(hasty))
       expect(error).toMatchObject({ code: 'DB_UNREACHABLE', message: expect.stringContaining('was lost during') })
+      // A person who types it again asks for another change: it must not be called safe.
+      expect(error).toMatchObject({
+        why: expect.stringContaining('look before'),
+        next: expect.arrayContaining(['tms ledger tail']),
+      })
       expect(wire.accepted()).toBeGreaterThan(1)
     })
   })

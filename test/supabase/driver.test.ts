@@ -389,7 +389,12 @@ describe('over a wire that fails', () => {
     expect(await ask(driver)).toBe('yes')
     wire.stall()
     const started = Date.now()
-    expect(await failureOf(ask(driver))).toMatchObject({ code: 'DB_TIMEOUT', exit: 3 })
+    expect(await failureOf(ask(driver))).toMatchObject({
+      code: 'DB_TIMEOUT',
+      exit: 3,
+      why: expect.stringContaining('look before'),
+      next: expect.arrayContaining(['tms ledger tail']),
+    })
     expect(Date.now() - started).toBeLessThan(8_000)
   })
 })

@@ -209,6 +209,17 @@ describe('where it runs', () => {
     expect([again.code, again.stdout]).toEqual([0, expect.stringContaining('is not shown again')])
   })
 
+  test("a service account's secret that nobody could read is said to be lost, with the command to run again", async () => {
+    const cwd = mkdtempSync(join(folder, 'lost-'))
+    const env = { XDG_CONFIG_HOME: join(cwd, 'config') }
+    expect((await run([bin, 'init', '--yes'], { cwd, env })).code).toBe(0)
+    const rotate = [bin, 'accounts', 'rotate', 'ci', '--kind', 'key', '--overlap', '1h']
+    const full = await run(['-e', onDevFull, ...rotate], { cwd, env })
+    expect(full.code, full.stderr).toBe(3)
+    expect(full.stderr.replace(/\s+/g, ' ')).toContain('Rotate again: tms accounts rotate ci --kind key --overlap 1h')
+    expect((await run(rotate, { cwd, env })).stderr).toBe('')
+  })
+
   test.skipIf(noStranger !== null)(
     `a database that its owner may not write is no damaged one${noStranger ? ` (skipped: ${noStranger})` : ''}`,
     async () => {

@@ -1,4 +1,5 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build } from 'esbuild'
@@ -249,18 +250,31 @@ describe('arguments', () => {
 
   test('stdin is no argument: an absent one stays absent', async () => {
     const { stdout } = await command(['parsed', '--json'], { stdin: 'from stdin\n' })
-    expect(envelopeOf(stdout).data).toEqual({ word: null, on: false, many: null, number: null })
+    expect(envelopeOf(stdout).data).toMatchObject({ word: null, on: false, many: null, number: null })
   })
 
   test('each flag has a variable, lists and booleans too', async () => {
     const env = { TMS_ON: 'yes', TMS_MANY: 'a,b', TMS_NUMBER: '7' }
     const { stdout } = await command(['parsed', '--json'], { env })
-    expect(envelopeOf(stdout).data).toEqual({ word: null, on: true, many: ['a', 'b'], number: 7 })
+    expect(envelopeOf(stdout).data).toMatchObject({ word: null, on: true, many: ['a', 'b'], number: 7 })
   })
 
   test('a flag wins over its variable', async () => {
     const { stdout } = await command(['parsed', '--json', '--number', '8'], { env: { TMS_NUMBER: '7' } })
     expect(envelopeOf(stdout).data.number).toBe(8)
+  })
+
+  test.each([
+    [['--one', 'x'], { TMS_OTHER: 'y' }, { one: 'x', other: null }],
+    [['--other=x'], { TMS_ONE: 'y' }, { one: null, other: 'x' }],
+  ])('%j is not opposed by the variable of a flag that excludes it', async (argv, env, given) => {
+    const { stdout } = await command(['parsed', '--json', ...argv], { env })
+    expect(envelopeOf(stdout).data).toMatchObject(given)
+  })
+
+  test.each([[['caf\ufffd']], [['--one', 'caf\ufffd']]])('half a character is refused: %j', async (argv) => {
+    const { code, stderr } = await command(['parsed', ...argv])
+    expect([code, stderr]).toEqual([2, expect.stringContaining('An argument is not UTF-8.')])
   })
 
   test('a boolean variable that is neither true nor false is refused', async () => {
@@ -400,6 +414,35 @@ describe.skipIf(noTerminal !== null)(`on a terminal${noTerminal ? ` (skipped: ${
     const { code, screen } = await terminal(['consent', 'db/tms'], [['to consent', '\u0003']])
     expect(code).toBe(130)
     expect(screen).toContain('INTERRUPTED')
+  })
+
+  test('Ctrl-D is no consent', async () => {
+    const { code, screen } = await terminal(['consent', 'db/tms'], [['to consent', '\u0004']])
+    expect(code, screen).toBe(4)
+    expect(screen).toContain('tms consent db/tms --confirm db/tms')
+    expect(screen).toContain('database closed')
+  })
+
+  test.each([
+    [['ask'], 'Your name?', 'Give --name, or take the default with --yes.'],
+    [['ask', '--name', 'ann'], 'Which size?', 'tms ask --name ann --yes'],
+  ])('Ctrl-D in a question is no answer: %j', async (argv, question, words) => {
+    const { code, screen } = await terminal(argv, [[question, '\u0004']])
+    expect(code, screen).toBe(2)
+    expect(screen.replace(/\s+/g, ' ')).toContain(words)
+  })
+
+  test('a terminal that is gone ends a question', async () => {
+    const ended = join(folder, 'hung-up')
+    // Of a session of its own, so that it isn't told by a signal.
+    const words = `trap '' HUP; setsid --wait ${process.execPath} ${program} consent db/tms; echo $? > ${ended}`
+    const shell = spawn('script', ['--quiet', '--command', words, '/dev/null'], {
+      env: { ...fixture, PATH: process.env.PATH, TERM: 'xterm' },
+    })
+    await said(shell.stdout, 'to consent')
+    shell.kill('SIGKILL')
+    // With which status is not for tms to say: Node aborts at its end when it can't reset the terminal.
+    await expect.poll(() => existsSync(ended) && readFileSync(ended, 'utf8'), { timeout: 10_000 }).toMatch(/^\d+\n$/)
   })
 
   test('questions are asked on stderr, so that stdout can be a file', async () => {

@@ -122,6 +122,8 @@ test('every flag has a variable except consent', () => {
   expect(flagVariable('call-limit')).toBe('TMS_CALL_LIMIT')
   expect(flagVariable('confirm')).toBeNull()
   expect(flagVariable('execute')).toBeNull()
+  // Nor has what turns a rollout: it must be typed.
+  expect(['next', 'off'].map(flagVariable)).toEqual([null, null])
 })
 
 test('a usage error carries nothing of what the parser threw', () => {

@@ -31,9 +31,13 @@ export default class AccountsRotate extends TmsCommand {
       import('../../accounts/accounts.ts'),
       import('../../accounts/views.ts'),
     ])
-    return this.show(
-      rotatedView,
-      await rotateAccount(await this.database(), { ...flags, account: args.account, now: new Date() }),
-    )
+    const { account } = args
+    const rotated = await rotateAccount(await this.database(), { ...flags, account, now: new Date() })
+    if (rotated.secret !== null) {
+      this.lostUnlessShown(
+        `The secret of ${rotated.credential.name} reached nobody and is lost, and older credentials end after ${flags.overlap}. Rotate again: tms accounts rotate ${account} --kind ${flags.kind} --overlap ${flags.overlap}`,
+      )
+    }
+    return this.show(rotatedView, rotated)
   }
 }

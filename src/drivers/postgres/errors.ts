@@ -4,7 +4,7 @@ import { TmsError } from '../../errors.ts'
 import { databaseError, placeIn } from '../database-error.ts'
 import type { NetworkFailure } from '../network.ts'
 import { networkFailure } from '../network.ts'
-import { TimeUp } from '../patience.ts'
+import { look, mayHaveHappened, TimeUp } from '../patience.ts'
 import type { Address } from './address.ts'
 
 /** Messages of `pg` itself: it gives them no codes. */
@@ -185,8 +185,8 @@ export function callError(error: unknown, doing: string, address: Address, limit
     return new TmsError({
       code: 'DB_TIMEOUT',
       what: `${name} did not answer ${doing} within ${limitMs} ms.`,
-      why: 'The server or the network hangs. What was asked may still happen; asking again does not do it twice.',
-      next: ['tms doctor'],
+      why: `The server or the network hangs. ${mayHaveHappened}`,
+      next: ['tms doctor', look],
     })
   }
   if (error instanceof pg.DatabaseError && !isLost(error)) {
@@ -198,8 +198,8 @@ export function callError(error: unknown, doing: string, address: Address, limit
     {
       code: 'DB_UNREACHABLE',
       what: `The connection to ${name} was lost during ${doing}.`,
-      why: 'The server or something between cut it. What was asked may have happened; asking again does not do it twice.',
-      next: [`pg_isready -h ${address.host} -p ${address.port}`, 'tms doctor'],
+      why: `The server or something between cut it. ${mayHaveHappened}`,
+      next: [`pg_isready -h ${address.host} -p ${address.port}`, 'tms doctor', look],
     },
     { cause: error },
   )

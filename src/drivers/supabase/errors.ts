@@ -4,7 +4,7 @@ import type { SupabaseConnection } from '../connection.ts'
 import type { DatabaseProblem } from '../database-error.ts'
 import { databaseError } from '../database-error.ts'
 import { networkFailure } from '../network.ts'
-import { TimeUp } from '../patience.ts'
+import { look, mayHaveHappened, TimeUp } from '../patience.ts'
 
 export type Place = { readonly host: string; readonly url: string }
 
@@ -68,8 +68,8 @@ export function problemOf(error: unknown, fn: string, place: Place, limitMs: num
     return error.failure.problem ? answered(error.failure.problem, fn, place) : unanswered(error.status, place, probe)
   }
   if (error instanceof TimeUp || error.name === 'AbortError') {
-    const why = 'The server or the network hangs. What was asked may still happen; asking again does not do it twice.'
-    return trouble('DB_TIMEOUT', `${host} did not answer ${fn} within ${limitMs} ms.`, why, [probe, 'tms doctor'])
+    const why = `The server or the network hangs. ${mayHaveHappened}`
+    return trouble('DB_TIMEOUT', `${host} did not answer ${fn} within ${limitMs} ms.`, why, [probe, 'tms doctor', look])
   }
   const failure = networkFailure(error)
   if (failure) {
@@ -79,6 +79,9 @@ export function problemOf(error: unknown, fn: string, place: Place, limitMs: num
       cut: `The connection to ${host} was lost during ${fn}.`,
     }
     const said = failure.kind in what ? what[failure.kind as keyof typeof what] : `No connection to ${host}.`
+    if (failure.kind === 'cut') {
+      return trouble('DB_UNREACHABLE', said, `${failure.why} ${mayHaveHappened}`, [probe, look])
+    }
     return trouble('DB_UNREACHABLE', said, failure.why, [probe, 'tms config show'])
   }
   if (error.name === 'PostgrestError') {
