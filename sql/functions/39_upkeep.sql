@@ -77,8 +77,8 @@ $$;
 create or replace function tms._make_partitions(around timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
 declare
-  -- a fifth of a second
-  most constant integer := 20000;
+  -- 20,000 took 0.36 s on two busy cores
+  most constant integer := 5000;
   p record;
   low timestamptz;
   high timestamptz;
