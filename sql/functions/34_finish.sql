@@ -155,7 +155,7 @@ declare
   stopped_tenants uuid[] := array(select s.company_id from tms.tenant_state s where s.state = 'paused');
   careful text[] := array(select unnest(p.approval) from tms.agent_policies p);
   -- rest, taken apart
-  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_replay bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[]; r_delay bigint[];
+  r_id bigint[]; r_company uuid[]; r_agent text[]; r_fn text[]; r_parent text[]; r_replay bigint[]; r_claim integer[]; r_outcome text[]; r_ms integer[]; r_trace text[]; r_class text[]; r_error text[]; r_retry boolean[]; r_effects jsonb[]; r_output jsonb[]; r_delay bigint[]; r_unfit boolean[];
   done_ids bigint[]; taken bigint[];
   t_company uuid[]; t_agent text[];
   bad bigint[] := '{}'; bad_class text[] := '{}'; bad_error text[] := '{}';
@@ -206,10 +206,10 @@ begin
 
   -- ---- the rest, in the order of ids so that two batches never wait for each other crosswise
   select array_agg(z.id), array_agg(z.company_id), array_agg(z.agent), array_agg(z.fn_name), array_agg(z.parent), array_agg(z.replay_run_id), array_agg(z.claim), array_agg(z.outcome), array_agg(z.ms),
-         array_agg(z.trace), array_agg(z.class), array_agg(z.error), array_agg(z.retry), array_agg(z.effects), array_agg(z.output), array_agg(z.delay_ms)
-    into r_id, r_company, r_agent, r_fn, r_parent, r_replay, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output, r_delay
+         array_agg(z.trace), array_agg(z.class), array_agg(z.error), array_agg(z.retry), array_agg(z.effects), array_agg(z.output), array_agg(z.delay_ms), array_agg(z.unfit)
+    into r_id, r_company, r_agent, r_fn, r_parent, r_replay, r_claim, r_outcome, r_ms, r_trace, r_class, r_error, r_retry, r_effects, r_output, r_delay, r_unfit
     from (select v.*, mine.*
-            from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb, delay_ms bigint)
+            from (select distinct on (y.id) y.* from jsonb_to_recordset(rest) y (id bigint, claim integer, outcome text, ms integer, trace text, class text, error text, retry boolean, effects jsonb, output jsonb, delay_ms bigint, unfit boolean)
                    order by y.id, y.claim desc) v
             -- only those that are this worker's now; the lock keeps the reaper off
             join lateral (select t.company_id, t.agent, t.fn_name, t.traceparent as parent, t.replay_run_id from tms.agent_tasks t where t.id = v.id and t.claim = v.claim and t.status = state
@@ -403,11 +403,11 @@ begin
   -- ---- failed
   for e in select u.id, coalesce(b.class, case when u.class in ('timeout', 'validation', 'external_api', 'quota_exceeded', 'policy', 'bug') then u.class else 'bug' end) as class,
                   coalesce(b.error, left(u.error, 2000), '') as error,
-                  coalesce(u.retry, true) as retry, u.ms, u.trace
-             from unnest(r_id, r_outcome, r_class, r_error, r_retry, r_ms, r_trace) u (id, outcome, class, error, retry, ms, trace)
+                  coalesce(u.retry, true) as retry, u.ms, u.trace, u.unfit
+             from unnest(r_id, r_outcome, r_class, r_error, r_retry, r_ms, r_trace, r_unfit) u (id, outcome, class, error, retry, ms, trace, unfit)
              left join unnest(bad, bad_class, bad_error) b (id, class, error) on b.id = u.id
             where u.outcome = 'failed' or (u.outcome = 'completed' and b.id is not null) loop
-    answers := answers || jsonb_build_object(e.id::text, tms._fail_task(e.id, e.class, e.error, e.retry, 'failed', e.ms, e.trace));
+    answers := answers || jsonb_build_object(e.id::text, tms._fail_task(e.id, e.class, e.error, e.retry, case when e.unfit then 'unfit' else 'failed' end, e.ms, e.trace));
   end loop;
   if stopped_replays is not null then perform tms._replay_counted(r_replay); end if;
   return answers;
@@ -488,8 +488,11 @@ begin
             class, left(error, 2000), t.claimed_at, clock_timestamp(),
             coalesce(ms, least(extract(epoch from clock_timestamp() - t.claimed_at) * 1000, 2147483647)::integer, 0), trace, (tms._fence_json() ->> 'epoch')::bigint,
             coalesce(spent.tokens, 0), coalesce(spent.calls, 0), coalesce(spent.cost, 0));
-  perform tms._pulse(array[t.agent], array[0], array[1], array[t.claimed_at]);
-  perform tms._breaker(t.agent, t.claimed_at);
+  -- An input that doesn't fit is its sender's mistake: one tenant's must not take the agent from all.
+  if as_outcome <> 'unfit' then
+    perform tms._pulse(array[t.agent], array[0], array[1], array[t.claimed_at]);
+    perform tms._breaker(t.agent, t.claimed_at);
+  end if;
   if final then
     delete from tms.task_spend s where s.task_id = task;
     delete from tms.task_effects f where f.task_id = task;

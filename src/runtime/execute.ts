@@ -96,7 +96,7 @@ export async function execute(task: ClaimedTask, fn: AgentFunction, stopper: Sto
   try {
     const input = fn.input.safeParse(task.payload)
     if (!input.success) {
-      outcome = { failure: mismatch('input', input.error) }
+      outcome = { failure: { ...mismatch('input', input.error), unfit: true } }
       traceId = await reach.tracer.task(infoOf(task), async (trace) => {
         trace.fail(new TaskFailure('validation', 'its input does not fit'))
         return trace.traceId

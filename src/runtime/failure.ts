@@ -4,7 +4,12 @@ import { TmsError } from '../errors.ts'
 import { redactError, redactText } from '../redaction/redact.ts'
 import { storableText } from './storable.ts'
 
-export type Failure = { readonly class: ErrorClass; readonly error: string; readonly retry: boolean }
+export type Failure = {
+  readonly class: ErrorClass
+  readonly error: string
+  readonly retry: boolean
+  readonly unfit?: boolean
+}
 
 /** What went wrong, without secrets and as a table can hold it: the message goes to tables, spans and Slack. */
 export function failureOf(thrown: unknown): Failure {

@@ -411,6 +411,30 @@ describe('the breaker', () => {
     ['_breaker', 'if claimed < s.breaker_since then return; end if;', ''],
   )
 
+  rail(
+    "inputs that don't fit take the agent from nobody",
+    async () => {
+      await clean()
+      await arena.fleet.load(strict)
+      await many(30)
+      const worker = await hello(20)
+      const tasks = await claim(worker, 25)
+      await done(worker, tasks.slice(0, 10))
+      for (const { id, claim: taken } of tasks.slice(10))
+        await finish(worker, {
+          id,
+          claim: taken,
+          outcome: 'failed',
+          class: 'validation',
+          error: 'x',
+          retry: false,
+          unfit: true,
+        })
+      expect(await breaker()).toBe('closed')
+    },
+    ['_fail_task', `if as_outcome <> 'unfit' then`, 'if true then'],
+  )
+
   test('a look at an empty queue does not use the probe up', async () => {
     const worker = await after(2)
     await arena.sql(`update tms.agent_tasks set status = 'completed' where status = 'pending'`)

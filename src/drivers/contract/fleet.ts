@@ -183,6 +183,8 @@ const endedTask = z.strictObject({
   retry: z.boolean().optional(),
   /** Of a returned one: not claimed again before. */
   delay_ms: z.int().optional(),
+  /** Failed because its input doesn't fit: nothing that counts against the agent. */
+  unfit: z.boolean().optional(),
   effects: effects.optional(),
   output: json.optional(),
 })
