@@ -46,6 +46,7 @@ function head() {
     '',
     'Data goes to stdout, everything else to stderr. With `--json` the last line of stdout is always',
     '`{ok, command, data, warnings, error: {code, message, why, next[]}}`; streams print one object per line before it.',
+    "`--help` and `--version` print text, also with `--json`; `tms autocomplete` doesn't take it.",
     '',
     'A flag wins over its variable, a variable over `tms.config.yaml`, the file over the default. Boolean variables take',
     '`1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`. `NO_COLOR`, `FORCE_COLOR` and `COLUMNS` are respected, `TMS_DEBUG=1`',

@@ -150,7 +150,7 @@ async function runPlugin(config: Config, id: string, argv: string[]): Promise<Ex
 }
 
 function pluginProblem(thrown: unknown, id: string): TmsError {
-  if (!(thrown instanceof Error && 'syscall' in thrown)) return usageError(thrown, id, [])
+  if (!(thrown instanceof Error && 'syscall' in thrown)) return usageError(thrown, id.replaceAll(':', ' '), [])
   return new TmsError(
     {
       code: 'FILE_UNWRITABLE',
