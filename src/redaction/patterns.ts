@@ -28,6 +28,7 @@ export function findSecrets(text: string): readonly Span[] {
   findApiKeys(text, add)
   findAssignments(text, add)
   findOtherForms(text, add)
+  findLogins(text, add)
   findAuthorization(text, add)
   findEmails(text, hosts, add)
   if (/\d/.test(text)) {
@@ -378,6 +379,39 @@ function findOtherForms(text: string, add: Add): void {
     const stop = end.exec(text)?.index ?? text.length
     add(at + row.length, stop, 'row')
     at = text.indexOf(row, stop)
+  }
+}
+
+/** Of one command, however long it is: `-u` this far behind the word curl is curl's. */
+const longestCommand = 4096
+const login =
+  /\b(?:curl|wget)\b|(?<=[\s"'])(?:-[a-z\d#]{0,8}[uU]|--(?:proxy-|http-|ftp-)?user)(?:\\{0,8}["'],\s{0,8}(?=["'\\])|[=\s]\s{0,4})?/gi
+
+/** `curl -u user:password`, and the other spellings of it. Only behind the word curl or wget: other programs' `-u` is anything. */
+function findLogins(text: string, add: Add): void {
+  const open = /(\\{0,8})(["'])/y
+  const domain = /[\w.-]{1,64}\\{1,2}(?=[\w.-])/y
+  let command = -Infinity
+  login.lastIndex = 0
+  for (let match = login.exec(text); match; match = login.exec(text)) {
+    if (!match[0].startsWith('-')) {
+      command = match.index
+      continue
+    }
+    let from = login.lastIndex
+    if (from - command > longestCommand) continue
+    open.lastIndex = from
+    const [opening = '', slashes = '', quote = ''] = open.exec(text) ?? []
+    from += opening.length
+    domain.lastIndex = from
+    const start = from
+    if (opening === '' && domain.test(text)) from = domain.lastIndex
+    const end = opening === '' ? bareValue(text, from).end : closingQuote(text, from, quote, slashes.length)
+    const value = text.slice(start, end)
+    // Without a password the name may be the key of an account: `-u sk_…:`.
+    if (/^[^:]*:./.test(value) || (text[end] === ':' && /\d/.test(value)) || /\d.*:$/.test(value))
+      add(start, end, 'credentials')
+    login.lastIndex = Math.max(end, login.lastIndex)
   }
 }
 
