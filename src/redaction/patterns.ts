@@ -85,30 +85,59 @@ function findWebhooks(text: string, add: Add): void {
   }
 }
 
+/** `://`, also with its slashes escaped as JSON may, and percent-encoded, as often as may be. */
+const urlSign = /(?::|%(?:25){0,4}3A)(?:\\?\/|%(?:25){0,4}2F){2}/gi
+const urlEnd = new RegExp(`[\\s"'\`<>]|${urlSign.source}`, 'gi')
+/** Within a parameter the next parameter ends it. */
+const parameterEnd = new RegExp(`&|${urlEnd.source}`, 'gi')
+
 /**
- * `scheme://user:password@host`, also with its slashes escaped as JSON may: who and with what goes, where to stays. Returns where
- * the hosts' `@` are.
+ * `scheme://user:password@host`: who and with what goes, where to stays. Returns where the hosts' `@` are.
  */
 function findUrlCredentials(text: string, add: Add): ReadonlySet<number> {
   const hosts = new Set<number>()
-  const end = /[\s"'`<>]|:(?:\\?\/){2}/g
-  for (const { 0: sign, index: at } of text.matchAll(/:(?:\\?\/){2}/g)) {
+  for (const { 0: sign, index: at } of text.matchAll(urlSign)) {
     const start = at + sign.length
     // People write / and # unescaped into database passwords; in web addresses these end the host.
     const web = /(?:https?|wss?|ftp)$/i.test(text.slice(Math.max(0, at - 5), at))
+    const encoded = sign.includes('%')
+    const end = encoded ? parameterEnd : urlEnd
     end.lastIndex = start
-    const stop = end.exec(text)
-    const whole = text.slice(start, stop?.index ?? text.length)
-    const authority = /^[^/?#\\]*/.exec(whole)?.[0] ?? ''
-    // Behind a colon that begins no port there is a password, with a slash in it.
-    const cut = web ? !authority.includes('@') && /^[^[].*:(?!\d*$)/.test(authority) : authority.includes(':')
-    const query = whole.search(/\?[\w.-]+=/)
-    const last = start + (cut ? whole.slice(0, query === -1 ? whole.length : query) : authority).lastIndexOf('@')
-    if (last < start) continue
-    add(start, last, 'credentials')
-    hosts.add(last)
+    const whole = text.slice(start, end.exec(text)?.index ?? text.length)
+    const length = encoded ? encodedUser(whole, web) : user(whole, web)
+    if (length < 0) continue
+    add(start, start + length, 'credentials')
+    hosts.add(start + length)
   }
   return hosts
+}
+
+/** How long what stands before the host's `@` is. */
+function user(whole: string, web: boolean): number {
+  const authority = /^[^/?#\\]*/.exec(whole)?.[0] ?? ''
+  // Behind a colon that begins no port there is a password, with a slash in it.
+  const cut = web ? !authority.includes('@') && /^[^[].*:(?!\d*$)/.test(authority) : authority.includes(':')
+  const query = whole.search(/\?[\w.-]+=/)
+  return (cut ? whole.slice(0, query === -1 ? whole.length : query) : authority).lastIndexOf('@')
+}
+
+/** The same where `/`, `:`, `?` and `@` are percent-encoded, or some of them. */
+function encodedUser(whole: string, web: boolean): number {
+  const authority = before(whole, /[/?#\\]|%(?:25){0,4}(?:2F|3F|23)/i)
+  const colon = web ? /(?:.:|%(?:25){0,4}3A)(?!\d{0,5}$)/i : /:|%(?:25){0,4}3A/i
+  const cut = colon.test(authority) && !(web && sign.test(authority))
+  let last = -1
+  for (const { index } of (cut ? before(whole, /(?:\?|%(?:25){0,4}3F)[\w.-]/i) : authority).matchAll(signs))
+    last = index
+  return last
+}
+
+const sign = /@|%(?:25){0,4}40/
+const signs = new RegExp(sign.source, 'g')
+
+function before(text: string, end: RegExp): string {
+  const at = text.search(end)
+  return at === -1 ? text : text.slice(0, at)
 }
 
 function findJwts(text: string, add: Add): void {
@@ -371,6 +400,7 @@ function findOtherForms(text: string, add: Add): void {
     const start = index + all.length
     add(start, closingQuote(text, start, "'", 0), 'secret')
   }
+  findNetrc(text, add)
   const row = 'Failing row contains ('
   let at = text.indexOf(row)
   while (at !== -1) {
@@ -379,6 +409,27 @@ function findOtherForms(text: string, add: Add): void {
     const stop = end.exec(text)?.index ?? text.length
     add(at + row.length, stop, 'row')
     at = text.indexOf(row, stop)
+  }
+}
+
+/**
+ * `machine h login u password p`, on one line or several: with its login before or behind, for "the machine room password
+ * changed" is prose.
+ */
+const netrc =
+  /\b(?:machine[\s\\]{1,40}[^\s\\]{1,255}|default)(?:[\s\\]{1,40}(?:login|account|port)[\s\\]{1,40}(?!(?:and|or|with|to|the|is|page)\b)[^\s\\]{1,255}){0,3}[\s\\]{1,40}password[\s\\]{1,40}(?=[^\s\\])/g
+const loginBehind = /["']?[\s\\]{1,40}(?:login|account)[\s\\]{1,40}(?!(?:and|or|with|to|the|is|page)\b)[^\s\\]/y
+
+function findNetrc(text: string, add: Add): void {
+  if (!text.includes('password')) return
+  netrc.lastIndex = 0
+  for (let match = netrc.exec(text); match; match = netrc.exec(text)) {
+    const quoted = text[netrc.lastIndex] === '"'
+    const from = netrc.lastIndex + (quoted ? 1 : 0)
+    const end = quoted ? closingQuote(text, from, '"', 0) : bareValue(text, from).end
+    loginBehind.lastIndex = end
+    if (/[\s\\](?:login|account)[\s\\]/.test(match[0]) || loginBehind.test(text)) add(from, end, 'secret')
+    netrc.lastIndex = Math.max(end, netrc.lastIndex)
   }
 }
 
