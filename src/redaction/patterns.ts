@@ -27,6 +27,7 @@ export function findSecrets(text: string): readonly Span[] {
   findJwts(text, add)
   findApiKeys(text, add)
   findAssignments(text, add)
+  findPairs(text, add)
   findOtherForms(text, add)
   findLogins(text, add)
   findAuthorization(text, add)
@@ -255,10 +256,13 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
     end.lastIndex = from
     return { start: from + 1, end: end.exec(text)?.index ?? text.length }
   }
-  const folded = /[>|][+-]?\d?[ \t]{0,44}/y
+  const folded = /(?:[!&][\w!-]{1,40}[ \t]{1,4})?[>|](?:\d[+-]|[+-]?\d?)[ \t]{0,44}/y
+  const comment = /(?:#[^\n\\]{0,200})?/y
   folded.lastIndex = from
   if (folded.test(text)) {
-    const lines = indentedLines(text, folded.lastIndex)
+    comment.lastIndex = folded.lastIndex
+    comment.test(text)
+    const lines = indentedLines(text, comment.lastIndex)
     if (lines) return lines
     // The line ends were escapes.
     from = folded.lastIndex
@@ -294,21 +298,39 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
   return count >= (short ? 3 : 7) ? { start: from, end } : null
 }
 
-/** What YAML has below `password: >-`. */
+/** What YAML has below `password: >-`, empty lines included; the line ends may be written as \n, in JSON that is itself text. */
 function indentedLines(text: string, from: number) {
-  const begin = /\r?\n([ \t]{1,40})(?=\S)/y
-  begin.lastIndex = from
-  const [, indent] = begin.exec(text) ?? []
-  if (indent === undefined) return null
-  const start = begin.lastIndex
-  let end = endOfLine(text, start)
-  while (text.startsWith(indent, end + 1)) end = endOfLine(text, end + 1)
-  return { start, end }
+  const lineEnd = /[ \t]{0,44}(?:\r?\n|(\\{1,8})(?:r\\{1,8})?n)/y
+  const indent = /[ \t]{1,40}(?=\S)/y
+  let at = from
+  let slashes = 0
+  lineEnd.lastIndex = at
+  for (let match = lineEnd.exec(text); match; match = lineEnd.exec(text)) {
+    at = lineEnd.lastIndex
+    slashes = match[1]?.length ?? 0
+  }
+  indent.lastIndex = at
+  const [blanks] = at === from ? [] : (indent.exec(text) ?? [])
+  if (blanks === undefined) return null
+  const start = at + blanks.length
+  let end = endOfLine(text, start, slashes)
+  for (;;) {
+    at = end
+    lineEnd.lastIndex = at
+    while (lineEnd.test(text)) at = lineEnd.lastIndex
+    if (at === end || !text.startsWith(blanks, at)) return { start, end }
+    end = endOfLine(text, at + blanks.length, slashes)
+  }
 }
 
-function endOfLine(text: string, from: number): number {
-  const end = text.indexOf('\n', from)
-  return end === -1 ? text.length : end
+/** With line ends of backslashes also the quote that ends the text they are in: it has fewer of them. */
+function endOfLine(text: string, from: number, slashes: number): number {
+  const ends = slashes === 0 ? /\r?\n/g : /\r?\n|(\\{1,8})(?:r\\{1,8})?n|(\\{0,8})"/g
+  ends.lastIndex = from
+  for (let match = ends.exec(text); match; match = ends.exec(text)) {
+    if (match[2] === undefined || match[2].length < slashes) return match.index
+  }
+  return text.length
 }
 
 /** As JSON and its nestings escape: inside two backslashes and a quote, only the same or fewer backslashes close. */
@@ -401,6 +423,7 @@ function findOtherForms(text: string, add: Add): void {
     add(start, closingQuote(text, start, "'", 0), 'secret')
   }
   findNetrc(text, add)
+  if (text.includes('=')) findAttributes(text, add)
   const row = 'Failing row contains ('
   let at = text.indexOf(row)
   while (at !== -1) {
@@ -410,6 +433,98 @@ function findOtherForms(text: string, add: Add): void {
     add(at + row.length, stop, 'row')
     at = text.indexOf(row, stop)
   }
+}
+
+/** What a value is called that has its name beside it, and what that name is called. */
+const valueName = /^(?:v|val|values?|content)$/i
+const nameName = /^(?:name|k|key|field|header|title|label|id|param|parameter|property|variable)$/i
+
+/** Objects within objects, of which what stood in them is still known. */
+const deepestPairs = 32
+
+type Pair = { field: FieldKind | null; value: { start: number; end: number } | null }
+
+/** `{"name":"password","value":"…"}` in a text, in any order, escaped or not. Each value is read once, or its text is. */
+function findPairs(text: string, add: Add): void {
+  if (!text.includes('{')) return
+  const sign = /[{}]|(["'])(\w{1,9})\\{0,15}\1\s{0,40}:\s{0,40}/g
+  const open = /(\\{0,15})(["'])/y
+  const objects: Pair[] = []
+  for (let match = sign.exec(text); match; match = sign.exec(text)) {
+    const [all, , key = ''] = match
+    if (all === '{') {
+      if (objects.length === deepestPairs) objects.shift()
+      objects.push({ field: null, value: null })
+      continue
+    }
+    if (all === '}') {
+      objects.pop()
+      continue
+    }
+    const pair = objects.at(-1)
+    const from = sign.lastIndex
+    if (!pair) continue
+    if (nameName.test(key)) {
+      open.lastIndex = from
+      const [opening, slashes = '', quote = ''] = open.exec(text) ?? []
+      if (opening === undefined) continue
+      const start = from + opening.length
+      const end = closingQuote(text, start, quote, slashes.length)
+      sign.lastIndex = end
+      pair.field ??= end - start > 200 ? null : kindOfField(text.slice(start, end))
+      const { field, value } = pair
+      if (field && value && !(field.countable && /^[\d.,]{1,40}$/.test(text.slice(value.start, value.end))))
+        add(value.start, value.end, field.kind)
+    } else if (valueName.test(key)) {
+      const field = pair.field ?? { kind: 'secret', countable: false }
+      if (!pair.field && /[{[]/.test(text[from] ?? '')) continue
+      const value = readValue(text, from, { field, quoted: true, tuple: false, before: '' })
+      if (!value) continue
+      if (pair.field) add(value.start, value.end, field.kind)
+      else pair.value = value
+      sign.lastIndex = Math.max(value.end, from)
+    }
+  }
+}
+
+/** `<input type="password" value="…">`, `<add key="ApiKey" value="…"/>`: in any order. */
+function findAttributes(text: string, add: Add): void {
+  const tag = /<[a-z][\w.:-]{0,63}(?=[\s\\/])/gi
+  const attribute = /(?:[\s/]|\\[nrt]){0,99}([a-z][\w.:-]{0,63})(?:\s{0,9}(=)\s{0,9}(\\{0,8})(["']?))?/iy
+  for (let match = tag.exec(text); match; match = tag.exec(text)) {
+    let at = tag.lastIndex
+    let field: FieldKind | null = null
+    const values: { start: number; end: number }[] = []
+    for (let count = 0; count < 100; count += 1) {
+      attribute.lastIndex = at
+      const [all, name = '', assigned = '', slashes = '', quote = ''] = attribute.exec(text) ?? []
+      if (all === undefined) break
+      at += all.length
+      if (assigned === '') continue
+      const start = at
+      const end = quote === '' ? bareAttribute(text, at) : closingQuote(text, at, quote, slashes.length)
+      at = quote === '' || end === text.length ? end : text.indexOf(quote, end) + 1
+      if (valueName.test(name)) values.push({ start, end })
+      else if (end - start <= 200) field ??= kindOfAttribute(name, text.slice(start, end))
+    }
+    for (const { start, end } of field ? values : []) {
+      const value = text.slice(start, Math.min(end, start + 200))
+      if (field && !nothing.test(value) && !(field.countable && /^[\d.,]+$/.test(value))) add(start, end, field.kind)
+    }
+    tag.lastIndex = at
+  }
+}
+
+function bareAttribute(text: string, from: number): number {
+  const run = /[^\s"'`<>\\]*/y
+  run.lastIndex = from
+  run.test(text)
+  return run.lastIndex
+}
+
+function kindOfAttribute(name: string, value: string): FieldKind | null {
+  if (/^type$/i.test(name)) return /^password$/i.test(value) ? { kind: 'secret', countable: false } : null
+  return nameName.test(name) ? kindOfField(value) : null
 }
 
 /**
