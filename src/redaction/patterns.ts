@@ -28,6 +28,7 @@ export function findSecrets(text: string): readonly Span[] {
   findApiKeys(text, add)
   findAssignments(text, add)
   findPairs(text, add)
+  findYamlPairs(text, add)
   findOtherForms(text, add)
   findLogins(text, add)
   findAuthorization(text, add)
@@ -446,9 +447,10 @@ type Pair = { field: FieldKind | null; value: { start: number; end: number } | n
 
 /** `{"name":"password","value":"…"}` in a text, in any order, escaped or not. Each value is read once, or its text is. */
 function findPairs(text: string, add: Add): void {
-  if (!text.includes('{')) return
   const sign = /[{}]|(["'])(\w{1,9})\\{0,15}\1\s{0,40}:\s{0,40}/g
   const open = /(\\{0,15})(["'])/y
+  // The text may begin within an object.
+  let outside: Pair = { field: null, value: null }
   const objects: Pair[] = []
   for (let match = sign.exec(text); match; match = sign.exec(text)) {
     const [all, , key = ''] = match
@@ -458,12 +460,11 @@ function findPairs(text: string, add: Add): void {
       continue
     }
     if (all === '}') {
-      objects.pop()
+      if (!objects.pop()) outside = { field: null, value: null }
       continue
     }
-    const pair = objects.at(-1)
+    const pair = objects.at(-1) ?? outside
     const from = sign.lastIndex
-    if (!pair) continue
     if (nameName.test(key)) {
       open.lastIndex = from
       const [opening, slashes = '', quote = ''] = open.exec(text) ?? []
@@ -471,10 +472,12 @@ function findPairs(text: string, add: Add): void {
       const start = from + opening.length
       const end = closingQuote(text, start, quote, slashes.length)
       sign.lastIndex = end
+      if (pair === outside) pair.field = null
       pair.field ??= end - start > 200 ? null : kindOfField(text.slice(start, end))
       const { field, value } = pair
       if (field && value && !(field.countable && /^[\d.,]{1,40}$/.test(text.slice(value.start, value.end))))
         add(value.start, value.end, field.kind)
+      if (pair === outside) pair.value = null
     } else if (valueName.test(key)) {
       const field = pair.field ?? { kind: 'secret', countable: false }
       if (!pair.field && /[{[]/.test(text[from] ?? '')) continue
@@ -487,10 +490,23 @@ function findPairs(text: string, add: Add): void {
   }
 }
 
+/** `- name: DB_PASSWORD` and below it `value: …`, as YAML lists environments. */
+function findYamlPairs(text: string, add: Add): void {
+  const pair =
+    /\b(?:name|key):[ \t]{1,4}["']?([\w.-]{1,100})["']?[ \t]{0,9}(?:\r?\n|\\{1,8}n)[ \t]{1,40}value:[ \t]{1,4}(?=[^\s\\])/gi
+  for (let match = pair.exec(text); match; match = pair.exec(text)) {
+    const field = kindOfField(match[1] ?? '')
+    const value = field && readValue(text, pair.lastIndex, { field, quoted: true, tuple: false, before: '' })
+    if (!value) continue
+    add(value.start, value.end, field.kind)
+    pair.lastIndex = Math.max(value.end, pair.lastIndex)
+  }
+}
+
 /** `<input type="password" value="…">`, `<add key="ApiKey" value="…"/>`: in any order. */
 function findAttributes(text: string, add: Add): void {
   const tag = /<[a-z][\w.:-]{0,63}(?=[\s\\/])/gi
-  const attribute = /(?:[\s/]|\\[nrt]){0,99}([a-z][\w.:-]{0,63})(?:\s{0,9}(=)\s{0,9}(\\{0,8})(["']?))?/iy
+  const attribute = /(?:[\s/]|\\[nrt]){0,99}([^\s"'<>/=\\]{1,64})(?:\s{0,9}(=)\s{0,9}(\\{0,8})(["']?))?/iy
   for (let match = tag.exec(text); match; match = tag.exec(text)) {
     let at = tag.lastIndex
     let field: FieldKind | null = null
@@ -548,10 +564,23 @@ function findNetrc(text: string, add: Add): void {
   }
 }
 
+/** As the shell reads it, with what it has in single quotes behind a colon, and with escaped characters. */
+function endOfArgument(text: string, from: number): number {
+  const quoted = /[^\s"'`\\:]{0,200}:'/y
+  quoted.lastIndex = from
+  if (quoted.test(text)) return closingQuote(text, quoted.lastIndex, "'", 0)
+  let { end } = bareValue(text, from)
+  for (let parts = 0; parts < 50; parts += 1) {
+    if (text[end] !== '\\' || !/[$!&*()#;|<> ]/.test(text[end + 1] ?? '')) return end
+    end = bareValue(text, end + 2).end
+  }
+  return end
+}
+
 /** Of one command, however long it is: `-u` this far behind the word curl is curl's. */
 const longestCommand = 4096
 const login =
-  /\b(?:curl|wget)\b|(?<=[\s"'])(?:-[a-z\d#]{0,8}[uU]|--(?:proxy-|http-|ftp-)?user)(?:\\{0,8}["'],\s{0,8}(?=["'\\])|[=\s]\s{0,4})?/gi
+  /\b(?:curl|wget)\b|(?<=[\s"'])(?:-[a-z\d#]{0,8}[uU]|--(?:proxy-|http-|ftp-)?user)(?:\\{0,8}["'],\s{0,8}(?=["'\\])|[=\s](?:\s|\\\r?\n){0,8})?/gi
 
 /** `curl -u user:password`, and the other spellings of it. Only behind the word curl or wget: other programs' `-u` is anything. */
 function findLogins(text: string, add: Add): void {
@@ -572,7 +601,7 @@ function findLogins(text: string, add: Add): void {
     domain.lastIndex = from
     const start = from
     if (opening === '' && domain.test(text)) from = domain.lastIndex
-    const end = opening === '' ? bareValue(text, from).end : closingQuote(text, from, quote, slashes.length)
+    const end = opening === '' ? endOfArgument(text, from) : closingQuote(text, from, quote, slashes.length)
     const value = text.slice(start, end)
     // Without a password the name may be the key of an account: `-u sk_…:`.
     if (/^[^:]*:./.test(value) || (text[end] === ':' && /\d/.test(value)) || /\d.*:$/.test(value))

@@ -83,6 +83,22 @@ describe('redactText', () => {
       String.raw`"{\\\"value\\\": \\\"hunter2\\\", \\\"name\\\": \\\"password\\\"}"`,
       String.raw`"{\\\"value\\\": \\\"[redacted:secret]\\\", \\\"name\\\": \\\"password\\\"}"`,
     ],
+    ['ame":"x","name":"password","value":"hunter2"}', 'ame":"x","name":"password","value":"[redacted:secret]"}'],
+    [
+      '- name: DB_PASSWORD\n  value: hunter2\n- name: A\n  value: b',
+      '- name: DB_PASSWORD\n  value: [redacted:secret]\n- name: A\n  value: b',
+    ],
+    [
+      String.raw`{"y":"- name: DB_PASSWORD\n  value: hunter2\n"}`,
+      String.raw`{"y":"- name: DB_PASSWORD\n  value: [redacted:secret]\n"}`,
+    ],
+    [
+      '<input type="password" @click="x" [y]=z value="hunter2">',
+      '<input type="password" @click="x" [y]=z value="[redacted:secret]">',
+    ],
+    ["curl -u ann:'hunt er2' x", "curl -u [redacted:credentials]' x"],
+    [String.raw`curl -u ann:hunt\$er2 x`, 'curl -u [redacted:credentials] x'],
+    ['curl -u \\\n  ann:hunter2 x', 'curl -u \\\n  [redacted:credentials] x'],
     ['<password>hunter2</password>', '<password>[redacted:secret]</password>'],
     [
       '<wsse:Password Type="#PasswordText">hunter2</wsse:Password>',
@@ -173,6 +189,8 @@ describe('redactText', () => {
     '<input type="text" name="load" value="LD-1"> <input type="submit" name="password-reset" value="Reset">',
     '<input type="password" value=""> <input name="max_tokens" value=512> a <b and type=password',
     '[{"name":"load","value":"LD-1"},{"name":"password"},{"value":"x"}], {"name":"max_tokens","value":512}',
+    '{"name":"password"}, {"value":"x"} and "name":"password", then "name":"load","value":"LD-1"',
+    '- name: load\n  value: LD-1',
     '{"name":"password","value":null} and the "name": "password", a "value": none',
     'secret: |\n\nhost: db\n  port: 1',
     'Basic Auth is off. Bearer of news. Basic settings',
@@ -196,6 +214,7 @@ describe('a hostile text of a megabyte', () => {
       'machine |machine a login |machine a login b password |machine a\n|login b |password c login d |machine a password ',
       '<input |<input value="|<input value=\'a" |<a name=token value=|<a name=token value=b>|<a b=c |<a type=password value=\\"',
       '{"name":"token"|{"value":"a","name":"token"}|{"name":"token","value":{|"value":"|"value":{|"name":"token",|{"value":"a"|{"value":|"name":"token","value":["|\\\\|\\\\"name',
+      "curl -u a:'|curl -u \\\n|curl -u a:\\$|name: token\n value: |name: token\n|name: token\\n value: a",
       '"@a.co|[redacted:|token: >\n |token: |-\n a|token: >\\n |token: >\\n a|token: >\n\n|token: >\\n a\\n|token: > #|\\n|--token >\n |4111.|4/|4111\n|ssn |social security |4_',
     ].flatMap((units) => units.split('|').map((unit) => [unit])),
   )(
