@@ -27,7 +27,10 @@ export function findSecrets(text: string): readonly Span[] {
   findJwts(text, add)
   findApiKeys(text, add)
   findAssignments(text, add)
+  findPairs(text, add)
+  findYamlPairs(text, add)
   findOtherForms(text, add)
+  findLogins(text, add)
   findAuthorization(text, add)
   findEmails(text, hosts, add)
   if (/\d/.test(text)) {
@@ -84,30 +87,59 @@ function findWebhooks(text: string, add: Add): void {
   }
 }
 
+/** `://`, also with its slashes escaped as JSON may, and percent-encoded, as often as may be. */
+const urlSign = /(?::|%(?:25){0,4}3A)(?:\\?\/|%(?:25){0,4}2F){2}/gi
+const urlEnd = new RegExp(`[\\s"'\`<>]|${urlSign.source}`, 'gi')
+/** Within a parameter the next parameter ends it. */
+const parameterEnd = new RegExp(`&|${urlEnd.source}`, 'gi')
+
 /**
- * `scheme://user:password@host`, also with its slashes escaped as JSON may: who and with what goes, where to stays. Returns where
- * the hosts' `@` are.
+ * `scheme://user:password@host`: who and with what goes, where to stays. Returns where the hosts' `@` are.
  */
 function findUrlCredentials(text: string, add: Add): ReadonlySet<number> {
   const hosts = new Set<number>()
-  const end = /[\s"'`<>]|:(?:\\?\/){2}/g
-  for (const { 0: sign, index: at } of text.matchAll(/:(?:\\?\/){2}/g)) {
+  for (const { 0: sign, index: at } of text.matchAll(urlSign)) {
     const start = at + sign.length
     // People write / and # unescaped into database passwords; in web addresses these end the host.
     const web = /(?:https?|wss?|ftp)$/i.test(text.slice(Math.max(0, at - 5), at))
+    const encoded = sign.includes('%')
+    const end = encoded ? parameterEnd : urlEnd
     end.lastIndex = start
-    const stop = end.exec(text)
-    const whole = text.slice(start, stop?.index ?? text.length)
-    const authority = /^[^/?#\\]*/.exec(whole)?.[0] ?? ''
-    // Behind a colon that begins no port there is a password, with a slash in it.
-    const cut = web ? !authority.includes('@') && /^[^[].*:(?!\d*$)/.test(authority) : authority.includes(':')
-    const query = whole.search(/\?[\w.-]+=/)
-    const last = start + (cut ? whole.slice(0, query === -1 ? whole.length : query) : authority).lastIndexOf('@')
-    if (last < start) continue
-    add(start, last, 'credentials')
-    hosts.add(last)
+    const whole = text.slice(start, end.exec(text)?.index ?? text.length)
+    const length = encoded ? encodedUser(whole, web) : user(whole, web)
+    if (length < 0) continue
+    add(start, start + length, 'credentials')
+    hosts.add(start + length)
   }
   return hosts
+}
+
+/** How long what stands before the host's `@` is. */
+function user(whole: string, web: boolean): number {
+  const authority = /^[^/?#\\]*/.exec(whole)?.[0] ?? ''
+  // Behind a colon that begins no port there is a password, with a slash in it.
+  const cut = web ? !authority.includes('@') && /^[^[].*:(?!\d*$)/.test(authority) : authority.includes(':')
+  const query = whole.search(/\?[\w.-]+=/)
+  return (cut ? whole.slice(0, query === -1 ? whole.length : query) : authority).lastIndexOf('@')
+}
+
+/** The same where `/`, `:`, `?` and `@` are percent-encoded, or some of them. */
+function encodedUser(whole: string, web: boolean): number {
+  const authority = before(whole, /[/?#\\]|%(?:25){0,4}(?:2F|3F|23)/i)
+  const colon = web ? /(?:.:|%(?:25){0,4}3A)(?!\d{0,5}$)/i : /:|%(?:25){0,4}3A/i
+  const cut = colon.test(authority) && !(web && sign.test(authority))
+  let last = -1
+  for (const { index } of (cut ? before(whole, /(?:\?|%(?:25){0,4}3F)[\w.-]/i) : authority).matchAll(signs))
+    last = index
+  return last
+}
+
+const sign = /@|%(?:25){0,4}40/
+const signs = new RegExp(sign.source, 'g')
+
+function before(text: string, end: RegExp): string {
+  const at = text.search(end)
+  return at === -1 ? text : text.slice(0, at)
 }
 
 function findJwts(text: string, add: Add): void {
@@ -225,10 +257,13 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
     end.lastIndex = from
     return { start: from + 1, end: end.exec(text)?.index ?? text.length }
   }
-  const folded = /[>|][+-]?\d?[ \t]{0,44}/y
+  const folded = /(?:[!&][\w!-]{1,40}[ \t]{1,4})?[>|](?:\d[+-]|[+-]?\d?)[ \t]{0,44}/y
+  const comment = /(?:#[^\n\\]{0,200})?/y
   folded.lastIndex = from
   if (folded.test(text)) {
-    const lines = indentedLines(text, folded.lastIndex)
+    comment.lastIndex = folded.lastIndex
+    comment.test(text)
+    const lines = indentedLines(text, comment.lastIndex)
     if (lines) return lines
     // The line ends were escapes.
     from = folded.lastIndex
@@ -264,21 +299,39 @@ function readValue(text: string, from: number, { field, quoted, tuple, before }:
   return count >= (short ? 3 : 7) ? { start: from, end } : null
 }
 
-/** What YAML has below `password: >-`. */
+/** What YAML has below `password: >-`, empty lines included; the line ends may be written as \n, in JSON that is itself text. */
 function indentedLines(text: string, from: number) {
-  const begin = /\r?\n([ \t]{1,40})(?=\S)/y
-  begin.lastIndex = from
-  const [, indent] = begin.exec(text) ?? []
-  if (indent === undefined) return null
-  const start = begin.lastIndex
-  let end = endOfLine(text, start)
-  while (text.startsWith(indent, end + 1)) end = endOfLine(text, end + 1)
-  return { start, end }
+  const lineEnd = /[ \t]{0,44}(?:\r?\n|(\\{1,8})(?:r\\{1,8})?n)/y
+  const indent = /[ \t]{1,40}(?=\S)/y
+  let at = from
+  let slashes = 0
+  lineEnd.lastIndex = at
+  for (let match = lineEnd.exec(text); match; match = lineEnd.exec(text)) {
+    at = lineEnd.lastIndex
+    slashes = match[1]?.length ?? 0
+  }
+  indent.lastIndex = at
+  const [blanks] = at === from ? [] : (indent.exec(text) ?? [])
+  if (blanks === undefined) return null
+  const start = at + blanks.length
+  let end = endOfLine(text, start, slashes)
+  for (;;) {
+    at = end
+    lineEnd.lastIndex = at
+    while (lineEnd.test(text)) at = lineEnd.lastIndex
+    if (at === end || !text.startsWith(blanks, at)) return { start, end }
+    end = endOfLine(text, at + blanks.length, slashes)
+  }
 }
 
-function endOfLine(text: string, from: number): number {
-  const end = text.indexOf('\n', from)
-  return end === -1 ? text.length : end
+/** With line ends of backslashes also the quote that ends the text they are in: it has fewer of them. */
+function endOfLine(text: string, from: number, slashes: number): number {
+  const ends = slashes === 0 ? /\r?\n/g : /\r?\n|(\\{1,8})(?:r\\{1,8})?n|(\\{0,8})"/g
+  ends.lastIndex = from
+  for (let match = ends.exec(text); match; match = ends.exec(text)) {
+    if (match[2] === undefined || match[2].length < slashes) return match.index
+  }
+  return text.length
 }
 
 /** As JSON and its nestings escape: inside two backslashes and a quote, only the same or fewer backslashes close. */
@@ -370,6 +423,8 @@ function findOtherForms(text: string, add: Add): void {
     const start = index + all.length
     add(start, closingQuote(text, start, "'", 0), 'secret')
   }
+  findNetrc(text, add)
+  if (text.includes('=')) findAttributes(text, add)
   const row = 'Failing row contains ('
   let at = text.indexOf(row)
   while (at !== -1) {
@@ -378,6 +433,180 @@ function findOtherForms(text: string, add: Add): void {
     const stop = end.exec(text)?.index ?? text.length
     add(at + row.length, stop, 'row')
     at = text.indexOf(row, stop)
+  }
+}
+
+/** What a value is called that has its name beside it, and what that name is called. */
+const valueName = /^(?:v|val|values?|content)$/i
+const nameName = /^(?:name|k|key|field|header|title|label|id|param|parameter|property|variable)$/i
+
+/** Objects within objects, of which what stood in them is still known. */
+const deepestPairs = 32
+
+type Pair = { field: FieldKind | null; value: { start: number; end: number } | null }
+
+/** `{"name":"password","value":"…"}` in a text, in any order, escaped or not. Each value is read once, or its text is. */
+function findPairs(text: string, add: Add): void {
+  const sign = /[{}]|(["'])(\w{1,9})\\{0,15}\1\s{0,40}:\s{0,40}/g
+  const open = /(\\{0,15})(["'])/y
+  // The text may begin within an object.
+  let outside: Pair = { field: null, value: null }
+  const objects: Pair[] = []
+  for (let match = sign.exec(text); match; match = sign.exec(text)) {
+    const [all, , key = ''] = match
+    if (all === '{') {
+      if (objects.length === deepestPairs) objects.shift()
+      objects.push({ field: null, value: null })
+      continue
+    }
+    if (all === '}') {
+      if (!objects.pop()) outside = { field: null, value: null }
+      continue
+    }
+    const pair = objects.at(-1) ?? outside
+    const from = sign.lastIndex
+    if (nameName.test(key)) {
+      open.lastIndex = from
+      const [opening, slashes = '', quote = ''] = open.exec(text) ?? []
+      if (opening === undefined) continue
+      const start = from + opening.length
+      const end = closingQuote(text, start, quote, slashes.length)
+      sign.lastIndex = end
+      if (pair === outside) pair.field = null
+      pair.field ??= end - start > 200 ? null : kindOfField(text.slice(start, end))
+      const { field, value } = pair
+      if (field && value && !(field.countable && /^[\d.,]{1,40}$/.test(text.slice(value.start, value.end))))
+        add(value.start, value.end, field.kind)
+      if (pair === outside) pair.value = null
+    } else if (valueName.test(key)) {
+      const field = pair.field ?? { kind: 'secret', countable: false }
+      if (!pair.field && /[{[]/.test(text[from] ?? '')) continue
+      const value = readValue(text, from, { field, quoted: true, tuple: false, before: '' })
+      if (!value) continue
+      if (pair.field) add(value.start, value.end, field.kind)
+      else pair.value = value
+      sign.lastIndex = Math.max(value.end, from)
+    }
+  }
+}
+
+/** `- name: DB_PASSWORD` and below it `value: …`, as YAML lists environments. */
+function findYamlPairs(text: string, add: Add): void {
+  const pair =
+    /\b(?:name|key):[ \t]{1,4}["']?([\w.-]{1,100})["']?[ \t]{0,9}(?:\r?\n|\\{1,8}n)[ \t]{1,40}value:[ \t]{1,4}(?=[^\s\\])/gi
+  for (let match = pair.exec(text); match; match = pair.exec(text)) {
+    const field = kindOfField(match[1] ?? '')
+    const value = field && readValue(text, pair.lastIndex, { field, quoted: true, tuple: false, before: '' })
+    if (!value) continue
+    add(value.start, value.end, field.kind)
+    pair.lastIndex = Math.max(value.end, pair.lastIndex)
+  }
+}
+
+/** `<input type="password" value="…">`, `<add key="ApiKey" value="…"/>`: in any order. */
+function findAttributes(text: string, add: Add): void {
+  const tag = /<[a-z][\w.:-]{0,63}(?=[\s\\/])/gi
+  const attribute = /(?:[\s/]|\\[nrt]){0,99}([^\s"'<>/=\\]{1,64})(?:\s{0,9}(=)\s{0,9}(\\{0,8})(["']?))?/iy
+  for (let match = tag.exec(text); match; match = tag.exec(text)) {
+    let at = tag.lastIndex
+    let field: FieldKind | null = null
+    const values: { start: number; end: number }[] = []
+    for (let count = 0; count < 100; count += 1) {
+      attribute.lastIndex = at
+      const [all, name = '', assigned = '', slashes = '', quote = ''] = attribute.exec(text) ?? []
+      if (all === undefined) break
+      at += all.length
+      if (assigned === '') continue
+      const start = at
+      const end = quote === '' ? bareAttribute(text, at) : closingQuote(text, at, quote, slashes.length)
+      at = quote === '' || end === text.length ? end : text.indexOf(quote, end) + 1
+      if (valueName.test(name)) values.push({ start, end })
+      else if (end - start <= 200) field ??= kindOfAttribute(name, text.slice(start, end))
+    }
+    for (const { start, end } of field ? values : []) {
+      const value = text.slice(start, Math.min(end, start + 200))
+      if (field && !nothing.test(value) && !(field.countable && /^[\d.,]+$/.test(value))) add(start, end, field.kind)
+    }
+    tag.lastIndex = at
+  }
+}
+
+function bareAttribute(text: string, from: number): number {
+  const run = /[^\s"'`<>\\]*/y
+  run.lastIndex = from
+  run.test(text)
+  return run.lastIndex
+}
+
+function kindOfAttribute(name: string, value: string): FieldKind | null {
+  if (/^type$/i.test(name)) return /^password$/i.test(value) ? { kind: 'secret', countable: false } : null
+  return nameName.test(name) ? kindOfField(value) : null
+}
+
+/**
+ * `machine h login u password p`, on one line or several: with its login before or behind, for "the machine room password
+ * changed" is prose.
+ */
+const netrc =
+  /\b(?:machine[\s\\]{1,40}[^\s\\]{1,255}|default)(?:[\s\\]{1,40}(?:login|account|port)[\s\\]{1,40}(?!(?:and|or|with|to|the|is|page)\b)[^\s\\]{1,255}){0,3}[\s\\]{1,40}password[\s\\]{1,40}(?=[^\s\\])/g
+const loginBehind = /["']?[\s\\]{1,40}(?:login|account)[\s\\]{1,40}(?!(?:and|or|with|to|the|is|page)\b)[^\s\\]/y
+
+function findNetrc(text: string, add: Add): void {
+  if (!text.includes('password')) return
+  netrc.lastIndex = 0
+  for (let match = netrc.exec(text); match; match = netrc.exec(text)) {
+    const quoted = text[netrc.lastIndex] === '"'
+    const from = netrc.lastIndex + (quoted ? 1 : 0)
+    const end = quoted ? closingQuote(text, from, '"', 0) : bareValue(text, from).end
+    loginBehind.lastIndex = end
+    if (/[\s\\](?:login|account)[\s\\]/.test(match[0]) || loginBehind.test(text)) add(from, end, 'secret')
+    netrc.lastIndex = Math.max(end, netrc.lastIndex)
+  }
+}
+
+/** As the shell reads it, with what it has in single quotes behind a colon, and with escaped characters. */
+function endOfArgument(text: string, from: number): number {
+  const quoted = /[^\s"'`\\:]{0,200}:'/y
+  quoted.lastIndex = from
+  if (quoted.test(text)) return closingQuote(text, quoted.lastIndex, "'", 0)
+  let { end } = bareValue(text, from)
+  for (let parts = 0; parts < 50; parts += 1) {
+    if (text[end] !== '\\' || !/[$!&*()#;|<> ]/.test(text[end + 1] ?? '')) return end
+    end = bareValue(text, end + 2).end
+  }
+  return end
+}
+
+/** Of one command, however long it is: `-u` this far behind the word curl is curl's. */
+const longestCommand = 4096
+const login =
+  /\b(?:curl|wget)\b|(?<=[\s"'])(?:-[a-z\d#]{0,8}[uU]|--(?:proxy-|http-|ftp-)?user)(?:\\{0,8}["'],\s{0,8}(?=["'\\])|[=\s](?:\s|\\\r?\n){0,8})?/gi
+
+/** `curl -u user:password`, and the other spellings of it. Only behind the word curl or wget: other programs' `-u` is anything. */
+function findLogins(text: string, add: Add): void {
+  const open = /(\\{0,8})(["'])/y
+  const domain = /[\w.-]{1,64}\\{1,2}(?=[\w.-])/y
+  let command = -Infinity
+  login.lastIndex = 0
+  for (let match = login.exec(text); match; match = login.exec(text)) {
+    if (!match[0].startsWith('-')) {
+      command = match.index
+      continue
+    }
+    let from = login.lastIndex
+    if (from - command > longestCommand) continue
+    open.lastIndex = from
+    const [opening = '', slashes = '', quote = ''] = open.exec(text) ?? []
+    from += opening.length
+    domain.lastIndex = from
+    const start = from
+    if (opening === '' && domain.test(text)) from = domain.lastIndex
+    const end = opening === '' ? endOfArgument(text, from) : closingQuote(text, from, quote, slashes.length)
+    const value = text.slice(start, end)
+    // Without a password the name may be the key of an account: `-u sk_…:`.
+    if (/^[^:]*:./.test(value) || (text[end] === ':' && /\d/.test(value)) || /\d.*:$/.test(value))
+      add(start, end, 'credentials')
+    login.lastIndex = Math.max(end, login.lastIndex)
   }
 }
 

@@ -31,7 +31,7 @@ function isSuspicious(text: string): boolean {
 
 // Six digits near each other are fewer than any number of a person has; whatever isn't ASCII gets the careful look.
 const suspicious =
-  /[^\x00-\x7f]|[@=:<%/]|--|[sprk]k[_-]|(?:gh[oprsu]|github_pat|whsec|npm|shp[a-z]{2}|hf|dop_v1|sbp|sb_secret)_|(?:xox[a-z](?:\.xox[a-z])?|xapp|gl[a-z]{2,5}|pypi|override|AGE)-|\d(?:[^\d]{0,3}\d){5}|[Bb]earer|BEARER|[Bb]asic|BASIC|assword['" \t]|PASSWORD['" \t]|A[KSBC][IC]A|AIza|ya29|SG\.|ey[JA]|Failing row/
+  /[^\x00-\x7f]|[@=:<%/]|--|[sprk]k[_-]|(?:gh[oprsu]|github_pat|whsec|npm|shp[a-z]{2}|hf|dop_v1|sbp|sb_secret)_|(?:xox[a-z](?:\.xox[a-z])?|xapp|gl[a-z]{2,5}|pypi|override|AGE)-|\d(?:[^\d]{0,3}\d){5}|[Bb]earer|BEARER|[Bb]asic|BASIC|assword['" \t\r\n\\]|PASSWORD['" \t]|A[KSBC][IC]A|AIza|ya29|SG\.|ey[JA]|Failing row/
 
 function replaceSecrets(text: string): string {
   const plain = replaceIn(text, (folded) => folded)
