@@ -140,16 +140,16 @@ begin
     on conflict (request_id) do update set lease_until = excluded.lease_until where w.principal_id = excluded.principal_id and w.stopped_at is null
     returning id into made;
   if made is null then return tms._no_worker(c, 'of this request'); end if;
+  given := tms._lease_slots(made, greatest((args ->> 'slots')::integer, 0));
   -- Before its first rows, which the default partitions would catch: upkeep comes later, and nobody may have worked for months. Where
-  -- it cannot be now, upkeep does it and says what is wrong.
+  -- it cannot be now, upkeep does it and says what is wrong. Last, because what this locks stays locked.
   if exists (select from tms._missing_partitions(clock_timestamp())) and tms._latch('upkeep', false) then
     begin
       perform tms._make_partitions(clock_timestamp());
     exception when others then null;
     end;
   end if;
-  given := tms._lease_slots(made, greatest((args ->> 'slots')::integer, 0));
-  return jsonb_build_object('worker', made::text, 'slots', given, 'lease_ms', extract(epoch from tms._lease()) * 1000, 'control', tms._control(),
+  return jsonb_build_object('numbers_claims', true, 'worker', made::text, 'slots', given, 'lease_ms', extract(epoch from tms._lease()) * 1000, 'control', tms._control(),
     'resumed_ms_ago', tms._resumed_ms_ago());
 end
 $$;

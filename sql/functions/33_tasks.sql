@@ -170,7 +170,7 @@ $$;
 create or replace function tms.tasks_claim(args jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
-  c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit,holds}', 'task.work');
+  c tms.call := tms._begin_work('tasks_claim', args, '{worker,limit,nth,holds}', 'task.work');
   w tms.workers;
   want integer;
   q_company uuid[];
@@ -201,12 +201,20 @@ begin
   -- claim before it. On the embedded database the task itself may have ended the process: there its attempt must count.
   if session_user <> 'tms_local' then perform set_config('synchronous_commit', 'off', true); end if;
   -- one claim of a worker at a time, or each would fill the whole buffer
-  perform from tms.workers x where x.id = w.id for no key update;
+  update tms.workers x set claims = coalesce((args ->> 'nth')::bigint, x.claims) where x.id = w.id and (not args ? 'nth' or x.claims < (args ->> 'nth')::bigint);
+  if not found then
+    -- a later one was here before it, or it was asked again because its answer got lost
+    return jsonb_build_object('control', tms._control(), 'queues', '[]'::jsonb, 'steps', '{}'::jsonb, 'tasks', null, 'more', false, 'overtaken', true);
+  end if;
   if args ? 'holds' then
     -- the answer to its last claim got lost: what it doesn't know of goes back, unspent
     with back as (
       update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0)
-       where t.worker_id = w.id and t.status = 'running' and t.id not in (select unnest(string_to_array(args ->> 'holds', ',')::bigint[])) returning t.replay_run_id)
+       where t.id = any (array(
+         select y.id from tms.agent_tasks y
+          where y.worker_id = w.id and y.status = 'running' and y.id not in (select unnest(string_to_array(args ->> 'holds', ',')::bigint[]))
+          -- nor is somebody waited for who waits for this worker's row
+          order by y.id for update skip locked)) returning t.replay_run_id)
     select array_agg(b.replay_run_id) filter (where b.replay_run_id is not null) into replays from back b;
     if replays is not null then perform tms._replay_counted(replays); end if;
   end if;

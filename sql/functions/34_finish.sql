@@ -319,7 +319,6 @@ begin
             place := array_position(r_id, x.id);
             r_outcome[place] := 'returned';
             r_delay[place] := 30000;
-            r_ms[place] := coalesce(r_ms[place], 0);
             r_error[place] := format('apply %s: safe mode is on, nothing is written to guarded tables', left(e.fn, 120));
             continue;
           end if;
@@ -386,19 +385,20 @@ begin
   delete from tms.task_steps s where s.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = s.task_id and t.status = 'completed');
   delete from tms.task_effects f where f.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = f.task_id and t.status = 'completed');
 
-  -- ---- handed back: no attempt spent. Who ran and says why has a row; who never began has done nothing to tell of.
-  with back as (
-    update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0),
-           next_run_at = case when u.delay > 0 then stamp + least(u.delay, 3600000) * interval '1 millisecond' else t.next_run_at end,
-           error_class = case when u.error is null then t.error_class end, error = coalesce(left(u.error, 2000), t.error)
-      from unnest(r_id, r_outcome, r_delay, r_error, r_ms, r_trace) u (id, outcome, delay, error, ms, trace)
-     where t.id = u.id and u.outcome = 'returned' and t.status = 'running'
-     returning t.id, t.claim, t.attempts + 1 as attempt, t.company_id, t.agent, t.fn_name, t.claimed_at, left(u.error, 2000) as why, u.ms, u.trace
-  )
-  insert into tms.agent_runs (task_id, claim, attempt, company_id, agent, fn_name, worker_id, outcome, error, started_at, finished_at, ms, trace_id, epoch)
-    select b.id, b.claim, b.attempt, b.company_id, b.agent, b.fn_name, worker, 'returned', b.why, b.claimed_at, stamp, b.ms, b.trace, epoch
-      from back b where b.why is not null and b.ms is not null;
+  -- ---- handed back: no attempt spent
+  update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0),
+         next_run_at = case when u.delay > 0 then stamp + least(u.delay, 3600000) * interval '1 millisecond' else t.next_run_at end,
+         error_class = case when u.error is null then t.error_class end, error = coalesce(left(u.error, 2000), t.error)
+    from unnest(r_id, r_outcome, r_delay, r_error) u (id, outcome, delay, error)
+   where t.id = u.id and u.outcome = 'returned' and t.status = 'running';
   select answers || coalesce(jsonb_object_agg(u.id::text, 'returned'), '{}') into answers from unnest(r_id, r_outcome) u (id, outcome) where u.outcome = 'returned';
+
+  -- A probe that came back unused, or with an input that doesn't fit, has probed nothing: the next one may go.
+  if exists (select from tms.agent_state s where s.breaker = 'half_open') then
+    update tms.agent_state s set breaker_until = clock_timestamp()
+      from unnest(r_id, r_agent, r_outcome, r_unfit) u (id, agent, outcome, unfit) join tms.agent_tasks t on t.id = u.id
+     where s.breaker = 'half_open' and s.agent = u.agent and t.claimed_at >= s.breaker_since and (u.outcome = 'returned' or (u.outcome = 'failed' and u.unfit));
+  end if;
 
   -- ---- failed
   for e in select u.id, coalesce(b.class, case when u.class in ('timeout', 'validation', 'external_api', 'quota_exceeded', 'policy', 'bug') then u.class else 'bug' end) as class,

@@ -174,8 +174,10 @@ begin
   -- refusals as long as they can be asked for; the ledger keeps that they were
   delete from tms.refusals r where r.ctid = any (array(select x.ctid from tms.refusals x where x.minute < clock_timestamp() - interval '91 days' limit most for update skip locked));
   -- closed dead letters as long as the tasks they were; an open one never
-  delete from tms.dead_letter_queue d where d.id = any (array(select x.id from tms.dead_letter_queue x where x.status in ('replayed', 'discarded')
-     and x.closed_at < clock_timestamp() - interval '12 months' limit most for update skip locked));
+  with gone as (
+    delete from tms.dead_letter_queue d where d.id = any (array(select x.id from tms.dead_letter_queue x where x.status in ('replayed', 'discarded')
+       and x.closed_at < clock_timestamp() - interval '12 months' limit most for update skip locked)) returning coalesce(d.replay_task_id, d.task_id) as task)
+  delete from tms.task_steps s using gone g where s.task_id = g.task;
   -- a partition holds up to a month more than 30 days of logs: the rest goes row by row
   delete from tms.agent_logs l where l.ctid = any (array(select x.ctid from tms.agent_logs x where x.at < clock_timestamp() - interval '30 days' limit most))
      and l.at < clock_timestamp() - interval '30 days';

@@ -39,7 +39,11 @@ begin
          signing_key_fingerprint = args ->> 'signing_key_fingerprint', initialised_at = tms.now(), initialised_by = c.principal_id
    where one returning * into e;
   -- the embedded database starts from a copy that was made with the release, maybe months ago
-  perform tms._make_partitions(clock_timestamp());
+  begin
+    perform tms._make_partitions(clock_timestamp());
+  -- somebody reads one of the tables: the first worker makes them
+  exception when lock_not_available then null;
+  end;
   perform tms._record(c, 'environment.init', 'done', wanted, '', jsonb_build_object(
     'environment', wanted, 'database', e.database_id, 'signing_key', e.signing_key_fingerprint));
   return tms._finish(c, jsonb_build_object('environment', e.name, 'first', true, 'database_id', e.database_id) || tms._token_in_force(args));

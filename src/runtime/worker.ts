@@ -74,6 +74,10 @@ const batchItems = 1000
 const batchLines = 2000
 /** What waits here for so long goes back: its time limit counts from the claim, and it must not be up before it has begun. */
 const waitMs = 5000
+/** After something came that it has no code for, a worker waits so long with its next claim. */
+const lackMs = 1000
+/** So long signals may come faster than the answers that say what they mean. */
+const doubtMs = 250
 /** What safe mode turned away is tried again after so long. */
 const safeModeDelayMs = 30_000
 /** A function that this code doesn't have is looked for elsewhere meanwhile; how often that is worth a line. */
@@ -105,8 +109,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let worker: string | null = null
   let slots = 0
   let control: Control | null = null
-  /** Between a signal and the answer that says what it meant, nothing begins. */
-  let doubtful = false
+  /** Between a signal and the answer to a call of after it, nothing begins: the calls made until then. Null: nothing is in doubt. */
+  let doubted: number | null = null
+  let doubtedSince = 0
   let stoppedHere = false
   /** When the last halt ended, by this process's clock; null while nothing is known of one. */
   let resumedAt: number | null = null
@@ -119,6 +124,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   let claiming = 0
   /** A claim was made whose answer never came: what it brought is held by nobody. */
   let unanswered = false
+  /** How many claims were made; null: the database doesn't count them. */
+  let nth: number | null = null
   /** Batches on their way to the database. */
   const ending = new Set<readonly Ended[]>()
   let endingTasks = 0
@@ -140,6 +147,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   /** When what was claimed last came. */
   let oldest = 0
   let later: NodeJS.Timeout | null = null
+  /** When something came that this worker has no code for. */
+  let lackedAt = -Infinity
   let lastEnd = 0
   let endedLast = 0
   let endLater: NodeJS.Timeout | null = null
@@ -153,7 +162,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const endedPromise = new Promise<void>((resolve) => (finished = resolve))
 
   const waiting = () => buffer.length - head
-  const still = () => control === null || control.halted || doubtful || stopping || stoppedHere
+  const still = () => control === null || control.halted || doubted !== null || stopping || stoppedHere
   const barred = (task: ClaimedTask) => {
     const of = control?.agents[task.agent] ?? control?.tenants[task.companyId]
     return of === 'paused' || of === 'quarantined'
@@ -162,7 +171,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   // ---- control
 
   function obey(next: Control, call: number): void {
-    doubtful = false
+    // What was asked before the signal says nothing of it. But any login can send signals without end, and must not stop the work so.
+    if (doubted !== null && (call > doubted || now() - doubtedSince > doubtMs)) doubted = null
     if (call < obeyed) return
     obeyed = call
     const was = control
@@ -250,6 +260,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       }),
     )
     worker = said.worker
+    nth = said.numbers_claims === true ? 0 : null
     slots = said.slots
     hearOfResume(said.resumed_ms_ago, asked)
     obey(said.control, call)
@@ -286,9 +297,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 
   /** What was meant, from a beat that began after this was asked: one under way may have been answered before. */
   async function ask(): Promise<void> {
-    doubtful = true
+    if (doubted === null) doubtedSince = now()
+    doubted = calls
     await beating
-    doubtful = true
     await beat()
   }
 
@@ -324,7 +335,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     if (!wanted || !low || room <= 0) return
     // The database takes the claims of one worker one after the other.
     if (claiming >= 1) return
-    const wait = brought >= much ? 0 : breathMs - (now() - lastClaim)
+    // Who has no code for what comes must not be quicker at taking it than who has.
+    const wait = Math.max(brought >= much ? 0 : breathMs - (now() - lastClaim), lackMs - (now() - lackedAt))
     if (wait > 0) {
       later ??= setTimeout(() => {
         later = null
@@ -344,14 +356,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     lastClaim = lastPoll
     await attempt('claim', async () => {
       const call = ++calls
-      const holds = unanswered ? { holds: known().join(',') } : {}
+      const numbered = nth === null ? {} : { nth: ++nth, ...(unanswered ? { holds: known().join(',') } : {}) }
       unanswered = true
-      const {
-        control: next,
-        more,
-        tasks,
-      } = granted(await driver.call('tasks_claim', { worker: mine, limit, ...holds }))
-      unanswered = false
+      const answer = granted(await driver.call('tasks_claim', { worker: mine, limit, ...numbered }))
+      const { control: next, more, overtaken, tasks } = answer
+      // The driver asks again where an answer got lost, and hears that the claim was made.
+      unanswered = overtaken
       obeyQuietly(next, call)
       if (mine !== worker) return
       brought = tasks.length
@@ -360,7 +370,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       else if (!quick && waiting() > 0) ahead /= 2
       oldest = now()
       buffer.push(...tasks.map((held) => ({ held, came: oldest })))
-      if (more) wanted = true
+      if (more || overtaken) wanted = true
     })
     claiming--
     pump()
@@ -407,6 +417,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     if (known === undefined) {
       // The policy names a function that this worker's code doesn't have: another worker may, of the next release for instance.
       const at = now()
+      lackedAt = at
+      ahead = slots
       if (at - (missing.get(held.fn) ?? -noCodeLineMs) >= noCodeLineMs) {
         missing.set(held.fn, at)
         log.warn(`no code for ${held.fn} here: its tasks wait for a worker that has it`, { task: held.id })

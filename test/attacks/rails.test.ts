@@ -435,6 +435,19 @@ describe('the breaker', () => {
     ['_fail_task', `if as_outcome <> 'unfit' then`, 'if true then'],
   )
 
+  rail(
+    'a probe that comes back unused keeps no other from going',
+    async () => {
+      const worker = await after(2)
+      let probe: Awaited<ReturnType<typeof claim>> = []
+      await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+      const [{ id, claim: taken } = { id: '', claim: 0 }] = probe
+      await finish(worker, { id, claim: taken, outcome: 'returned', delay_ms: 60_000, error: 'no code' })
+      expect(await claim(worker)).toHaveLength(1)
+    },
+    ['_end_tasks', `set breaker_until = clock_timestamp()`, 'set breaker_until = s.breaker_until'],
+  )
+
   test('a look at an empty queue does not use the probe up', async () => {
     const worker = await after(2)
     await arena.sql(`update tms.agent_tasks set status = 'completed' where status = 'pending'`)
@@ -812,8 +825,8 @@ describe('apply', () => {
             `select count(*) from tms.agent_tasks where attempts = 0 and next_run_at > clock_timestamp() + interval '20 s'`,
           ),
         ).toBe(1)
-        expect(await arena.sql(`select outcome, error from tms.agent_runs`)).toEqual([
-          { outcome: 'returned', error: 'apply app.loads: safe mode is on, nothing is written to guarded tables' },
+        expect(await arena.sql(`select error from tms.agent_tasks where attempts = 0`)).toEqual([
+          { error: 'apply app.loads: safe mode is on, nothing is written to guarded tables' },
         ])
       }),
     ['_safe_mode_stops', `-> 'safe_mode' = 'true'`, `-> 'safe_mode' is null`],
@@ -1276,6 +1289,21 @@ describe('fairness and control', () => {
       }
     },
     ['_touch_queues', 'k.touched_on = tms._today()', 'false'],
+  )
+
+  rail(
+    'a claim that comes late takes nothing, and gives nothing back',
+    async () => {
+      await clean()
+      await many(2)
+      const worker = await hello()
+      const nth = async (n: number) => ask(raw, 'tasks_claim', { worker, limit: 1, nth: n, holds: '' })
+      expect((await nth(2))['tasks']).toMatchObject({ claims: '1' })
+      expect(await nth(1)).toMatchObject({ overtaken: true, tasks: null })
+      expect(await nth(2)).toMatchObject({ overtaken: true, tasks: null })
+      expect(await number(`select count(*) from tms.agent_tasks where status = 'running'`)).toBe(1)
+    },
+    ['tasks_claim', /x\.claims < \(args ->> 'nth'\)::bigint/, 'true'],
   )
 
   rail(

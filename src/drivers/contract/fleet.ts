@@ -82,6 +82,8 @@ const claimAnswer = z.object({
   steps: z.record(z.string(), z.record(z.string(), z.unknown())),
   /** It was the limit or the slots that ended the list. */
   more: z.boolean(),
+  /** A later claim was there before it, or this very one, whose answer got lost: nothing was done. */
+  overtaken: z.boolean().optional(),
 })
 
 /** One claimed task, as a worker holds it. */
@@ -324,6 +326,8 @@ export const fleetContract = {
       lease_ms: z.number(),
       control,
       resumed_ms_ago: resumedMsAgo,
+      /** Whether it takes `nth` and `holds` of a claim. Absent: the database is of an older release. */
+      numbers_claims: z.boolean().optional(),
     }),
   },
   worker_beat: {
@@ -372,11 +376,15 @@ export const fleetContract = {
   tasks_claim: {
     operation: 'task.work',
     reads: false,
-    /** `holds`, after a claim whose answer got lost: the ids that this worker has, joined with commas. What else it was given goes back. */
-    args: z.strictObject({ worker: id, limit: z.int(), holds: z.string().optional() }),
+    /**
+     * `nth` numbers the claims of a worker: one that comes late does nothing. `holds`, after a claim whose answer got lost: the ids
+     * that this worker has, joined with commas. What else it was given goes back.
+     */
+    args: z.strictObject({ worker: id, limit: z.int(), nth: z.int().optional(), holds: z.string().optional() }),
     result: claimAnswer.transform((answer) => ({
       control: answer.control,
       more: answer.more,
+      overtaken: answer.overtaken === true,
       tasks: claimedTasks(answer),
     })),
   },
