@@ -63,7 +63,7 @@ describe('tms invariants', () => {
     const history = await tms('invariants', 'history', '--id', 'NO_ORPHANED_SALE_ITEMS')
     expect(history.stdout).toContain('corrected')
     const list = await tms('invariants', 'list', '--json')
-    expect(envelopeOf(list.stdout).data['invariants']).toHaveLength(17)
+    expect(envelopeOf(list.stdout).data['invariants']).toHaveLength(18)
   })
 
   test('a misspelt invariant is told the right one: exit 2', async () => {
@@ -104,7 +104,7 @@ describe('tms invariants', () => {
     await rm(join(folder, 'fewer/invariants/NO_NEGATIVE_STOCK.yaml'))
     const asked = await load('fewer')
     expect([asked.code, envelopeOf(asked.stdout).error]).toMatchObject([4, { code: 'CONSENT_MISSING' }])
-    expect(envelopeOf((await tms('invariants', 'list', '--json')).stdout).data['invariants']).toHaveLength(17)
+    expect(envelopeOf((await tms('invariants', 'list', '--json')).stdout).data['invariants']).toHaveLength(18)
     const name = /--confirm (\S+)"/.exec(asked.stdout)?.[1] ?? ''
     expect(name).toMatch(/.@NO_NEGATIVE_STOCK$/)
     const done = await load('fewer', '--confirm', name)
