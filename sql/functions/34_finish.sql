@@ -386,11 +386,14 @@ begin
   delete from tms.task_effects f where f.task_id = any (r_id) and exists (select from tms.agent_tasks t where t.id = f.task_id and t.status = 'completed');
 
   -- ---- handed back: no attempt spent
-  update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0),
-         next_run_at = case when u.delay > 0 then stamp + least(u.delay, 3600000) * interval '1 millisecond' else t.next_run_at end,
-         error_class = case when u.error is null then t.error_class end, error = coalesce(left(u.error, 2000), t.error)
-    from unnest(r_id, r_outcome, r_delay, r_error) u (id, outcome, delay, error)
-   where t.id = u.id and u.outcome = 'returned' and t.status = 'running';
+  if 'returned' = any (r_outcome) then
+    update tms.agent_tasks t set status = 'pending', worker_id = null, run_until = null, attempts = greatest(t.attempts - 1, 0),
+           next_run_at = case when u.delay > 0 then stamp + least(u.delay, 3600000) * interval '1 millisecond' else t.next_run_at end,
+           error_class = case when u.error is null then t.error_class end, error = coalesce(left(u.error, 2000), t.error)
+      from unnest(r_id, r_outcome, r_delay, r_error) u (id, outcome, delay, error)
+     -- coalesce: by the primary key, as above
+     where t.id = u.id and u.outcome = 'returned' and coalesce(t.status = 'running', false);
+  end if;
   select answers || coalesce(jsonb_object_agg(u.id::text, 'returned'), '{}') into answers from unnest(r_id, r_outcome) u (id, outcome) where u.outcome = 'returned';
 
   -- A probe that came back unused, or with an input that doesn't fit, has probed nothing: the next one may go.
