@@ -358,12 +358,17 @@ describe('the breaker', () => {
     ['_breaker', 'p.breaker_percent', '1000000'],
   )
 
+  /** What an open breaker lets through, once its pause is over. */
+  async function probeOf(worker: string) {
+    let probe: Awaited<ReturnType<typeof claim>> = []
+    await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+    return probe
+  }
   rail(
     'half open it lets one task through',
     async () => {
       const worker = await after(2)
-      let probe: Awaited<ReturnType<typeof claim>> = []
-      await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+      const probe = await probeOf(worker)
       expect(probe).toHaveLength(1)
       expect(await claim(worker)).toEqual([])
       await done(worker, probe)
@@ -381,8 +386,7 @@ describe('the breaker', () => {
     const tasks = await claim(worker, 23)
     await done(worker, tasks.slice(0, 19))
     for (const task of tasks.slice(19, 21)) await fail(worker, task)
-    let probe: Awaited<ReturnType<typeof claim>> = []
-    await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+    const probe = await probeOf(worker)
     return { worker, probe, early: tasks.slice(21) }
   }
   rail(
@@ -439,8 +443,7 @@ describe('the breaker', () => {
     'a probe that comes back unused keeps no other from going',
     async () => {
       const worker = await after(2)
-      let probe: Awaited<ReturnType<typeof claim>> = []
-      await until('the breaker lets one through', async () => (probe = await claim(worker)).length > 0)
+      const probe = await probeOf(worker)
       const [{ id, claim: taken } = { id: '', claim: 0 }] = probe
       await finish(worker, { id, claim: taken, outcome: 'returned', delay_ms: 60_000, error: 'no code' })
       expect(await claim(worker)).toHaveLength(1)
