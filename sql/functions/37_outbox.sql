@@ -5,14 +5,105 @@
 
 set local role tms_owner;
 
--- Deliveries for targets of these kinds: for each target its head, and of an ordering key only the first.
+-- What a pause of its tenant held and holds no more, a few at a time: a resume must not wait for a backlog.
+create or replace function tms._let_go_of_tenants() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+declare
+  tenant uuid;
+begin
+  loop
+    tenant := (select d.company_id from tms.outbox_deliveries d
+                where d.status = 'pending' and d.held = 'tenant' and (tenant is null or d.company_id > tenant) order by d.company_id limit 1);
+    exit when tenant is null;
+    continue when exists (select from tms.tenant_state s where s.company_id = tenant and s.state = 'paused');
+    update tms.outbox_deliveries d set held = ''
+     where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'pending' and x.held = 'tenant' and x.company_id = tenant
+                              order by x.target, x.ordering_key, x.id limit 1000 for update skip locked));
+  end loop;
+end
+$$;
+
+-- Ordering keys whose next one is held though nothing is before it: a release that got lost. Nothing here loses one; what a caller's
+-- old snapshot might, costs upkeep's time and no more.
+create or replace function tms._let_go_of_keys() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+declare
+  d tms.outbox_deliveries;
+  next tms.outbox_deliveries;
+  until timestamptz := clock_timestamp() + interval '200 milliseconds';
+begin
+  while clock_timestamp() < until loop
+    -- the first of each key, one key after the other
+    select * into next from tms.outbox_deliveries x
+     where x.status = 'pending' and x.held = 'key'
+       and (d.id is null or (x.company_id, x.target, x.ordering_key) > (d.company_id, d.target, d.ordering_key))
+     order by x.company_id, x.target, x.ordering_key, x.id limit 1;
+    exit when not found;
+    d := next;
+    if not exists (select from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
+                      and e.status in ('pending', 'sending') and e.id < d.id) then
+      update tms.outbox_deliveries x set held = '' where x.id = (select y.id from tms.outbox_deliveries y where y.id = d.id and y.status = 'pending' for update skip locked);
+    end if;
+  end loop;
+end
+$$;
+
+-- Who can go now, of the ordinary deliveries to one target. What is in their way leaves the front of the index, once; whoever ends what
+-- it waits for puts it back (see outbox_finish and _let_go_of_tenants).
+-- `more`: the time was over first. enable_seqscan, here and below: a plan made while the table was empty reads all of it.
+create or replace function tms._outbox_heads(target text, room integer, until timestamptz, out heads bigint[], out more boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+declare
+  seen bigint[];
+  free bigint[];
+  behind bigint[];
+  paused bigint[];
+  most integer := room;
+begin
+  heads := '{}';
+  more := false;
+  while cardinality(heads) < room loop
+    more := clock_timestamp() >= until;
+    exit when more;
+    seen := array(
+      select d.id from tms.outbox_deliveries d
+       where d.target = _outbox_heads.target and d.lane = 'normal' and d.status = 'pending' and d.held = '' and d.next_at <= clock_timestamp()
+         and d.id <> all (heads)
+       order by d.next_at, d.id limit most for update skip locked);
+    -- Judged once they are locked, by a later look: who ends the one before has either been seen by now, or waits for this
+    -- transaction and then finds the mark.
+    with judged as materialized (
+      select d.id, d.next_at, exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused') as paused,
+             d.ordering_key is not null and exists (
+               select from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
+                  and e.status in ('pending', 'sending') and e.id < d.id) as behind
+        from tms.outbox_deliveries d where d.id = any (seen))
+    select array_agg(j.id order by j.next_at, j.id) filter (where not j.paused and not j.behind),
+           array_agg(j.id) filter (where j.behind and not j.paused), array_agg(j.id) filter (where j.paused)
+      into free, behind, paused from judged j;
+    if behind is not null then update tms.outbox_deliveries d set held = 'key' where d.id = any (behind); end if;
+    if paused is not null then update tms.outbox_deliveries d set held = 'tenant' where d.id = any (paused); end if;
+    heads := heads || coalesce(free[1 : room - cardinality(heads)], '{}');
+    exit when cardinality(seen) < most;
+    most := least(most * 5, 1000);
+  end loop;
+end
+$$;
+
+-- Deliveries for targets of these names: for each target its share, and of an ordering key only the first.
 create or replace function tms.outbox_claim(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   c tms.call := tms._begin_work('outbox_claim', args, '{limit,targets}', 'outbox.deliver');
   halted boolean;
   want integer := least(greatest(coalesce((args ->> 'limit')::integer, 100), 1), 500);
+  until timestamptz := clock_timestamp() + interval '100 milliseconds';
   names text[];
+  share integer;
+  heads bigint[];
+  place record;
+  here record;
+  more boolean := false;
   taken jsonb;
 begin
   if c.answer is not null then return c.answer; end if;
@@ -22,32 +113,41 @@ begin
          next_at = clock_timestamp() + tms._backoff(greatest(d.attempts, 1), 1000, 600000)
    where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'sending' and x.lease_until < clock_timestamp()
                             and (not halted or x.lane = 'halt') order by x.id limit 500 for update skip locked));
+  if not halted then perform tms._let_go_of_tenants(); end if;
   -- twenty under way to one target, over all hosts: one that hangs must not take every place there is. What a halt caught under way
   -- stays so until its end, and takes no place of the halt's own.
   names := array(select t.name from tms.outbox_targets t where not t.paused
     and (select count(*) from tms.outbox_deliveries d where d.status = 'sending' and d.target = t.name and (not halted or d.lane = 'halt')) < 20 and (not args ? 'targets' or t.name = any (tms._texts(args -> 'targets'))));
-  with heads as materialized (
+  share := least(greatest(want / greatest(cardinality(names), 1), 1), 20);
+  -- The halt's own first: few, and never held. What a halt holds back holds back none of them.
+  heads := array(
     select h.id from unnest(names) n (name) cross join lateral (
       select d.id from tms.outbox_deliveries d
-       where d.target = n.name and d.status = 'pending' and d.next_at <= clock_timestamp()
-         and (not halted or d.lane = 'halt')
-         and not exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused' and d.lane <> 'halt')
+       where d.target = n.name and d.lane = 'halt' and d.status = 'pending' and d.held = '' and d.next_at <= clock_timestamp()
          and (d.ordering_key is null or not exists (
-           select from tms.outbox_deliveries e where e.target = d.target and e.ordering_key = d.ordering_key and e.company_id = d.company_id
-              and e.status in ('pending', 'sending') and e.id < d.id
-              -- what a halt holds back holds back none of the halt's own
-              and (not halted or e.lane = 'halt')))
-       order by d.next_at, d.id limit least(greatest(want / greatest(cardinality(names), 1), 1), 20) for update skip locked) h
-     limit want
-  ), claimed as (
+           select from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
+              and e.status in ('pending', 'sending') and e.id < d.id and (not halted or e.lane = 'halt')))
+       order by d.next_at, d.id limit share for update skip locked) h
+     limit want);
+  if not halted then
+    -- in any order: the time may end before all had their turn
+    for place in select n.name, share - (select count(*) from tms.outbox_deliveries d where d.id = any (heads) and d.target = n.name) as room
+                   from unnest(names) n (name) order by random() loop
+      exit when cardinality(heads) >= want;
+      here := tms._outbox_heads(place.name, least(place.room, want - cardinality(heads))::integer, until);
+      heads := heads || here.heads;
+      more := more or here.more;
+    end loop;
+  end if;
+  with claimed as (
     update tms.outbox_deliveries d set status = 'sending', attempts = d.attempts + 1, claim = d.claim + 1, holder = c.principal_id, lease_until = clock_timestamp() + interval '60 seconds'
-     where d.id = any (array(select h.id from heads h)) returning d.*
+     where d.id = any (heads) returning d.*
   )
   select jsonb_agg(jsonb_build_object('id', x.id::text, 'claim', x.claim, 'attempt', x.attempts, 'event', e.id::text, 'target', t.name, 'lane', x.lane, 'kind', t.kind, 'config', t.config,
            'topic', e.topic, 'tenant', tms._tenant_key(e.company_id), 'payload', e.payload, 'ordering_key', e.ordering_key, 'created_at', tms._utc(e.created_at),
            'traceparent', e.traceparent, 'task', e.task_id::text) order by x.id)
     into taken from claimed x join tms.outbox_events e on e.id = x.event_id join tms.outbox_targets t on t.name = x.target;
-  return jsonb_build_object('control', tms._control(), 'deliveries', coalesce(taken, '[]'));
+  return jsonb_build_object('control', tms._control(), 'deliveries', coalesce(taken, '[]'), 'more', more);
 end
 $$;
 grant execute on function tms.outbox_claim(jsonb) to tms_caller;
@@ -90,11 +190,12 @@ $$;
 
 -- What became of them. `returned`: not sent, because of a halt or the end of the process.
 create or replace function tms.outbox_finish(args jsonb) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   c tms.call := tms._begin_work('outbox_finish', args, '{results}', 'outbox.deliver');
   halted boolean;
-  n integer;
+  ids bigint[];
+  following bigint[];
 begin
   if c.answer is not null then return c.answer; end if;
   halted := tms._pass() is not null;
@@ -113,10 +214,20 @@ begin
      where d.id = r.id and d.claim = r.claim and d.holder = c.principal_id and d.status = 'sending' and t.name = d.target
        -- while halted nothing is recorded but the halt's own: what was sent is sent again later, under the same id
        and (not halted or d.lane = 'halt' or r.outcome = 'returned')
-     returning 1
+     returning d.id
   )
-  select count(*) into n from ended;
-  return jsonb_build_object('control', tms._control(), 'recorded', n);
+  select coalesce(array_agg(e.id), '{}') into ids from ended e;
+  -- what came after them in their keys; locked whether held or not, for it may be about to be
+  following := array(
+    select f.id from tms.outbox_deliveries d cross join lateral (
+      select e.id from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key and e.status in ('pending', 'sending')
+       order by e.id limit 1) f
+     where d.id = any (ids) and d.ordering_key is not null and d.status in ('delivered', 'dead'));
+  if following <> '{}' then
+    perform from tms.outbox_deliveries d where d.id = any (following) order by d.id for update;
+    update tms.outbox_deliveries d set held = '' where d.id = any (following) and d.held = 'key';
+  end if;
+  return jsonb_build_object('control', tms._control(), 'recorded', cardinality(ids));
 end
 $$;
 grant execute on function tms.outbox_finish(jsonb) to tms_caller;
@@ -192,7 +303,7 @@ begin
   if c.answer is not null then return c.answer; end if;
   -- without a tenant: the product's own, by those who see every tenant
   if c.company_id is null then c.company_id := '00000000-0000-0000-0000-000000000000'; end if;
-  update tms.outbox_deliveries d set status = 'pending', attempts = case when d.status = 'dead' then 0 else d.attempts end, next_at = clock_timestamp()
+  update tms.outbox_deliveries d set status = 'pending', held = '', attempts = case when d.status = 'dead' then 0 else d.attempts end, next_at = clock_timestamp()
    where d.id = any (tms._texts(args -> 'ids')::bigint[]) and d.company_id = c.company_id and d.status in ('dead', 'pending') and exists (select from tms.outbox_targets t where t.name = d.target)
      and not (d.status = 'dead' and tms._ended_since(d));
   get diagnostics n = row_count;

@@ -171,6 +171,7 @@ begin
      and x.next_at < clock_timestamp() - interval '90 days' limit most));
   delete from tms.outbox_events e where e.id = any (array(select x.id from tms.outbox_events x where x.created_at < clock_timestamp() - interval '30 days'
      and not exists (select from tms.outbox_deliveries d where d.event_id = x.id) limit most));
+  perform tms._let_go_of_keys();
   -- refusals as long as they can be asked for; the ledger keeps that they were
   delete from tms.refusals r where r.ctid = any (array(select x.ctid from tms.refusals x where x.minute < clock_timestamp() - interval '91 days' limit most for update skip locked));
   -- closed dead letters as long as the tasks they were; an open one never

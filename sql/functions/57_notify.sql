@@ -45,7 +45,7 @@ begin
           -- while halted what isn't the halt's own waits by right
           select count(*) as waiting, min(x.created_at) as oldest, (array_agg(x.last_error order by x.id desc) filter (where x.last_error is not null))[1] as error
             from ((select d.id, d.created_at, d.last_error from tms.outbox_deliveries d where d.target = t.name and d.status = 'pending' and (not halted or d.lane = 'halt')
-                      and (visible is null or d.company_id = any (visible)) order by d.next_at, d.id limit 10000)
+                      and (visible is null or d.company_id = any (visible)) order by d.lane, d.held, d.next_at, d.id limit 10000)
                   union all
                   select d.id, d.created_at, d.last_error from tms.outbox_deliveries d where d.target = t.name and d.status = 'sending' and (not halted or d.lane = 'halt')
                       and (visible is null or d.company_id = any (visible))) x) w

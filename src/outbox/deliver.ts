@@ -65,9 +65,9 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     claiming = true
     const before = { heard, controls }
     await attempt('be read', async () => {
-      const { control, deliveries } = granted(await driver.call('outbox_claim', { limit: room }))
+      const { control, deliveries, more = false } = granted(await driver.call('outbox_claim', { limit: room }))
       for (const delivery of deliveries) void send(delivery)
-      if (deliveries.length > 0) heard++
+      if (deliveries.length > 0 || more) heard++
       obey(control)
     })
     claiming = false
@@ -118,7 +118,6 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
     if (outcome.kind === 'delivered') count.delivered++
     else count.failed++
     record()
-    void claim()
   }
 
   async function deliverOne(delivery: Delivery, signal: AbortSignal): Promise<Outcome> {
@@ -155,8 +154,9 @@ export async function startDelivery(options: DeliveryOptions): Promise<Deliverer
       recording = null
       // The next look tries again. What isn't recorded while its lease lasts is sent again, under the same id, and
       // holds up its ordering key until then.
-      if (how === 'unreachable') results.unshift(...batch)
-      else record()
+      if (how === 'unreachable') return void results.unshift(...batch)
+      // There is room, and what came after these in their keys can go.
+      hear()
     })
   }
 

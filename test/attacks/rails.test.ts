@@ -650,6 +650,45 @@ describe('whose task it is', () => {
     ['outbox_claim', "and d.target = t.name and (not halted or d.lane = 'halt')) < 20", 'and d.target = t.name) < 20'],
   )
 
+  rail(
+    'an event that is put behind another while that one ends goes all the same',
+    async () => {
+      await arena.sql('truncate tms.outbox_targets, tms.outbox_events, tms.outbox_deliveries')
+      granted(
+        await arena.fleet.operator.call('outbox_targets_set', {
+          request_id: randomUUID(),
+          targets: [{ name: 'all', kind: 'file', topics: ['demo.*'], config: {} }],
+        }),
+      )
+      await arena.sql(
+        `with event as (insert into tms.outbox_events (company_id, topic, payload, ordering_key)
+           select c.id, 'demo.x', to_jsonb(n), 'k' from tms.companies c, generate_series(1, 2) n where c.key = 'acme' order by n returning id, company_id)
+         insert into tms.outbox_deliveries (event_id, target, company_id, ordering_key, created_at)
+           select id, 'all', company_id, 'k', clock_timestamp() from event order by id`,
+      )
+      const taken = async () => granted(await arena.fleet.worker.call('outbox_claim', { limit: 1 })).deliveries
+      const [first] = await taken()
+      expect(first?.payload).toBe(1)
+      // Another host looks at the second one, finds the first under way, and has not committed yet.
+      const other = await arena.connect(arena.workerUrl)
+      await other.query('begin')
+      const looked = await other.query<{ answer: { deliveries: unknown[] } }>(
+        `select tms.outbox_claim('{"limit": 10}') as answer`,
+      )
+      expect(looked.rows[0]?.answer.deliveries).toEqual([])
+      const ending = arena.fleet.worker.call('outbox_finish', {
+        results: [{ id: first?.id ?? '', claim: first?.claim ?? 0, outcome: 'delivered' }],
+      })
+      const waits = async () =>
+        (await arena.sql(`select from pg_locks where not granted and pid <> pg_backend_pid()`)).length > 0
+      await Promise.race([ending, until('the end waits for the look', waits)])
+      await other.query('commit')
+      granted(await ending)
+      expect((await taken()).map(({ payload }) => payload)).toEqual([2])
+    },
+    ['outbox_finish', 'order by d.id for update;', 'order by d.id;'],
+  )
+
   test("nobody writes into the log of a task that they don't hold", async () => {
     const id = await one('demo.one', 'globex')
     const worker = await hello()

@@ -42,12 +42,12 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
   const sql = (text: string) => sqlBeside(fleet.subject, fleet.operator)(text)
 
   /** Delivers until the test is over, or until it is stopped. */
-  async function deliver(driver = worker): Promise<Deliverer> {
+  async function deliver(driver = worker, pollMs = 50): Promise<Deliverer> {
     const deliverer = await startDelivery({
       driver,
       secrets: async () => signingSecret,
       log: createLogger({ write: () => undefined, clock: () => new Date() }),
-      pollMs: 50,
+      pollMs,
       fetch,
       lookup: async () => ['127.0.0.1'],
       clock: () => new Date(),
@@ -378,6 +378,115 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     await until('it is dead', () => all('odd', 'dead'))
     const { deliveries } = granted(await fleet.operator.call('outbox_list', { target: 'odd', limit: 1 }))
     expect(deliveries[0]?.error).toMatch(/not usable/)
+  })
+
+  /** As many as an agent that runs wild may have published, without a claim for each. */
+  const backlog = (target: string, count: number, { tenant = 'acme', order = null as string | null } = {}) =>
+    sql(`with event as (
+        insert into tms.outbox_events (company_id, topic, payload, ordering_key)
+          select c.id, 'demo.${target}', jsonb_build_object('n', n), ${order === null ? 'null' : `'${order}'`}
+            from tms.companies c, generate_series(0, ${count - 1}) n where c.key = '${tenant}' order by n
+          returning id, company_id, ordering_key)
+      insert into tms.outbox_deliveries (event_id, target, company_id, ordering_key, created_at)
+        select id, '${target}', company_id, ordering_key, clock_timestamp() from event order by id returning 1`)
+  const ready = async (target: string) =>
+    Number(
+      (
+        await sql(
+          `select count(*)::int as n from tms.outbox_deliveries where target = '${target}' and status = 'pending' and held = '' and next_at <= clock_timestamp()`,
+        )
+      )[0]?.['n'],
+    )
+  /** Claims until there is nothing more to look at. */
+  async function claimAll(name: string) {
+    const taken = []
+    for (let more = true; more;) {
+      const answer = granted(await worker.call('outbox_claim', { limit: 100, targets: [name] }))
+      taken.push(...answer.deliveries)
+      more = answer.more === true
+    }
+    return taken
+  }
+  const end = async (
+    list: readonly { readonly id: string; readonly claim: number }[],
+    outcome: 'delivered' | 'retry' | 'rejected' | 'returned',
+  ) => granted(await worker.call('outbox_finish', { results: list.map(({ id, claim }) => ({ id, claim, outcome })) }))
+  const ns = (list: readonly { readonly payload: unknown }[]) => list.map(({ payload }) => (payload as { n: number }).n)
+
+  test('what waits behind a failing event of its key is looked at once, and goes when that one ends', async () => {
+    await targets({ jam: await receiver(checkSigned) })
+    await backlog('jam', 5000, { order: 'k' })
+    await backlog('jam', 3)
+    const taken = await claimAll('jam')
+    expect(ns(taken)).toEqual([0, 0, 1, 2])
+    // Nothing is left that the next claim would walk over.
+    expect(await ready('jam')).toBe(0)
+    await end(taken.slice(1), 'delivered')
+    await end(taken.slice(0, 1), 'retry')
+    expect(await claimAll('jam')).toEqual([])
+    await hurry('jam')
+    const again = await claimAll('jam')
+    expect([ns(again), again[0]?.attempt]).toEqual([[0], 2])
+    // Delivered, or given up: the next one's turn.
+    await end(again, 'delivered')
+    const next = await claimAll('jam')
+    expect(ns(next)).toEqual([1])
+    await end(next, 'rejected')
+    const third = await claimAll('jam')
+    expect(ns(third)).toEqual([2])
+    // Handed back it is the first still.
+    await end(third, 'returned')
+    expect(ns(await claimAll('jam'))).toEqual([2])
+  })
+
+  test('one key with hundreds of events goes as fast as they are answered', async () => {
+    const chain = await receiver(checkSigned)
+    await targets({ chain })
+    await backlog('chain', 200, { order: 'k' })
+    await deliver(worker, 60_000)
+    // Nobody is told but at the start: each goes because the one before was recorded.
+    await until('all are delivered', () => all('chain', 'delivered'))
+    expect(numbers(chain)).toEqual(Array.from({ length: 200 }, (_event, n) => n))
+  })
+
+  test("a paused tenant's backlog stands in nobody's way, and goes after its resume", async () => {
+    await targets({ held: await receiver(checkSigned) })
+    const scope = async (state: 'paused' | 'running') =>
+      granted(
+        await fleet.operator.call('agents_control', {
+          request_id: randomUUID(),
+          tenant: 'acme',
+          state,
+          why: 'the test',
+        }),
+      )
+    await scope('paused')
+    await backlog('held', 3000)
+    await backlog('held', 2, { tenant: 'globex' })
+    const taken = await claimAll('held')
+    expect(taken.map(({ tenant }) => tenant)).toEqual(['globex', 'globex'])
+    expect(await ready('held')).toBe(0)
+    await end(taken, 'delivered')
+    expect(await claimAll('held')).toEqual([])
+    await scope('running')
+    const after = await claimAll('held')
+    expect(ns(after)).toEqual(Array.from({ length: 20 }, (_event, n) => n))
+    await end(after, 'delivered')
+    await sql(`delete from tms.outbox_deliveries where target = 'held' and status = 'pending' returning 1`)
+  })
+
+  test('a release that got lost is made up for by upkeep', async () => {
+    await targets({ lost: await receiver(checkSigned) })
+    await backlog('lost', 3, { order: 'a' })
+    await backlog('lost', 3, { order: 'b' })
+    const taken = await claimAll('lost')
+    expect(ns(taken)).toEqual([0, 0])
+    await sql(
+      `update tms.outbox_deliveries set status = 'delivered', delivered_at = clock_timestamp() where target = 'lost' and status = 'sending' and ordering_key = 'a' returning 1`,
+    )
+    expect(await claimAll('lost')).toEqual([])
+    granted(await worker.call('upkeep', {}))
+    expect(ns(await claimAll('lost'))).toEqual([1])
   })
 
   test('events of one task and one order arrive as they were published, whatever their idempotency keys', async () => {

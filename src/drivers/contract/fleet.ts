@@ -676,6 +676,8 @@ export const fleetContract = {
           task: id.nullable(),
         }),
       ),
+      /** Ask again now: the call's time was over before all that is ready had been looked at. Absent: an older release's. */
+      more: z.boolean().optional(),
     }),
   },
   outbox_finish: {
