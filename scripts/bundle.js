@@ -66,6 +66,10 @@ export async function bundle(root, outdir) {
     plugins: [onlyEnglish],
     banner: { js: banner },
     legalComments: 'none',
+    // 13 of the 179 ms of a command through an owner are reading comments and spaces. Lines stay short: node prints the one that threw.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    lineLimit: 160,
     logLevel: 'warning',
   }).catch((failure) => failure)
   // esbuild has printed them already, with their places; a stack trace of esbuild adds nothing.

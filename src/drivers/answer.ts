@@ -11,8 +11,7 @@ import type { Refused } from './driver.ts'
 export function parseAnswer<F extends ContractFunction>(fn: F, answer: unknown): Contract[F]['result'] | Refused {
   const refusal = refusalSchema.safeParse(answer)
   if (refusal.success) return refusal.data
-  const schema: z.ZodType = contract[fn].result
-  const result = schema.safeParse(answer)
+  const result = schemaOf(fn).safeParse(answer)
   // The cast is true because Contract[F]['result'] is by definition the output of this schema.
   if (result.success) return result.data as Contract[F]['result']
   const first = result.error.issues[0]
@@ -23,4 +22,14 @@ export function parseAnswer<F extends ContractFunction>(fn: F, answer: unknown):
     why: first ? `At ${first.path.join('.') || 'the top'}: ${first.code}.` : 'It has an unknown shape.',
     next: ['tms db status', 'tms db push'],
   })
+}
+
+const schemas = new Map<ContractFunction, z.ZodType>()
+
+function schemaOf(fn: ContractFunction): z.ZodType {
+  const known = schemas.get(fn)
+  if (known) return known
+  const made = contract[fn].result()
+  schemas.set(fn, made)
+  return made
 }

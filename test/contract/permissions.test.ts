@@ -176,15 +176,16 @@ async function walk(driver: Driver, role: string, work: Work, tried = attempts):
   const wrong: string[] = []
   const undo = new Set<NonNullable<Attempt['undo']>>()
   for (const { fn, subject, args, undo: afterwards } of tried) {
-    const { operation, args: shape, reads } = contract[fn]
+    const { operation, args: schema, reads } = contract[fn]
+    const { shape } = schema()
     if (operation === null) throw new Error(`${fn} needs no grant`)
-    const takesTenant = 'tenant' in shape.shape
+    const takesTenant = 'tenant' in shape
     for (const reach of takesTenant ? reaches : (['no tenant'] as const)) {
       const writes = reads === false
       const tenant = reach === 'own tenant' ? 'acme' : reach === 'other tenant' ? 'globex' : undefined
       const input = {
         ...args(work),
-        ...('request_id' in shape.shape ? { request_id: randomUUID() } : {}),
+        ...('request_id' in shape ? { request_id: randomUUID() } : {}),
         ...(tenant === undefined ? {} : { tenant }),
         ...(fn === 'flags_set' ? { level: tenant === undefined ? 'global' : 'tenant' } : {}),
       }
@@ -377,12 +378,13 @@ describe.each(Object.entries({ ...subjects, embedded: embeddedOnce }))('through 
     const before = await subject.sql(state)
     await as('viewer', async (driver) => {
       for (const { fn, args } of attempts) {
-        const { reads, args: shape } = contract[fn]
+        const { reads, args: schema } = contract[fn]
+        const { shape } = schema()
         if (reads !== false) continue
         const input = {
           ...args(open),
-          ...('request_id' in shape.shape ? { request_id: randomUUID() } : {}),
-          ...('tenant' in shape.shape && fn !== 'flags_set' ? { tenant: 'acme' } : {}),
+          ...('request_id' in shape ? { request_id: randomUUID() } : {}),
+          ...('tenant' in shape && fn !== 'flags_set' ? { tenant: 'acme' } : {}),
           ...(fn === 'flags_set' ? { level: 'global' } : {}),
         }
         expect(await outcome(driver, fn, input), fn).toBe('refused')

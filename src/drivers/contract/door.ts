@@ -11,25 +11,26 @@ export const doorContract = {
   door_admit: {
     operation: 'webhook.in',
     reads: false,
-    args: z.strictObject({
-      ...write,
-      key_id: z.string(),
-      /** sha256 of the secret that verified the signature, in hex. */
-      key_sha256: z.string().regex(/^[0-9a-f]{64}$/),
-      nonce: z.string(),
-      /** Seconds since 1970, as signed. */
-      timestamp: z.int(),
-      address: z.string(),
-      tenant: z.string(),
-      operation: z.enum(doorOperations),
-    }),
+    args: () =>
+      z.strictObject({
+        ...write,
+        key_id: z.string(),
+        /** sha256 of the secret that verified the signature, in hex. */
+        key_sha256: z.string().regex(/^[0-9a-f]{64}$/),
+        nonce: z.string(),
+        /** Seconds since 1970, as signed. */
+        timestamp: z.int(),
+        address: z.string(),
+        tenant: z.string(),
+        operation: z.enum(doorOperations),
+      }),
     /** Whose key it is, and the tenant's key. */
-    result: z.object({ account: z.string(), tenant: z.string() }),
+    result: () => z.object({ account: z.string(), tenant: z.string() }),
   },
   door_knock: {
     operation: 'webhook.in',
     reads: false,
-    args: z.strictObject({ address: z.string() }),
-    result: z.object({ counted: z.boolean() }),
+    args: () => z.strictObject({ address: z.string() }),
+    result: () => z.object({ counted: z.boolean() }),
   },
 } as const satisfies Record<string, Entry>

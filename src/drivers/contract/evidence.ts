@@ -167,73 +167,76 @@ export const evidenceContract = {
     operation: 'evidence.build',
     reads: 'primary',
     /** Without a day: today, as the database knows it. */
-    args: z.strictObject({ day: day.optional() }),
-    result: z.object({
-      day,
-      now: timestamp,
-      today: day,
-      over: z.boolean(),
-      /** When this database was made ready; null: it never was. */
-      begun: timestamp.nullable(),
-      first_day: day.nullable(),
-      database_id: uuid.nullable(),
-      environment: z.string().nullable(),
-      /** Revision of the day's final pack. */
-      final: z.int().nullable(),
-      /** It has a tombstone. */
-      expired: z.boolean(),
-      revisions: z.int(),
-      next_revision: z.int(),
-      /** The last final pack before this day. */
-      previous: z.object({ day, manifest_sha256: sha256, checkpoint: z.string() }).nullable(),
-      /** What was cut and isn't stored yet. */
-      cut: cut.nullable(),
-    }),
+    args: () => z.strictObject({ day: day.optional() }),
+    result: () =>
+      z.object({
+        day,
+        now: timestamp,
+        today: day,
+        over: z.boolean(),
+        /** When this database was made ready; null: it never was. */
+        begun: timestamp.nullable(),
+        first_day: day.nullable(),
+        database_id: uuid.nullable(),
+        environment: z.string().nullable(),
+        /** Revision of the day's final pack. */
+        final: z.int().nullable(),
+        /** It has a tombstone. */
+        expired: z.boolean(),
+        revisions: z.int(),
+        next_revision: z.int(),
+        /** The last final pack before this day. */
+        previous: z.object({ day, manifest_sha256: sha256, checkpoint: z.string() }).nullable(),
+        /** What was cut and isn't stored yet. */
+        cut: cut.nullable(),
+      }),
   },
   evidence_facts: {
     operation: 'evidence.build',
     reads: 'primary',
-    args: z.strictObject({ day }),
-    result: facts,
+    args: () => z.strictObject({ day }),
+    result: () => facts,
   },
   evidence_cut: {
     operation: 'evidence.build',
     reads: false,
     /** `instead`: passes over the cut of that revision, which waits and can't be read. */
-    args: z.strictObject({ ...write, day, manifest: z.string(), files, instead: z.int().optional() }),
-    result: z.object({
-      /** `pending`: another builder's cut is to be finished. `revision`: something came between, look again. */
-      outcome: z.enum(['cut', 'pending', 'revision', 'final']),
-      cut: cut.nullable(),
-    }),
+    args: () => z.strictObject({ ...write, day, manifest: z.string(), files, instead: z.int().optional() }),
+    result: () =>
+      z.object({
+        /** `pending`: another builder's cut is to be finished. `revision`: something came between, look again. */
+        outcome: z.enum(['cut', 'pending', 'revision', 'final']),
+        cut: cut.nullable(),
+      }),
   },
   evidence_store: {
     operation: 'evidence.build',
     reads: false,
-    args: z.strictObject({ ...write, day, revision: z.int(), files, signature: z.string() }),
+    args: () => z.strictObject({ ...write, day, revision: z.int(), files, signature: z.string() }),
     /** False: somebody else's bytes are the day's. */
-    result: z.object({ stored: z.boolean() }),
+    result: () => z.object({ stored: z.boolean() }),
   },
   evidence_pack: {
     operation: 'evidence.build',
     reads: 'primary',
-    args: z.strictObject({ day, revision: z.int().optional() }),
-    result: z.object({
-      pack: z
-        .object({
-          day,
-          revision: z.int(),
-          final: z.boolean(),
-          as_of: timestamp,
-          verdict,
-          manifest_sha256: sha256,
-          key: sha256,
-          sums_sha256: sha256,
-          files,
-          /** SHA256SUMS.sig in base64. */
-          signature: z.string(),
-        })
-        .nullable(),
-    }),
+    args: () => z.strictObject({ day, revision: z.int().optional() }),
+    result: () =>
+      z.object({
+        pack: z
+          .object({
+            day,
+            revision: z.int(),
+            final: z.boolean(),
+            as_of: timestamp,
+            verdict,
+            manifest_sha256: sha256,
+            key: sha256,
+            sums_sha256: sha256,
+            files,
+            /** SHA256SUMS.sig in base64. */
+            signature: z.string(),
+          })
+          .nullable(),
+      }),
   },
 } as const satisfies Record<string, Entry>

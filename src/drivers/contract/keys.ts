@@ -28,33 +28,35 @@ export const keysContract = {
   keys_list: {
     operation: null,
     reads: 'primary',
-    args: z.strictObject({}),
-    result: z.object({
-      now: timestamp,
-      /** What `init` noted down, before keys were registered. */
-      announced: z.string().nullable(),
-      keys: z.array(keyRecord),
-    }),
+    args: () => z.strictObject({}),
+    result: () =>
+      z.object({
+        now: timestamp,
+        /** What `init` noted down, before keys were registered. */
+        announced: z.string().nullable(),
+        keys: z.array(keyRecord),
+      }),
   },
   keys_add: {
     operation: 'evidence.keys',
     reads: false,
-    args: z.strictObject({
-      ...write,
-      fingerprint,
-      public_pem: z.string(),
-      not_before: timestamp,
-      not_after: timestamp,
-      /** The key in force, which signed the introduction; null for the beginning of a chain. */
-      introduced_by: fingerprint.nullable(),
-      introduction: z.string(),
-    }),
-    result: z.object({ key: keyRecord, retired: fingerprint.nullable() }),
+    args: () =>
+      z.strictObject({
+        ...write,
+        fingerprint,
+        public_pem: z.string(),
+        not_before: timestamp,
+        not_after: timestamp,
+        /** The key in force, which signed the introduction; null for the beginning of a chain. */
+        introduced_by: fingerprint.nullable(),
+        introduction: z.string(),
+      }),
+    result: () => z.object({ key: keyRecord, retired: fingerprint.nullable() }),
   },
   keys_revoke: {
     operation: 'evidence.keys',
     reads: false,
-    args: z.strictObject({ ...write, fingerprint, why: z.string() }),
-    result: z.object({ key: keyRecord }),
+    args: () => z.strictObject({ ...write, fingerprint, why: z.string() }),
+    result: () => z.object({ key: keyRecord }),
   },
 } as const satisfies Record<string, Entry>

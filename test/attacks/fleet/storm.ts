@@ -160,7 +160,7 @@ async function workerOf(client: pg.Client): Promise<string> {
 async function work(client: pg.Client): Promise<void> {
   const worker = await workerOf(client)
   const claimed = must(await ask(client, 'tasks_claim', { worker, limit: 2 }))
-  const { tasks } = contract.tasks_claim.result.parse(claimed)
+  const { tasks } = contract.tasks_claim.result().parse(claimed)
   if (tasks.length === 0) throw refused('nothing to claim')
   const finished = must(
     await ask(client, 'tasks_finish', {
