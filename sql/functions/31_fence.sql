@@ -103,13 +103,13 @@ $$;
 create or replace function tms.fence_guard() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  if tms._safe_mode() then
-    raise exception 'safe mode: nothing may be written to %.%', tg_table_schema, tg_table_name
-      using errcode = 'TM423', hint = 'tms incident safe-mode off';
-  end if;
   if not tms._human() and tms._pass() is not null then
     raise exception 'the fleet is halted: nothing autonomous is written to %.%', tg_table_schema, tg_table_name
       using errcode = 'TM423', hint = 'tms agents status';
+  end if;
+  if tms._safe_mode() then
+    raise exception 'safe mode: nothing may be written to %.%', tg_table_schema, tg_table_name
+      using errcode = 'TM423', hint = 'tms incident safe-mode off';
   end if;
   return null;
 end
