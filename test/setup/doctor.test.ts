@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -11,7 +11,7 @@ import { readCatalogue, type Catalogue } from '../../src/flags/catalogue.ts'
 import { readAlarmTypes } from '../../src/incident/alarm-types.ts'
 import { diagnose, verdict, type Patient } from '../../src/setup/doctor.ts'
 import { initialise, type Initialisation } from '../../src/setup/init.ts'
-import { forgetToken, rotateOverrideToken } from '../../src/setup/override-token.ts'
+import { claimEnvironment, forgetToken, rotateOverrideToken } from '../../src/setup/override-token.ts'
 import { initView } from '../../src/setup/views.ts'
 import { makePrivateKey } from '../../src/keys/private.ts'
 import { postgresSubject, supabaseSubject, type Subject } from '../contract/subjects.ts'
@@ -312,8 +312,18 @@ describe('init', () => {
         ...(driver.administration ? { administration: driver.administration } : {}),
       }
       await expect(initialise(deaf, input)).rejects.toThrow('killed')
-      const { overrideToken } = await initialise(driver, { ...input, environment: 'production' })
-      expect(hashOf(overrideToken)).toBe(await known())
+      const { overrideToken: written } = JSON.parse(readFileSync(tokenFile, 'utf8')) as { overrideToken: string }
+      // Asked for something else, it is over: nobody was ever told of it.
+      const other = await initialise(driver, { ...input, environment: 'production' })
+      expect(other.overrideToken).not.toBe(written)
+      expect(hashOf(other.overrideToken)).toBe(await known())
+      await subject.sql(`update tms.environment set initialised_at = null where one`)
+      await forgetToken(tokenFile)
+      await expect(initialise(deaf, input)).rejects.toThrow('killed')
+      const kept = JSON.parse(readFileSync(tokenFile, 'utf8')) as { overrideToken: string }
+      const same = await initialise(driver, input)
+      expect(same.overrideToken).toBe(kept.overrideToken)
+      expect(hashOf(same.overrideToken)).toBe(await known())
     })
 
     test('two at once show the same one', async () => {
@@ -321,6 +331,25 @@ describe('init', () => {
       const both = await Promise.all([initialise(driver, input), initialise(other, input)])
       await other.close()
       expect(both.map(({ overrideToken }) => hashOf(overrideToken))).toEqual([await known(), await known()])
+    })
+
+    test('of several that find no file at the same moment one writes it, and all go on with that one', async () => {
+      const asked = new Set<unknown>()
+      const noting: Driver = {
+        target: driver.target,
+        call: (fn, args, options) => {
+          if (fn === 'environment_init') asked.add((args as { request_id: string }).request_id)
+          return driver.call(fn, args, options)
+        },
+        listen: (channel, onSignal) => driver.listen(channel, onSignal),
+        close: () => driver.close(),
+      }
+      const wanted = { environment: 'staging', signing_key_fingerprint: 'f'.repeat(64) } as const
+      const all = await Promise.all(
+        Array.from({ length: 8 }, () => claimEnvironment(noting, { path: tokenFile, needed: true }, wanted, false)),
+      )
+      expect(asked.size).toBe(1)
+      expect(new Set(all.map(({ overrideToken }) => hashOf(overrideToken)))).toEqual(new Set([await known()]))
     })
 
     test('of two on two machines the second shows none and keeps none', async () => {
