@@ -407,6 +407,60 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
     await one.stop(0)
   })
 
+  test('who has no code for what comes lets a second pass before it takes more', async () => {
+    const brought: number[] = []
+    const call: Driver['call'] = async (fn, ...rest) => {
+      const answer = await fleet.worker.call(fn, ...rest)
+      if (fn === 'tasks_claim' && ((answer as { tasks?: unknown[] }).tasks ?? []).length > 0)
+        brought.push(performance.now())
+      return answer
+    }
+    const ids = await fleet.enqueue(
+      'acme',
+      Array.from({ length: 20 }, () => ({ function: 'release.new' })),
+    )
+    const one = await start({ driver: through(fleet.worker, call), agents: [before], name: 'poor', slots: 2 })
+    await expect.poll(() => brought.length, { timeout: 30_000 }).toBeGreaterThanOrEqual(3)
+    await one.stop(0)
+    const [first = 0, second = 0, third = 0] = brought
+    expect(Math.min(second - first, third - second)).toBeGreaterThan(990)
+    await sql(`delete from tms.agent_tasks where id in (${ids.join()})`)
+  })
+
+  test('signals without end, which any login can send, do not stop the work', async () => {
+    const hearing: (() => void)[] = []
+    const driver = new Proxy(fleet.worker, {
+      get(target, name) {
+        if (name === 'listen')
+          return (channel: Parameters<Driver['listen']>[0], heard: () => void) => {
+            if (channel === 'control') hearing.push(heard)
+            return target.listen(channel, heard)
+          }
+        const value: unknown = Reflect.get(target, name)
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value
+      },
+    })
+    const one = await start({ driver, agents: [queued], name: 'flooded' })
+    expect(hearing).toHaveLength(1)
+    let over = false
+    const flood = (): void => {
+      if (over) return
+      for (const heard of hearing) heard()
+      setImmediate(flood)
+    }
+    flood()
+    try {
+      const ids = await fleet.enqueue(
+        'acme',
+        Array.from({ length: 5 }, () => ({ function: 'queued.run', payload: { quick: 1 } })),
+      )
+      for (const id of ids) await expect.poll(() => ended.get(id)?.at(-1), { timeout: 20_000 }).toBe('completed')
+    } finally {
+      over = true
+      await one.stop(0)
+    }
+  })
+
   test('a handler that ignores its signal loses its task and its slot, and what it does later is nothing', async () => {
     const { promise, resolve } = deferred()
     hanging = promise
