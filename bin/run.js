@@ -8,7 +8,7 @@ const argv = process.argv.slice(2)
 
 if (major < 20 || (major === 20 && minor < 19)) {
   complain(2, `tms needs Node 20.19 or later, and this is ${process.version}.`, 'see https://nodejs.org/en/download')
-} else if (['--version', '-v', 'version'].includes(argv[0])) {
+} else if (['--version', '-v', 'version'].includes(argv.find((word) => word !== '--json'))) {
   // Answered without loading anything else: three times faster than through oclif.
   const { name, version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
   process.stdout.on('error', unwritten)

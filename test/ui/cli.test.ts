@@ -118,11 +118,14 @@ describe('finding the command', () => {
     expect(JSON.parse(stdout)).toMatchObject({ ok: false, data: null, error: { code: 'USAGE', next: ['tms --help'] } })
   })
 
-  test.each([[['--json', '--help']], [['-h', '--json']], [['--version', '--json']]])('%j is text', async (argv) => {
-    const { code, stdout, stderr } = await tms(argv)
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-    expect(stdout).not.toMatch(/^\{/)
-  })
+  test.each([[['--json', '--help']], [['-h', '--json']], [['--version', '--json']], [['--json', '--version']]])(
+    '%j is text',
+    async (argv) => {
+      const { code, stdout, stderr } = await tms(argv)
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+      expect(stdout).not.toMatch(/^\{/)
+    },
+  )
 
   test('completion takes no --json', async () => {
     const { code, stdout } = await tms(['autocomplete', 'script', 'zsh', '--json'])
