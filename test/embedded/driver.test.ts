@@ -176,6 +176,19 @@ describe('the time limit', () => {
     expect(await tenants(client)).toHaveLength(4)
   })
 
+  test('says of a change that gets no answer that it may have been made', async () => {
+    const directory = await built.database()
+    const owner = await opened(directory, { callTimeoutMs: 20_000 })
+    const client = await opened(directory, { callTimeoutMs: 500 })
+    const busy = failure(owner.call('signals', busyFor(60_000), { timeoutMs: 3_000 }))
+    expect(await failure(client.call('tenants_add', add('late')))).toMatchObject({
+      code: 'DB_TIMEOUT',
+      why: expect.stringContaining('may have been made'),
+      next: expect.arrayContaining(['tms ledger tail']),
+    })
+    expect(await busy).toMatchObject({ code: 'DB_TIMEOUT' })
+  })
+
   test('ends a call of another process all the same', async () => {
     const directory = await built.database()
     await opened(directory, { callTimeoutMs: 2_000 })

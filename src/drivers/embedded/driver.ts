@@ -20,7 +20,7 @@ import type {
   Target,
   Unlisten,
 } from '../driver.ts'
-import { bounded, limitsFor, timeLeft, TimeUp } from '../patience.ts'
+import { bounded, limitsFor, timeLeft, TimeUp, look, mayHaveHappened } from '../patience.ts'
 import { attach, describeWait } from './attach.ts'
 import { holdsDatabase, noDatabase } from './data-directory.ts'
 import { longestRequest } from './lines.ts'
@@ -174,8 +174,8 @@ class EmbeddedDriver implements Driver {
     return new TmsError({
       code: 'DB_TIMEOUT',
       what: `The embedded database gave no answer to ${what} within ${this.#connection.callTimeoutMs} ms.`,
-      why: owner ? `${owner.what} ${owner.why}` : 'This work, or the work before it, takes longer.',
-      next: owner?.next ?? ['tms status', 'tms doctor'],
+      why: `${owner ? `${owner.what} ${owner.why}` : 'This work, or the work before it, takes longer.'} ${mayHaveHappened}`,
+      next: [...(owner?.next ?? ['tms status', 'tms doctor']), look],
     })
   }
 
