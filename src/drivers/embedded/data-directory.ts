@@ -1,4 +1,4 @@
-import { accessSync, constants, statSync } from 'node:fs'
+import { accessSync, constants, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { TmsError } from '../../errors.ts'
 import { fileProblem } from './problem.ts'
@@ -28,6 +28,19 @@ export function holdsDatabase(directory: string): boolean {
     why: 'It has no file PG_VERSION. Nothing was changed.',
     next: [`ls -la ${folder}`, `mv ${folder} ${folder}.damaged`, 'tms init'],
   })
+}
+
+/**
+ * Postgres makes its lock file and then writes into it. Killed between the two it leaves an empty one, and refuses to start for
+ * ever after. Whoever asks for this owns the folder; one with something in it is Postgres' own affair.
+ */
+export function clearEmptyLock(directory: string): void {
+  const file = join(dataDirectoryOf(directory), 'postmaster.pid')
+  try {
+    if (statSync(file, { throwIfNoEntry: false })?.size === 0) rmSync(file, { force: true })
+  } catch (error) {
+    throw fileProblem(error, file)
+  }
 }
 
 export function noDatabase(directory: string): TmsError {

@@ -3,7 +3,7 @@ import type { ServiceAccount } from '../connection.ts'
 import type { ContractFunction } from '../contract.ts'
 import type { Channel, RunSql } from '../driver.ts'
 import { bounded, limitsFor, timeLeft } from '../patience.ts'
-import { dataDirectoryOf, holdsDatabase, noDatabase } from './data-directory.ts'
+import { clearEmptyLock, dataDirectoryOf, holdsDatabase, noDatabase } from './data-directory.ts'
 import { makeDatabase } from './database.ts'
 import { OwnerLost } from './owner-lost.ts'
 import { problemOf } from './problem.ts'
@@ -109,6 +109,7 @@ export function createEngine(options: EngineOptions): Engine {
           },
         })
       }
+      clearEmptyLock(options.directory)
       await fresh.obey({ do: 'open', dataDirectory, localUser: options.localUser }, openTimeoutMs)
       for (const channel of channels) await fresh.obey({ do: 'listen', channel }, options.callTimeoutMs)
     } catch (error) {
