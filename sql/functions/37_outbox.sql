@@ -9,11 +9,11 @@ set local role tms_owner;
 create or replace function tms._let_go_of_tenants() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
-  tenant uuid;
+  -- what is nobody's is never paused
+  tenant uuid := '00000000-0000-0000-0000-000000000000';
 begin
   loop
-    tenant := (select d.company_id from tms.outbox_deliveries d
-                where d.status = 'pending' and d.held = 'tenant' and (tenant is null or d.company_id > tenant) order by d.company_id limit 1);
+    tenant := (select d.company_id from tms.outbox_deliveries d where d.status = 'pending' and d.held = 'tenant' and d.company_id > tenant order by d.company_id limit 1);
     exit when tenant is null;
     continue when exists (select from tms.tenant_state s where s.company_id = tenant and s.state = 'paused');
     update tms.outbox_deliveries d set held = ''
@@ -23,23 +23,23 @@ begin
 end
 $$;
 
--- Ordering keys whose next one is held though nothing is before it: a release that got lost. Nothing here loses one; what a caller's
--- old snapshot might, costs upkeep's time and no more.
+-- Ordering keys whose next one is held though nothing is before it: a release that got lost. Nothing here loses one; whatever did, it
+-- costs the time until the next upkeep and no more.
 create or replace function tms._let_go_of_keys() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
   d tms.outbox_deliveries;
-  next tms.outbox_deliveries;
   until timestamptz := clock_timestamp() + interval '200 milliseconds';
 begin
+  d.company_id := '00000000-0000-0000-0000-000000000000';
+  d.target := '';
+  d.ordering_key := '';
   while clock_timestamp() < until loop
     -- the first of each key, one key after the other
-    select * into next from tms.outbox_deliveries x
-     where x.status = 'pending' and x.held = 'key'
-       and (d.id is null or (x.company_id, x.target, x.ordering_key) > (d.company_id, d.target, d.ordering_key))
+    select * into d from tms.outbox_deliveries x
+     where x.status = 'pending' and x.held = 'key' and (x.company_id, x.target, x.ordering_key) > (d.company_id, d.target, d.ordering_key)
      order by x.company_id, x.target, x.ordering_key, x.id limit 1;
     exit when not found;
-    d := next;
     if not exists (select from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
                       and e.status in ('pending', 'sending') and e.id < d.id) then
       update tms.outbox_deliveries x set held = '' where x.id = (select y.id from tms.outbox_deliveries y where y.id = d.id and y.status = 'pending' for update skip locked);
