@@ -573,6 +573,7 @@ describe.each(Object.entries(subjects))('a worker through %s', (_, make) => {
   })
 
   test('a function that this code does not have waits for a worker that has it, and is told of once', async () => {
+    logged.length = 0
     const one = await start({ agents: [before], name: 'before' })
     const ids = await fleet.enqueue('acme', [
       { function: 'release.new' },

@@ -16,6 +16,8 @@ export type Crew = {
   readonly fell: readonly string[]
   /** Lines of the logs with level error. */
   readonly complaints: readonly string[]
+  /** Those that were killed: what they held is theirs until their leases end. */
+  readonly killed: readonly number[]
   readonly counts: { started: number; killed: number; asked: number; turnedAway: number; frozen: number }
   stop(): Promise<void>
 }
@@ -33,6 +35,7 @@ export async function startCrew(options: {
   const ends = new Set<Promise<void>>()
   const fell: string[] = []
   const complaints: string[] = []
+  const killed: number[] = []
   const counts = { started: 0, killed: 0, asked: 0, turnedAway: 0, frozen: 0 }
   let stopping = false
 
@@ -76,12 +79,14 @@ export async function startCrew(options: {
   return {
     fell,
     complaints,
+    killed,
     counts,
     async strike(signal) {
       const member = some()
       if (!member) return null
       member.struck = true
       counts[signal === 'SIGKILL' ? 'killed' : 'asked']++
+      if (signal === 'SIGKILL') killed.push(member.process.pid)
       member.process.kill(signal)
       if (signal === 'SIGKILL') await member.process.exited
       return member.process.pid
