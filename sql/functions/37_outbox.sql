@@ -5,45 +5,56 @@
 
 set local role tms_owner;
 
--- What a pause of its tenant held and holds no more, a few at a time: a resume must not wait for a backlog.
+-- What a pause of its tenant held and holds no more: a few of each target, so that one that hangs keeps no other's back, and for a
+-- moment only, beginning with any tenant, so that none is always last. A resume must not wait for a backlog.
 create or replace function tms._let_go_of_tenants() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
-  -- what is nobody's is never paused
-  tenant uuid := '00000000-0000-0000-0000-000000000000';
+  start uuid := gen_random_uuid();
+  at record;
+  until timestamptz := clock_timestamp() + interval '30 milliseconds';
 begin
-  loop
-    tenant := (select d.company_id from tms.outbox_deliveries d where d.status = 'pending' and d.held = 'tenant' and d.company_id > tenant order by d.company_id limit 1);
-    exit when tenant is null;
-    continue when exists (select from tms.tenant_state s where s.company_id = tenant and s.state = 'paused');
-    update tms.outbox_deliveries d set held = ''
-     where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'pending' and x.held = 'tenant' and x.company_id = tenant
-                              order by x.target, x.ordering_key, x.id limit 1000 for update skip locked));
+  for round in 1 .. 2 loop
+    -- what is nobody's is never paused
+    select case when round = 1 then start else '00000000-0000-0000-0000-000000000000' end as company_id, '' as target into at;
+    loop
+      if clock_timestamp() >= until then return; end if;
+      select d.company_id, d.target into at from tms.outbox_deliveries d
+       where d.status = 'pending' and d.held = 'tenant' and (d.company_id, d.target) > (at.company_id, at.target)
+       order by d.company_id, d.target limit 1;
+      exit when not found or (round = 2 and at.company_id > start);
+      continue when exists (select from tms.tenant_state s where s.company_id = at.company_id and s.state = 'paused');
+      update tms.outbox_deliveries d set held = ''
+       where d.id = any (array(select x.id from tms.outbox_deliveries x where x.status = 'pending' and x.held = 'tenant' and x.company_id = at.company_id and x.target = at.target
+                                order by x.ordering_key, x.id limit 200 for update skip locked));
+    end loop;
   end loop;
 end
 $$;
 
 -- Ordering keys whose next one is held though nothing is before it: a release that got lost. Nothing here loses one; whatever did, it
--- costs the time until the next upkeep and no more.
+-- is found by one of the next upkeeps, which begin with any tenant.
 create or replace function tms._let_go_of_keys() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
-  d tms.outbox_deliveries;
+  start uuid := gen_random_uuid();
+  at record;
   until timestamptz := clock_timestamp() + interval '200 milliseconds';
 begin
-  d.company_id := '00000000-0000-0000-0000-000000000000';
-  d.target := '';
-  d.ordering_key := '';
-  while clock_timestamp() < until loop
-    -- the first of each key, one key after the other
-    select * into d from tms.outbox_deliveries x
-     where x.status = 'pending' and x.held = 'key' and (x.company_id, x.target, x.ordering_key) > (d.company_id, d.target, d.ordering_key)
-     order by x.company_id, x.target, x.ordering_key, x.id limit 1;
-    exit when not found;
-    if not exists (select from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
-                      and e.status in ('pending', 'sending') and e.id < d.id) then
-      update tms.outbox_deliveries x set held = '' where x.id = (select y.id from tms.outbox_deliveries y where y.id = d.id and y.status = 'pending' for update skip locked);
-    end if;
+  for round in 1 .. 2 loop
+    select case when round = 1 then start else '00000000-0000-0000-0000-000000000000' end as company_id, '' as target, '' as ordering_key, 0::bigint as id into at;
+    loop
+      if clock_timestamp() >= until then return; end if;
+      -- the first of each key, one key after the other
+      select x.company_id, x.target, x.ordering_key, x.id into at from tms.outbox_deliveries x
+       where x.status = 'pending' and x.held = 'key' and (x.company_id, x.target, x.ordering_key) > (at.company_id, at.target, at.ordering_key)
+       order by x.company_id, x.target, x.ordering_key, x.id limit 1;
+      exit when not found or (round = 2 and at.company_id > start);
+      if not exists (select from tms.outbox_deliveries e where e.target = at.target and e.company_id = at.company_id and e.ordering_key = at.ordering_key
+                        and e.status in ('pending', 'sending') and e.id < at.id) then
+        update tms.outbox_deliveries x set held = '' where x.id = (select y.id from tms.outbox_deliveries y where y.id = at.id and y.status = 'pending' for update skip locked);
+      end if;
+    end loop;
   end loop;
 end
 $$;
@@ -63,8 +74,6 @@ begin
   heads := '{}';
   more := false;
   while cardinality(heads) < room loop
-    more := clock_timestamp() >= until;
-    exit when more;
     seen := array(
       select d.id from tms.outbox_deliveries d
        where d.target = _outbox_heads.target and d.lane = 'normal' and d.status = 'pending' and d.held = '' and d.next_at <= clock_timestamp()
@@ -74,17 +83,22 @@ begin
     -- transaction and then finds the mark.
     with judged as materialized (
       select d.id, d.next_at, exists (select from tms.tenant_state s where s.company_id = d.company_id and s.state = 'paused') as paused,
-             d.ordering_key is not null and exists (
-               select from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
-                  and e.status in ('pending', 'sending') and e.id < d.id) as behind
+             -- the one right before it in its key
+             case when d.ordering_key is not null then (
+               select e.status from tms.outbox_deliveries e where e.target = d.target and e.company_id = d.company_id and e.ordering_key = d.ordering_key
+                  and e.status in ('pending', 'sending') and e.id < d.id order by e.id desc limit 1) end as before
         from tms.outbox_deliveries d where d.id = any (seen))
-    select array_agg(j.id order by j.next_at, j.id) filter (where not j.paused and not j.behind),
-           array_agg(j.id) filter (where j.behind and not j.paused), array_agg(j.id) filter (where j.paused)
+    -- Not marked behind one that is under way: its end may have looked for what follows already, and not have seen this one. Before one
+    -- that waits can end, it must be claimed, and that comes later than this.
+    select array_agg(j.id order by j.next_at, j.id) filter (where not j.paused and j.before is null),
+           array_agg(j.id) filter (where j.before = 'pending' and not j.paused), array_agg(j.id) filter (where j.paused)
       into free, behind, paused from judged j;
     if behind is not null then update tms.outbox_deliveries d set held = 'key' where d.id = any (behind); end if;
     if paused is not null then update tms.outbox_deliveries d set held = 'tenant' where d.id = any (paused); end if;
     heads := heads || coalesce(free[1 : room - cardinality(heads)], '{}');
-    exit when cardinality(seen) < most;
+    exit when cardinality(seen) < most or cardinality(heads) >= room;
+    more := clock_timestamp() >= until;
+    exit when more;
     most := least(most * 5, 1000);
   end loop;
 end
@@ -97,7 +111,7 @@ declare
   c tms.call := tms._begin_work('outbox_claim', args, '{limit,targets}', 'outbox.deliver');
   halted boolean;
   want integer := least(greatest(coalesce((args ->> 'limit')::integer, 100), 1), 500);
-  until timestamptz := clock_timestamp() + interval '100 milliseconds';
+  until timestamptz;
   names text[];
   share integer;
   heads bigint[];
@@ -130,6 +144,8 @@ begin
        order by d.next_at, d.id limit share for update skip locked) h
      limit want);
   if not halted then
+    -- counted from here, whatever came before; each target is looked at once at least
+    until := clock_timestamp() + interval '100 milliseconds';
     -- in any order: the time may end before all had their turn
     for place in select n.name, share - (select count(*) from tms.outbox_deliveries d where d.id = any (heads) and d.target = n.name) as room
                    from unnest(names) n (name) order by random() loop

@@ -650,9 +650,9 @@ describe('whose task it is', () => {
     ['outbox_claim', "and d.target = t.name and (not halted or d.lane = 'halt')) < 20", 'and d.target = t.name) < 20'],
   )
 
-  rail(
-    'an event that is put behind another while that one ends goes all the same',
-    async () => {
+  /** Events of one key to one target, in an outbox that holds nothing else. */
+  const chained = async (numbers: readonly number[], fresh = true) => {
+    if (fresh) {
       await arena.sql('truncate tms.outbox_targets, tms.outbox_events, tms.outbox_deliveries')
       granted(
         await arena.fleet.operator.call('outbox_targets_set', {
@@ -660,33 +660,62 @@ describe('whose task it is', () => {
           targets: [{ name: 'all', kind: 'file', topics: ['demo.*'], config: {} }],
         }),
       )
+    }
+    await arena.sql(
+      `with event as (insert into tms.outbox_events (company_id, topic, payload, ordering_key)
+         select c.id, 'demo.x', to_jsonb(n), 'k' from tms.companies c, unnest($1::int[]) n where c.key = 'acme' order by n returning id, company_id)
+       insert into tms.outbox_deliveries (event_id, target, company_id, ordering_key, created_at)
+         select id, 'all', company_id, 'k', clock_timestamp() from event order by id`,
+      [numbers],
+    )
+  }
+  const nextOne = async () => granted(await arena.fleet.worker.call('outbox_claim', { limit: 1 })).deliveries
+  const delivered = (one: { readonly id: string; readonly claim: number } | undefined) => ({
+    results: [{ id: one?.id ?? '', claim: one?.claim ?? 0, outcome: 'delivered' as const }],
+  })
+
+  rail(
+    'an event that is put behind another while that one ends goes all the same',
+    async () => {
+      await chained([1, 2])
       await arena.sql(
-        `with event as (insert into tms.outbox_events (company_id, topic, payload, ordering_key)
-           select c.id, 'demo.x', to_jsonb(n), 'k' from tms.companies c, generate_series(1, 2) n where c.key = 'acme' order by n returning id, company_id)
-         insert into tms.outbox_deliveries (event_id, target, company_id, ordering_key, created_at)
-           select id, 'all', company_id, 'k', clock_timestamp() from event order by id`,
+        `update tms.outbox_deliveries set next_at = clock_timestamp() + interval '1 hour' where id = (select min(id) from tms.outbox_deliveries)`,
       )
-      const taken = async () => granted(await arena.fleet.worker.call('outbox_claim', { limit: 1 })).deliveries
-      const [first] = await taken()
-      expect(first?.payload).toBe(1)
-      // Another host looks at the second one, finds the first under way, and has not committed yet.
+      // Another host finds the first waiting for its next try, and has not committed yet.
       const other = await arena.connect(arena.workerUrl)
       await other.query('begin')
       const looked = await other.query<{ answer: { deliveries: unknown[] } }>(
         `select tms.outbox_claim('{"limit": 10}') as answer`,
       )
       expect(looked.rows[0]?.answer.deliveries).toEqual([])
-      const ending = arena.fleet.worker.call('outbox_finish', {
-        results: [{ id: first?.id ?? '', claim: first?.claim ?? 0, outcome: 'delivered' }],
-      })
+      await arena.sql(`update tms.outbox_deliveries set next_at = clock_timestamp() where next_at > clock_timestamp()`)
+      const [first] = await nextOne()
+      expect(first?.payload).toBe(1)
+      const ending = arena.fleet.worker.call('outbox_finish', delivered(first))
       const waits = async () =>
         (await arena.sql(`select from pg_locks where not granted and pid <> pg_backend_pid()`)).length > 0
       await Promise.race([ending, until('the end waits for the look', waits)])
       await other.query('commit')
       granted(await ending)
-      expect((await taken()).map(({ payload }) => payload)).toEqual([2])
+      expect((await nextOne()).map(({ payload }) => payload)).toEqual([2])
     },
     ['outbox_finish', 'order by d.id for update;', 'order by d.id;'],
+  )
+
+  rail(
+    'an event that comes while the one before it is being recorded goes when it is',
+    async () => {
+      await chained([1])
+      const [first] = await nextOne()
+      const other = await arena.connect(arena.workerUrl)
+      await other.query('begin')
+      await other.query('select tms.outbox_finish($1)', [JSON.stringify(delivered(first))])
+      await chained([2], false)
+      expect(await nextOne()).toEqual([])
+      await other.query('commit')
+      expect((await nextOne()).map(({ payload }) => payload)).toEqual([2])
+    },
+    ['_outbox_heads', "where j.before = 'pending' and not j.paused", 'where j.before is not null and not j.paused'],
   )
 
   test("nobody writes into the log of a task that they don't hold", async () => {
