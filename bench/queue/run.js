@@ -34,18 +34,17 @@
 // `url` is the login that owns the database and is no superuser. Payloads are flat objects of integers. Nothing needs to
 // be closed: these processes are killed when their measurement is over, so a contender must not start others.
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { accessSync, constants, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg, totalmem } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { root, withParts } from '../parts.js'
 import { startActor } from './actor.js'
 import { measuresFor, percentile, toMarkdown } from './report.js'
 
 const here = dirname(fileURLToPath(import.meta.url))
-const root = resolve(here, '../..')
 const usage = readFileSync(fileURLToPath(import.meta.url), 'utf8')
   .split('\n')
   .slice(0, 9)
@@ -245,26 +244,8 @@ async function introduce(name) {
 }
 
 /** The starter of the tests, which can be root and finds the binaries. It is TypeScript, and this node isn't. */
-async function loadServers() {
-  // In node_modules, so that a file left behind by `kill -9` is nobody's business, and where node finds the packages.
-  const file = join(here, 'node_modules', `.servers-${process.pid}.mjs`)
-  try {
-    const { build } = createRequire(join(root, 'package.json'))('esbuild')
-    await build({
-      absWorkingDir: root,
-      entryPoints: ['test/servers/postgres.ts'],
-      outfile: file,
-      bundle: true,
-      format: 'esm',
-      platform: 'node',
-      target: 'node20',
-      packages: 'external',
-      logLevel: 'warning',
-    })
-    return await import(pathToFileURL(file).href)
-  } finally {
-    rmSync(file, { force: true })
-  }
+function loadServers() {
+  return withParts('test/servers/postgres.ts', (servers) => servers)
 }
 
 async function connect(url) {

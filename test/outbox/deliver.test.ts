@@ -411,6 +411,7 @@ describe.each(Object.entries(subjects))('delivery through %s', (_, make) => {
     list: readonly { readonly id: string; readonly claim: number }[],
     outcome: 'delivered' | 'retry' | 'rejected' | 'returned',
   ) => granted(await worker.call('outbox_finish', { results: list.map(({ id, claim }) => ({ id, claim, outcome })) }))
+  // The cast is true by how `backlog` writes them.
   const ns = (list: readonly { readonly payload: unknown }[]) => list.map(({ payload }) => (payload as { n: number }).n)
 
   test('what waits behind a failing event of its key is looked at once, and goes when that one ends', async () => {

@@ -312,6 +312,7 @@ describe('init', () => {
         ...(driver.administration ? { administration: driver.administration } : {}),
       }
       await expect(initialise(deaf, input)).rejects.toThrow('killed')
+      // True by how the file is written.
       const { overrideToken: written } = JSON.parse(readFileSync(tokenFile, 'utf8')) as { overrideToken: string }
       // Asked for something else, it is over: nobody was ever told of it.
       const other = await initialise(driver, { ...input, environment: 'production' })
@@ -320,6 +321,7 @@ describe('init', () => {
       await subject.sql(`update tms.environment set initialised_at = null where one`)
       await forgetToken(tokenFile)
       await expect(initialise(deaf, input)).rejects.toThrow('killed')
+      // As above.
       const kept = JSON.parse(readFileSync(tokenFile, 'utf8')) as { overrideToken: string }
       const same = await initialise(driver, input)
       expect(same.overrideToken).toBe(kept.overrideToken)
@@ -338,6 +340,7 @@ describe('init', () => {
       const noting: Driver = {
         target: driver.target,
         call: (fn, args, options) => {
+          // The cast is true because of the function's name.
           if (fn === 'environment_init') asked.add((args as { request_id: string }).request_id)
           return driver.call(fn, args, options)
         },
