@@ -12,14 +12,15 @@ install()
 build()
 
 const results = []
+const counts = { passed: 0, failed: 0 }
+const failures = []
 // Two lanes for two cores; neither touches what the other writes.
 await Promise.all([
   lane(['lint'], ['knip']),
-  lane(['types'], ['format:check'], ['layers'], ['check:roles'], ['check:manifest'], ['check:docs']),
+  lane(['types'], ['format:check'], ['layers'], ['check:roles'], ['check:manifest'], ['check:docs']).then(() =>
+    tests('tests with coverage', ['run', '--coverage'], {}),
+  ),
 ])
-const counts = { passed: 0, failed: 0 }
-const failures = []
-await tests('tests with coverage', ['run', '--coverage'], {})
 // Once more what has a full size. One file after the other: some state how long a halt may take with 150 clients, which is all that
 // two cores can do.
 if (full)

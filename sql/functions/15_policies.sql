@@ -15,7 +15,7 @@ begin
   end loop;
 
   -- belong to no tenant: reached through functions only, and those check the role
-  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores,halt_certificates,halt_signatures,resume_approvals,resumption,security_blocks,security_known,invariants,invariant_violations,probes,posture_checks,posture_states,posture_actions,ledger,ledger_nodes,ledger_checkpoints,ledger_witnesses,ledger_sealer,evidence_cuts,evidence_packs,queue_samples,signing_keys,evidence_tombstones,incident_halts}'::text[] loop
+  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,fence_writes,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores,halt_certificates,halt_signatures,resume_approvals,resumption,security_blocks,security_known,invariants,invariant_violations,probes,posture_checks,posture_states,posture_actions,ledger,ledger_nodes,ledger_checkpoints,ledger_witnesses,ledger_sealer,evidence_cuts,evidence_packs,queue_samples,signing_keys,evidence_tombstones,incident_halts}'::text[] loop
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
   end loop;
 

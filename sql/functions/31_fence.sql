@@ -1,11 +1,12 @@
 -- The fence: stops every autonomous write, at once and provably.
 --
 -- Guarantee: when fence_halt has answered `fenced: true`, no transaction of a machine that passes tms._pass() (every function
--- that works, and every guarded table) can commit until fence_resume, at any isolation level and whatever the machine believes.
+-- that works) or writes to a guarded table can commit until fence_resume, at any isolation level and whatever the machine believes.
 --
 -- How: mark, then wait. Passing takes ROW SHARE on an empty table and then reads the mark, a sequence, which no snapshot
--- hides. Halting sets the mark and then waits for those who held the lock at that moment; whoever takes it later sees the
--- mark. Who doesn't end within the grace is terminated. Nothing here takes a lock that anybody else could hold.
+-- hides. A function passes when it begins; a write to a guarded table at its commit (tms.fence_writes). Halting sets the mark and then
+-- waits for those who held the lock at that moment; whoever takes it later sees the mark. Who doesn't end within the grace is
+-- terminated. Nothing here takes a lock that anybody else could hold.
 
 set local role tms_owner;
 
@@ -51,7 +52,7 @@ begin
   select last_value into mark from tms.fence_mark;
   if mark % 2 = 1 then return 'FENCED'; end if;
   if (select f.epoch from tms.fence f) <> mark / 2 then
-    raise exception 'this transaction began before the last halt' using errcode = '40001';
+    perform tms._too_old('halt');
   end if;
   return null;
 end
@@ -67,9 +68,7 @@ begin
   lock table tms.safe_gate in row share mode;
   select last_value into mark from tms.safe_mode_mark;
   if mark % 2 = 1 then return true; end if;
-  if (select f.safe_epoch from tms.fence f) <> mark / 2 then
-    raise exception 'this transaction began before the last safe mode' using errcode = '40001';
-  end if;
+  if (select f.safe_epoch from tms.fence f) <> mark / 2 then perform tms._too_old('safe mode'); end if;
   return false;
 end
 $$;
@@ -99,19 +98,77 @@ begin
 end
 $$;
 
--- On users' tables, statement level, before: see tms.guard_table.
+-- On users' tables, statement level, before: see tms.guard_table. Says so at once to whoever must not write now. Who may takes no gate
+-- yet: a transaction can stay open for as long as its client likes, and a halt would wait for it. What it leaves is checked at the commit.
 create or replace function tms.fence_guard() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  machine boolean := not tms._human();
+  fence bigint;
+  safe bigint;
 begin
-  if not tms._human() and tms._pass() is not null then
-    raise exception 'the fleet is halted: nothing autonomous is written to %.%', tg_table_schema, tg_table_name
-      using errcode = 'TM423', hint = 'tms agents status';
+  select f.last_value, s.last_value into fence, safe from tms.fence_mark f, tms.safe_mode_mark s;
+  if machine then
+    if fence % 2 = 1 then
+      perform tms._turned_away();
+      perform tms._fenced_write(tg_relid);
+    end if;
+    if (select f.epoch from tms.fence f) <> fence / 2 then perform tms._too_old('halt'); end if;
   end if;
-  if tms._safe_mode() then
-    raise exception 'safe mode: nothing may be written to %.%', tg_table_schema, tg_table_name
-      using errcode = 'TM423', hint = 'tms incident safe-mode off';
-  end if;
+  if safe % 2 = 1 then perform tms._safe_write(tg_relid); end if;
+  if (select f.safe_epoch from tms.fence f) <> safe / 2 then perform tms._too_old('safe mode'); end if;
+  insert into tms.fence_writes values (tg_relid, case when machine then fence end, safe);
   return null;
+end
+$$;
+
+-- At the commit, or where `set constraints` asks for it earlier: from the gate on it is held until the end, as in tms._pass(). The marks
+-- must be what they were at the statement, or what was written before a halt would commit after its resume. Looked at before the gate as
+-- well: who is refused must not be waited for.
+create or replace function tms.fence_commit() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  mark bigint;
+begin
+  delete from tms.fence_writes w where w.ctid = new.ctid;
+  if new.fence_mark is not null then
+    select last_value into mark from tms.fence_mark;
+    if mark = new.fence_mark then
+      lock table tms.fence_gate in row share mode;
+      select last_value into mark from tms.fence_mark;
+    end if;
+    if mark % 2 = 1 then perform tms._fenced_write(new.target); end if;
+    if mark <> new.fence_mark then perform tms._too_old('halt'); end if;
+  end if;
+  select last_value into mark from tms.safe_mode_mark;
+  if mark = new.safe_mark then
+    lock table tms.safe_gate in row share mode;
+    select last_value into mark from tms.safe_mode_mark;
+  end if;
+  if mark % 2 = 1 then perform tms._safe_write(new.target); end if;
+  if mark <> new.safe_mark then perform tms._too_old('safe mode'); end if;
+  return null;
+end
+$$;
+
+create or replace function tms._fenced_write(target regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  raise exception 'the fleet is halted: nothing autonomous is written to %', target using errcode = 'TM423', hint = 'tms agents status';
+end
+$$;
+
+create or replace function tms._safe_write(target regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  raise exception 'safe mode: nothing may be written to %', target using errcode = 'TM423', hint = 'tms incident safe-mode off';
+end
+$$;
+
+create or replace function tms._too_old(than text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  raise exception 'this transaction began before the last %', than using errcode = '40001';
 end
 $$;
 
@@ -528,6 +585,10 @@ grant execute on function tms.guard_table(regclass), tms.fence_guard() to public
 
 create or replace function tms._guards() returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  -- without it the guard only says no while it is halted, and what was written before commits
+  commit_checked boolean := exists (select from pg_trigger g where g.tgrelid = 'tms.fence_writes'::regclass and g.tgfoid = 'tms.fence_commit()'::regprocedure
+    and g.tgenabled = 'A' and g.tgtype = 5 and g.tgdeferrable and g.tginitdeferred and g.tgqual is null);
 begin
   return (
     with recursive guards as (
@@ -549,7 +610,7 @@ begin
           -- what replication applies fires no trigger of a statement
           when exists (select from pg_subscription_rel s join pg_subscription u on u.oid = s.srsubid
                         where u.subenabled and (s.srrelid = e.oid or s.srrelid in (select pg_partition_ancestors(e.oid)))) then 'replicated'
-          when g.oid is null then 'unguarded' when not g.always then 'not always' when not (coalesce(g.writes, false) and coalesce(g.truncates, false)) then 'incomplete' else 'guarded' end)
+          when g.oid is null then 'unguarded' when not g.always then 'not always' when not (coalesce(g.writes, false) and coalesce(g.truncates, false)) then 'incomplete' when not commit_checked then 'unchecked' else 'guarded' end)
         order by e.root::text collate "C", t.relname collate "C"), '[]')
       from everything e join pg_class t on t.oid = e.oid join pg_namespace n on n.oid = t.relnamespace left join guards g on g.oid = e.oid);
 end

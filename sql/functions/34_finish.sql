@@ -32,11 +32,14 @@ begin
 end
 $$;
 
--- Constraints that wait for the commit are checked now, as it were the commit. Before 18 their triggers would run with this function's
--- rights instead of those of whoever wrote the rows: there they wait.
+-- Constraints that wait for the commit are checked now, as it were the commit: the fence's own first, so that what safe mode turns away is
+-- the task's that wrote it. Before 18 triggers of others would run with this function's rights instead of those of whoever wrote the rows:
+-- there they wait.
 create or replace function tms._check_deferred() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
+  set constraints tms.at_commit immediate;
+  set constraints tms.at_commit deferred;
   if current_setting('server_version_num')::integer < 180000 then return; end if;
   set constraints all immediate;
   -- what follows may put off again what may be put off

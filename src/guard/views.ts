@@ -6,6 +6,8 @@ const meaning: Record<GuardedTable['state'], string> = {
   unguarded: 'NOT guarded: made after the guard',
   'not always': 'NOT always: its trigger can be skipped',
   incomplete: 'INCOMPLETE: one of its triggers is gone, or is another',
+  unchecked:
+    'NOT checked at the commit: trigger at_commit of tms.fence_writes is off, or is another (its owner: enable always)',
   replicated: 'NOT guarded: a subscription writes to it',
 }
 
@@ -29,7 +31,7 @@ export function guardView({ tables }: GuardedTables): readonly Block[] {
           : [
               ...new Set(
                 tables
-                  .filter(({ state }) => state !== 'guarded' && state !== 'replicated')
+                  .filter(({ state }) => !['guarded', 'unchecked', 'replicated'].includes(state))
                   .map(({ root }) => `tms guard add ${word(root)}`),
               ),
             ],

@@ -11,7 +11,7 @@ import { attacks, everything, startStorm, type Attack } from './fleet/storm.ts'
 const full = process.env['TMS_TEST_FULL'] === '1'
 const clients = full ? 150 : 40
 const halts = full ? 100 : 12
-const timed = full ? 30 : 4
+const timed = full ? 30 : 2
 const crashes = full ? 10 : 2
 
 describe('a storm of writers', () => {
@@ -116,6 +116,7 @@ describe('a storm of writers', () => {
 
   test.each<[string, readonly Edit[]]>([
     ['the check', [['_pass', /\bbegin\b/, 'begin return null;']]],
+    ['the check at the commit', [['fence_commit', /\bbegin\b/, 'begin return null;']]],
     [
       'the wait',
       [
@@ -132,12 +133,15 @@ describe('a storm of writers', () => {
     })
   })
 
-  test('with a trigger that does not always fire, commits are seen after the return', async () => {
-    await arena.sql('alter table app.loads enable trigger tms_fence')
+  test.each([
+    ['app.loads', 'tms_fence'],
+    ['tms.fence_writes', 'at_commit'],
+  ])('with a trigger on %s that does not always fire, commits are seen after the return', async (table, trigger) => {
+    await arena.sql(`alter table ${table} enable trigger ${trigger}`)
     try {
       expect((await rounds(3)).leaked).toBeGreaterThan(0)
     } finally {
-      await arena.sql('alter table app.loads enable always trigger tms_fence')
+      await arena.sql(`alter table ${table} enable always trigger ${trigger}`)
     }
   })
 })
@@ -184,9 +188,64 @@ describe('traps', () => {
     },
   )
 
+  const ways: [string, (client: pg.Client) => Promise<unknown>][] = [
+    ['has written', (client) => client.query(insert)],
+    ['wrote below a savepoint', (client) => client.query(`savepoint s; ${insert}; release s`)],
+    [
+      'was checked, and let go of the gate with a savepoint',
+      (client) => client.query(`${insert}; savepoint s; set constraints all immediate; rollback to s`),
+    ],
+    [
+      'swallowed an error of its own',
+      (client) =>
+        client.query(
+          `do $$ begin ${insert}; begin ${insert}; raise 'no'; exception when others then null; end; end $$`,
+        ),
+    ],
+  ]
+  test.each(
+    ways.flatMap(([what, write]) => ['read committed', 'serializable'].map((level) => [what, level, write] as const)),
+  )(
+    'nobody waits for an open transaction that %s (%s): it can not commit any more, nor after the resume',
+    async (_, level, write) => {
+      for (const client of [worker, stranger]) {
+        await client.query(`begin isolation level ${level}`)
+        await write(client)
+        const answer = await halt(arena.fleet)
+        expect(answer).toMatchObject({ fenced: true, waited_for: 0, terminated: [] })
+        expect(await codeOf(client.query('commit'))).toBe('TM423')
+        await resume(arena.fleet)
+        await client.query(`begin isolation level ${level}`)
+        await write(client)
+        await halt(arena.fleet)
+        await resume(arena.fleet)
+        expect(await codeOf(client.query('commit'))).toBe('40001')
+        expect(await codeOf(client.query(insert))).toBe('done')
+      }
+      expect(await arena.sql('select from tms.fence_writes')).toEqual([])
+    },
+  )
+
+  test('serializable transactions do not conflict because both write to guarded tables', async () => {
+    for (const client of [worker, stranger]) await client.query('begin isolation level serializable')
+    await worker.query(`insert into app.emptied values ('one')`)
+    await stranger.query(insert)
+    for (const client of [worker, stranger]) await client.query('set constraints all immediate')
+    expect(await Promise.all([worker, stranger].map((client) => codeOf(client.query('commit'))))).toEqual([
+      'done',
+      'done',
+    ])
+  })
+
+  /** In a transaction that is checked already: from then on it holds the gate until its end. */
+  const checked = async (client: pg.Client) => {
+    await client.query('begin')
+    await client.query(insert)
+    await client.query('set constraints all immediate')
+  }
+
   test('who holds out longer than the grace is ended and named', async () => {
-    await worker.query('begin')
-    await worker.query(insert)
+    await checked(worker)
     const answer = await halt(arena.fleet, 100)
     expect(answer).toMatchObject({ fenced: true, waited_for: 1 })
     expect(answer.terminated).toHaveLength(1)
@@ -380,8 +439,7 @@ describe('traps', () => {
   test('a backend that hangs in the kernel is named, and the halt is not called fenced', async () => {
     const { rows } = await worker.query<{ pid: number }>('select pg_backend_pid() as pid')
     const pid = rows[0]?.pid ?? 0
-    await worker.query('begin')
-    await worker.query(insert)
+    await checked(worker)
     process.kill(pid, 'SIGSTOP')
     let answer
     try {

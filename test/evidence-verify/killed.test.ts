@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
@@ -106,6 +106,8 @@ test(
       expect([round, found.broken, found.verdict]).toEqual([round, [], 'verified'])
       if (code === 0) break
     }
+    // Whether somebody is still writing a tombstone, only its age tells.
+    for (const name of readdirSync(root)) if (name.endsWith('.tmp')) utimesSync(join(root, name), 0, 0)
     expect(await run([bin, ...words], where)).toMatchObject({ code: 0, stderr: '' })
     expect(readdirSync(root).sort()).toEqual(['2020-01-12', 'tombstones'])
     expect(existsSync(join(root, 'tombstones/2020-01-11.json'))).toBe(true)

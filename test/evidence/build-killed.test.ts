@@ -14,7 +14,7 @@ import { bytesIn } from './desk.ts'
 
 /** The built command, killed at any moment, on a database and in a folder of its own. */
 
-const kills = process.env.TMS_TEST_FULL === '1' ? 60 : 5
+const kills = process.env.TMS_TEST_FULL === '1' ? 60 : 3
 
 let home: string
 let key: PublicHalf

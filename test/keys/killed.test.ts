@@ -12,7 +12,7 @@ import { bin, build } from '../ui/built.ts'
 import { collect, run, start } from '../ui/process.ts'
 import { freshSources } from './sources.ts'
 
-const rounds = process.env['TMS_TEST_FULL'] === '1' ? 25 : 5
+const rounds = process.env['TMS_TEST_FULL'] === '1' ? 25 : 2
 
 /** A rotation that ends where a kill would end it: before the database hears of it, or before its answer is used. */
 function killedAt(driver: Driver, moment: 'before' | 'after'): Driver {

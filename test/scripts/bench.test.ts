@@ -6,6 +6,9 @@ import { root } from '../ui/process.ts'
 
 /** Each measurement runs, at its smallest: what it says at full size stands in docs/performance.md. */
 
+const full = process.env['TMS_TEST_FULL'] === '1'
+if (!full) process.stderr.write('skipping the scripts of bench/: they are run with the full sizes\n')
+
 const scripts: [script: string, size: string[], says: RegExp][] = [
   ['fence.js', ['12', '1'], /short transactions[^\n]*\n[^\n]*some hold on/],
   ['incident.js', ['1', '4'], /not fenced: 0[^]*until fenced/],
@@ -16,7 +19,7 @@ const scripts: [script: string, size: string[], says: RegExp][] = [
   ['startup.js', ['1'], /--version[^]*through an owner/],
 ]
 
-test.each(scripts)('bench/%s', { timeout: 180_000 }, async (script, size, says) => {
+test.skipIf(!full).each(scripts)('bench/%s', { timeout: 180_000 }, async (script, size, says) => {
   const { stdout } = await promisify(execFile)(process.execPath, [join(root, 'bench', script), ...size])
   expect(stdout).toMatch(says)
 })

@@ -305,7 +305,7 @@ export const fleetContract = {
           z.object({
             table: z.string(),
             root: z.string(),
-            state: z.enum(['guarded', 'unguarded', 'not always', 'incomplete', 'replicated']),
+            state: z.enum(['guarded', 'unguarded', 'not always', 'incomplete', 'unchecked', 'replicated']),
           }),
         ),
       }),
