@@ -10,13 +10,21 @@ declare
   mine constant text := '(company_id = any ((select tms._my_companies())::uuid[]) or company_id = any ((select tms._held_companies())::uuid[]))';
 begin
   for t in select tablename || '|' || policyname from pg_policies
-            where schemaname = 'tms' and 'tms_owner' = any (roles) and tablename <> 'schema_files' loop
+            where schemaname = 'tms' and 'tms_owner' = any (roles) and tablename not in ('schema_files', 'fence_gate', 'safe_gate') loop
     execute format('drop policy %I on tms.%I', split_part(t, '|', 2), split_part(t, '|', 1));
   end loop;
 
   -- belong to no tenant: reached through functions only, and those check the role
-  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_gate,fence_writes,safe_gate,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores,halt_certificates,halt_signatures,resume_approvals,resumption,security_blocks,security_known,invariants,invariant_violations,probes,posture_checks,posture_states,posture_actions,ledger,ledger_nodes,ledger_checkpoints,ledger_witnesses,ledger_sealer,evidence_cuts,evidence_packs,queue_samples,signing_keys,evidence_tombstones,incident_halts}'::text[] loop
+  foreach t in array '{environment,refusals,flag_catalogue,signals,fence_writes,safe_writes,fence_turn,fence,halts,agent_policies,agent_functions,agent_state,agent_pulse,run_digests,workers,outbox_targets,edge_nonces,edge_rate_limits,latches,seal,drift_scores,halt_certificates,halt_signatures,resume_approvals,resumption,security_blocks,security_known,invariants,invariant_violations,probes,posture_checks,posture_states,posture_actions,ledger,ledger_nodes,ledger_checkpoints,ledger_witnesses,ledger_sealer,evidence_cuts,evidence_packs,queue_samples,signing_keys,evidence_tombstones,incident_halts}'::text[] loop
     execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
+  end loop;
+
+  -- The gates only once: their lock is taken at the commit of whoever holds the others, and who waits for those while holding a gate
+  -- would end in a deadlock with them.
+  foreach t in array '{fence_gate,safe_gate}'::text[] loop
+    if not exists (select from pg_policies p where p.schemaname = 'tms' and p.tablename = t and p.policyname = 'shared') then
+      execute format('create policy shared on tms.%I to tms_owner using (true) with check (true)', t);
+    end if;
   end loop;
 
   create policy own_requests on tms.requests to tms_owner

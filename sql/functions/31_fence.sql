@@ -101,7 +101,7 @@ $$;
 -- On users' tables, statement level, before: see tms.guard_table. Says so at once to whoever must not write now. Who may takes no gate
 -- yet: a transaction can stay open for as long as its client likes, and a halt would wait for it. What it leaves is checked at the commit.
 create or replace function tms.fence_guard() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set row_security = on as $$
 declare
   machine boolean := not tms._human();
   fence bigint;
@@ -117,7 +117,11 @@ begin
   end if;
   if safe % 2 = 1 then perform tms._safe_write(tg_relid); end if;
   if (select f.safe_epoch from tms.fence f) <> safe / 2 then perform tms._too_old('safe mode'); end if;
-  insert into tms.fence_writes values (tg_relid, case when machine then fence end, safe);
+  if machine then
+    insert into tms.fence_writes values (tg_relid, fence, safe);
+  else
+    insert into tms.safe_writes values (tg_relid, null, safe);
+  end if;
   return null;
 end
 $$;
@@ -125,12 +129,18 @@ $$;
 -- At the commit, or where `set constraints` asks for it earlier: from the gate on it is held until the end, as in tms._pass(). The marks
 -- must be what they were at the statement, or what was written before a halt would commit after its resume. Looked at before the gate as
 -- well: who is refused must not be waited for.
+-- The row is found by its place. Reading the table instead, as the planner likes it while it is small, a commit would take the square of
+-- its statements, and serializable transactions would conflict over it; and whoever calls may have switched either off.
 create or replace function tms.fence_commit() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set enable_tidscan = on set row_security = on as $$
 declare
   mark bigint;
 begin
-  delete from tms.fence_writes w where w.ctid = new.ctid;
+  if new.fence_mark is not null then
+    delete from tms.fence_writes w where w.ctid = new.ctid;
+  else
+    delete from tms.safe_writes w where w.ctid = new.ctid;
+  end if;
   if new.fence_mark is not null then
     select last_value into mark from tms.fence_mark;
     if mark = new.fence_mark then
@@ -183,6 +193,39 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp set
      and l.pid is distinct from pg_backend_pid()
 $$;
 
+-- Ends these sessions, and says which were ended.
+create or replace function tms._end_sessions(pids integer[]) returns jsonb
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+  ended jsonb := '[]';
+  victim record;
+  done boolean;
+begin
+  for victim in select p.pid, a.usename, a.application_name, a.xact_start from unnest(pids) p (pid) left join pg_stat_activity a on a.pid = p.pid loop
+    begin
+      done := victim.pid is not null and pg_terminate_backend(victim.pid);
+    exception when others then done := false; -- a superuser's, or pg_signal_backend is not ours
+    end;
+    if done then
+      ended := ended || jsonb_build_object('pid', victim.pid, 'login', victim.usename, 'application', left(victim.application_name, 60),
+        'transaction_began', tms._utc(victim.xact_start));
+    end if;
+  end loop;
+  return ended;
+end
+$$;
+
+-- Machines that wrote to a guarded table and have been at their statement, or waiting for their client, for longer than this: none can
+-- commit while it is halted, but all keep their locks until they come back, from people who must repair something.
+create or replace function tms._end_open_writers(longer interval) returns jsonb
+language sql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select tms._end_sessions(array(
+    select distinct l.pid from pg_locks l join pg_stat_activity a on a.pid = l.pid
+     where l.locktype = 'relation' and l.relation = 'tms.fence_writes'::regclass and l.mode = 'RowExclusiveLock' and l.granted
+       and l.database = (select d.oid from pg_database d where d.datname = current_database())
+       and l.pid <> pg_backend_pid() and a.state_change < clock_timestamp() - longer))
+$$;
+
 -- Waits until everybody who holds the gate now has let go; ends the sessions of those who don't within the grace, when told
 -- to. Answers who was waited for, who was ended, and who could not be.
 create or replace function tms._settle(grace_ms integer, terminate boolean, gate regclass default 'tms.fence_gate') returns jsonb
@@ -192,8 +235,6 @@ declare
   waiting text[];
   waited jsonb := '[]';
   ended jsonb := '[]';
-  victim record;
-  done boolean;
   pause double precision := 0.001;
 begin
   select array_agg(h.holder) into waiting from tms._gate_holders(gate) h;
@@ -209,18 +250,7 @@ begin
     pause := least(pause * 1.5, 0.005);
   end loop;
   if waiting <> '{}' and terminate then
-    for victim in
-      select h.holder, h.pid, a.usename, a.application_name, a.xact_start
-        from tms._gate_holders(gate) h left join pg_stat_activity a on a.pid = h.pid where h.holder = any (waiting) loop
-      begin
-        done := victim.pid is not null and pg_terminate_backend(victim.pid);
-      exception when others then done := false; -- a superuser's, or pg_signal_backend is not ours
-      end;
-      if done then
-        ended := ended || jsonb_build_object('pid', victim.pid, 'login', victim.usename, 'application', left(victim.application_name, 60),
-          'transaction_began', tms._utc(victim.xact_start));
-      end if;
-    end loop;
+    ended := tms._end_sessions(array(select h.pid from tms._gate_holders(gate) h where h.holder = any (waiting)));
     -- a session ends in a millisecond; one that hangs in the kernel may not
     for attempt in 1 .. 200 loop
       waiting := array(select h.holder from tms._gate_holders(gate) h where h.holder = any (waiting));
@@ -279,6 +309,7 @@ declare
   c tms.call := tms._begin('fence_halt', args, '{why,grace_ms}', 'incident.emergency_stop');
   mark bigint;
   settled jsonb;
+  grace integer := least(greatest(coalesce((args ->> 'grace_ms')::integer, 250), 0), 5000);
   halt bigint;
   already boolean;
   running integer;
@@ -290,7 +321,8 @@ begin
   perform set_config('synchronous_commit', 'on', true);
   already := tms._move_mark(null) % 2 = 1;
   select last_value into mark from tms.fence_mark;
-  settled := tms._settle(least(greatest(coalesce((args ->> 'grace_ms')::integer, 250), 0), 5000), true);
+  settled := tms._settle(grace, true);
+  settled := settled || jsonb_build_object('terminated', (settled -> 'terminated') || tms._end_open_writers(grace * interval '1 millisecond'));
   -- Nothing below may keep the halt from being answered: neither an error nor somebody's lock.
   perform set_config('lock_timeout', '200ms', true);
   begin
@@ -583,12 +615,18 @@ $$;
 -- Harmless to whoever doesn't own a table; a trigger function can't be called by hand.
 grant execute on function tms.guard_table(regclass), tms.fence_guard() to public;
 
+create or replace function tms._checked_at_commit() returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select count(*) = 2 from pg_trigger g
+   where g.tgrelid in ('tms.fence_writes'::regclass, 'tms.safe_writes'::regclass) and g.tgfoid = 'tms.fence_commit()'::regprocedure
+     and g.tgenabled = 'A' and g.tgtype = 5 and g.tgdeferrable and g.tginitdeferred and g.tgqual is null
+$$;
+
 create or replace function tms._guards() returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   -- without it the guard only says no while it is halted, and what was written before commits
-  commit_checked boolean := exists (select from pg_trigger g where g.tgrelid = 'tms.fence_writes'::regclass and g.tgfoid = 'tms.fence_commit()'::regprocedure
-    and g.tgenabled = 'A' and g.tgtype = 5 and g.tgdeferrable and g.tginitdeferred and g.tgqual is null);
+  commit_checked boolean := tms._checked_at_commit();
 begin
   return (
     with recursive guards as (

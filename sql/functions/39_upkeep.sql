@@ -141,6 +141,7 @@ begin
   if not tms._latch('upkeep', false) then
     return jsonb_build_object('rolled', 0, 'moved', 0, 'dropped', '[]'::jsonb, 'failed', null, 'more', false);
   end if;
+  if tms._halted() then perform tms._end_open_writers(interval '1 second'); end if;
   rolled := tms._roll_up(200000);
   perform tms._queue_sample();
   -- block ranges nobody has summed up yet are read as a whole

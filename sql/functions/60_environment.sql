@@ -171,6 +171,10 @@ begin
                  where not exists (select from pg_trigger g where g.tgrelid = ('tms.' || t.name)::regclass and g.tgname = 'append_only' and g.tgenabled = 'A')),
                array['alter table tms.<table> enable always trigger append_only']
         union all
+        select 'guards', 'who wrote to a guarded table is checked at the commit',
+               case when not tms._checked_at_commit() then 'trigger at_commit is off, or is another: a halt keeps nobody from committing what was written before it' end,
+               array['alter table tms.<fence_writes | safe_writes> enable always trigger at_commit']
+        union all
         select 'owners', 'tables and functions belong to tms_owner and tms_identity, which cannot log in or bypass row security',
                (select string_agg(x.what, '; ') from (
                   select 'tms.' || t.relname || ' belongs to ' || r.rolname as what from pg_class t join pg_roles r on r.oid = t.relowner

@@ -6,8 +6,7 @@ const meaning: Record<GuardedTable['state'], string> = {
   unguarded: 'NOT guarded: made after the guard',
   'not always': 'NOT always: its trigger can be skipped',
   incomplete: 'INCOMPLETE: one of its triggers is gone, or is another',
-  unchecked:
-    'NOT checked at the commit: trigger at_commit of tms.fence_writes is off, or is another (its owner: enable always)',
+  unchecked: 'NOT checked at the commit: tms doctor says which trigger',
   replicated: 'NOT guarded: a subscription writes to it',
 }
 
@@ -31,8 +30,8 @@ export function guardView({ tables }: GuardedTables): readonly Block[] {
           : [
               ...new Set(
                 tables
-                  .filter(({ state }) => !['guarded', 'unchecked', 'replicated'].includes(state))
-                  .map(({ root }) => `tms guard add ${word(root)}`),
+                  .filter(({ state }) => state !== 'guarded' && state !== 'replicated')
+                  .map(({ root, state }) => (state === 'unchecked' ? 'tms doctor' : `tms guard add ${word(root)}`)),
               ),
             ],
     },

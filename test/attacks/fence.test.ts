@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { granted } from '../../src/drivers/refusal.ts'
 import { ask, halt, percentile, resume, startArena, without, type Arena, type Edit } from './fleet/arena.ts'
 import { until } from '../servers/process.ts'
+import { sqlFolder } from '../servers/schema.ts'
 import { attacks, everything, startStorm, type Attack } from './fleet/storm.ts'
 
 /** Whatever a machine does: after a halt has returned, nothing of it commits until the resume. */
@@ -211,22 +214,27 @@ describe('traps', () => {
       for (const client of [worker, stranger]) {
         await client.query(`begin isolation level ${level}`)
         await write(client)
-        const answer = await halt(arena.fleet)
+        // Who has been at it for longer than the grace is ended all the same: here nobody.
+        const answer = await halt(arena.fleet, 5000)
         expect(answer).toMatchObject({ fenced: true, waited_for: 0, terminated: [] })
         expect(await codeOf(client.query('commit'))).toBe('TM423')
         await resume(arena.fleet)
         await client.query(`begin isolation level ${level}`)
         await write(client)
-        await halt(arena.fleet)
+        await halt(arena.fleet, 5000)
         await resume(arena.fleet)
         expect(await codeOf(client.query('commit'))).toBe('40001')
         expect(await codeOf(client.query(insert))).toBe('done')
       }
-      expect(await arena.sql('select from tms.fence_writes')).toEqual([])
+      expect(await arena.sql('select from tms.fence_writes union all select from tms.safe_writes')).toEqual([])
     },
   )
 
   test('serializable transactions do not conflict because both write to guarded tables', async () => {
+    // Small and known to be: then the planner would read all of it.
+    await worker.query(insert)
+    await arena.sql('analyze tms.fence_writes')
+    await worker.query('set enable_tidscan = off')
     for (const client of [worker, stranger]) await client.query('begin isolation level serializable')
     await worker.query(`insert into app.emptied values ('one')`)
     await stranger.query(insert)
@@ -235,6 +243,45 @@ describe('traps', () => {
       'done',
       'done',
     ])
+    await worker.query('reset enable_tidscan')
+  })
+
+  test('a machine that sits on its locks is ended by the halt, and by upkeep where it sat down later; a person is not', async () => {
+    for (const client of [worker, stranger, person]) {
+      await client.query('begin')
+      await client.query(insert)
+    }
+    await pause(50)
+    await stranger.query('select 1')
+    // The stranger is there again, and may be about to go on.
+    const answer = await halt(arena.fleet, 40)
+    expect(answer).toMatchObject({ fenced: true, waited_for: 0 })
+    expect(answer.terminated.map(({ login }) => login)).toEqual([expect.stringMatching(/^agents_/)])
+    expect(await codeOf(worker.query('select 1'))).not.toBe('done')
+    worker = await arena.connect(arena.workerUrl)
+    expect(await codeOf(stranger.query('select 1'))).toBe('done')
+    await pause(1100)
+    granted(await arena.fleet.worker.call('upkeep', {}))
+    expect(await codeOf(stranger.query('select 1'))).not.toBe('done')
+    stranger = await arena.connect(arena.unknownUrl)
+    expect(await codeOf(person.query('commit'))).toBe('done')
+    await resume(arena.fleet)
+  })
+
+  test('a push of the schema waits for who has written to a guarded table, and neither ends the other', async () => {
+    await worker.query('begin')
+    await worker.query(insert)
+    const pushing = await arena.connect(arena.database.url)
+    await pushing.query('begin')
+    const pushed = pushing.query(await readFile(join(sqlFolder, 'functions/15_policies.sql'), 'utf8'))
+    await until('it waits', async () => {
+      const [row] = await arena.sql(
+        `select count(*)::int as n from pg_locks where not granted and locktype = 'relation'`,
+      )
+      return row?.['n'] === 1
+    })
+    expect(await codeOf(worker.query('commit'))).toBe('done')
+    expect(await codeOf(pushed.then(() => pushing.query('commit')))).toBe('done')
   })
 
   /** In a transaction that is checked already: from then on it holds the gate until its end. */

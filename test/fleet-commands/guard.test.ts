@@ -103,19 +103,23 @@ describe('the guard', () => {
     expect((await tms('guard check')).code).toBe(0)
   })
 
-  test.each(['disable', 'enable'])(
-    'without the check at the commit (%s trigger) no guard is called one',
-    async (how) => {
-      await sql(`set role tms_owner; alter table tms.fence_writes ${how} trigger at_commit`)
-      try {
-        const { code, out } = await tms('guard check')
-        expect([code, out]).toEqual([1, expect.stringMatching(/public\.orders +\S+ +NOT checked at the commit/)])
-      } finally {
-        await sql('set role tms_owner; alter table tms.fence_writes enable always trigger at_commit')
-      }
-      expect((await tms('guard check')).code).toBe(0)
-    },
-  )
+  test.each([
+    ['disable', 'fence_writes'],
+    ['enable', 'safe_writes'],
+  ])('without the check at the commit (%s trigger on %s) no guard is called one', async (how, table) => {
+    await sql(`set role tms_owner; alter table tms.${table} ${how} trigger at_commit`)
+    try {
+      const { code, out } = await tms('guard check')
+      expect([code, out]).toEqual([
+        1,
+        expect.stringMatching(/public\.orders +\S+ +NOT checked at the commit[^]*tms doctor/),
+      ])
+      expect((await tms('doctor')).out).toContain('enable always trigger at_commit')
+    } finally {
+      await sql(`set role tms_owner; alter table tms.${table} enable always trigger at_commit`)
+    }
+    expect((await tms('guard check')).code).toBe(0)
+  })
 
   test('a name is data: quotes in it belong to it', async () => {
     expect((await json('guard add', 'public."Odd ""Name"')).data).toMatchObject({ tables: 1 })
@@ -169,7 +173,7 @@ test('on the embedded database: guarded, found again, and written to by nobody i
     expect((await tms('incident safe-mode on', '--why', 'the test says so')).code).toBe(0)
     await expect(subject.sql('insert into public.orders values (2)')).rejects.toThrow('safe mode')
     expect(await subject.sql('select id from public.orders')).toEqual([{ id: 1 }])
-    expect(await subject.sql('select from tms.fence_writes')).toEqual([])
+    expect(await subject.sql('select from tms.fence_writes union all select from tms.safe_writes')).toEqual([])
   } finally {
     restore()
     await subject.stop()

@@ -84,6 +84,18 @@ correct:
     expect(await parents()).toEqual([1])
   })
 
+  test('counts its own rows on a guarded table, and not what the guard notes', async () => {
+    await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
+    await shop.sql(`select tms.guard_table('retail.parents')`)
+    try {
+      expect(await correct()).toMatchObject({ touched: 2, after: 0 })
+    } finally {
+      await shop.sql(
+        'drop trigger tms_fence on retail.parents; drop trigger tms_fence_truncate on retail.parents; select 1',
+      )
+    }
+  })
+
   test('is undone when it touches more than its bound, cascades counted', async () => {
     await load(correction('delete from retail.parents where id > 100', 'retail.parents'))
     await shop.sql('insert into retail.children select n, 101 from generate_series(1, 3) n')

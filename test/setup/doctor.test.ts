@@ -130,6 +130,11 @@ describe('each check finds what it is for:', () => {
       'alter table tms.ledger_inbox disable trigger append_only',
       'alter table tms.ledger_inbox enable always trigger append_only',
     ],
+    [
+      'guards',
+      'alter table tms.safe_writes enable trigger at_commit',
+      'alter table tms.safe_writes enable always trigger at_commit',
+    ],
     ['owners', 'create role intruder login; grant tms_identity to intruder', 'drop role intruder'],
     [
       'dynamic SQL',
