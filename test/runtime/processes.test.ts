@@ -237,7 +237,13 @@ const linesOf = (text: string) =>
     .split('\n')
     .map((line) => JSON.parse(line) as Record<string, unknown>)
 
+// Opening the embedded database takes most of the time of a test, and these don't ask which database it is.
+const full = process.env['TMS_TEST_FULL'] === '1'
+if (!full)
+  process.stderr.write('skipping on embedded what is about processes only: it is run there with the full sizes\n')
+
 describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', (name, make) => {
+  const ofProcesses = test.skipIf(name === 'embedded' && !full)
   let world: World
   beforeAll(async () => {
     build()
@@ -299,7 +305,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(await workers()).toEqual([])
   })
 
-  test('ends well though a handler ignores its signal and nobody takes its spans', async () => {
+  ofProcesses('ends well though a handler ignores its signal and nobody takes its spans', async () => {
     // Where spans go: answers nobody, and the last of them are given up after five seconds.
     const collector = createServer()
     onTestFinished(() => void collector.close())
@@ -359,7 +365,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(runs.map(({ outcome }) => outcome)).toContain('lost')
   })
 
-  test('with --workers 3 three are there, and none when it has ended', async () => {
+  ofProcesses('with --workers 3 three are there, and none when it has ended', async () => {
     const running = await working(world, [...startWords, '--workers', '3'])
     await until('three workers are there', async () => (await workers()).length === 3)
     const pids = (await workers()).map(({ name: label }) => Number(label.split('/').at(-1)))
@@ -399,7 +405,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(await workers()).toEqual([])
   })
 
-  test('with --workers a broken agent ends the start with exit code 2', async () => {
+  ofProcesses('with --workers a broken agent ends the start with exit code 2', async () => {
     const path = join(world.cwd, 'agents/torn.mjs')
     await writeFile(path, 'export default {')
     onTestFinished(() => rm(path))
@@ -438,7 +444,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     }
   })
 
-  test('works on when nobody reads its output any more', async () => {
+  ofProcesses('works on when nobody reads its output any more', async () => {
     const running = await working(world, startWords)
     running.child.stdout.destroy()
     await completed(await enqueue('quick', 5))
@@ -447,7 +453,7 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(await workers()).toEqual([])
   })
 
-  test('a broken agent ends the start with exit code 2 and the name of the file', async () => {
+  ofProcesses('a broken agent ends the start with exit code 2 and the name of the file', async () => {
     const path = join(world.cwd, 'agents/torn.mjs')
     await writeFile(path, 'export default {')
     onTestFinished(() => rm(path))
@@ -456,19 +462,22 @@ describe.each(Object.entries({ embedded, postgres }))('tms agents start on %s', 
     expect(await workers()).toEqual([])
   })
 
-  test('an error that an agent lets fall is a line of the log without secrets, and the work goes on', async () => {
-    const running = await working(world, ['agents', 'start', '--grace', '0'])
-    const ids = await enqueue('float')
-    await completed(ids)
-    await completed(await enqueue('quick'))
-    running.child.kill('SIGTERM')
-    const { code, stdout, stderr } = await running.ended
-    expect(stdout + stderr).not.toMatch(/sk_live|jane/)
-    expect(stderr).toContain('the carrier refused')
-    expect(code).toBe(143)
-  })
+  ofProcesses(
+    'an error that an agent lets fall is a line of the log without secrets, and the work goes on',
+    async () => {
+      const running = await working(world, ['agents', 'start', '--grace', '0'])
+      const ids = await enqueue('float')
+      await completed(ids)
+      await completed(await enqueue('quick'))
+      running.child.kill('SIGTERM')
+      const { code, stdout, stderr } = await running.ended
+      expect(stdout + stderr).not.toMatch(/sk_live|jane/)
+      expect(stderr).toContain('the carrier refused')
+      expect(code).toBe(143)
+    },
+  )
 
-  test("an error in an agent's timer ends the process, which says so and hands back what it holds", async () => {
+  ofProcesses("an error in an agent's timer ends the process, which says so and hands back what it holds", async () => {
     const running = await working(world, startWords)
     const [id = ''] = await enqueue('hold')
     await held(id)
