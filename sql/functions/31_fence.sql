@@ -322,9 +322,12 @@ begin
   already := tms._move_mark(null) % 2 = 1;
   select last_value into mark from tms.fence_mark;
   settled := tms._settle(grace, true);
-  settled := settled || jsonb_build_object('terminated', (settled -> 'terminated') || tms._end_open_writers(grace * interval '1 millisecond'));
   -- Nothing below may keep the halt from being answered: neither an error nor somebody's lock.
   perform set_config('lock_timeout', '200ms', true);
+  begin
+    settled := settled || jsonb_build_object('terminated', (settled -> 'terminated') || tms._end_open_writers(grace * interval '1 millisecond'));
+  exception when others then null;
+  end;
   begin
     perform tms._signal('control');
   exception when others then null;

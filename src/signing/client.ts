@@ -43,6 +43,8 @@ export function createSigningClient({
         throw unsendable('the path', 'it takes one that starts with / and stays below the base URL')
       }
       url.hash = ''
+      // A lone `?` stays in the URL and not in its `search`: some versions of fetch send it, so it would be signed by none.
+      if (url.search === '') url.search = ''
       const text = body === undefined ? '' : toText(body)
       const signed = signRequest({
         keyId,

@@ -406,6 +406,8 @@ async function knocks(house: House): Promise<number> {
 
 /** So much is left of the limit in this minute and the next, whichever it is when the requests come. */
 async function leave(house: House, kind: string, who: string, left: number): Promise<void> {
+  // What is left of this minute isn't what is left of the next.
+  await until('a minute that lasts', () => new Date().getUTCSeconds() < 40)
   await house.sql(
     `insert into tms.edge_rate_limits (subject, minute, used)
        select $1 || ':' || $2, date_trunc('minute', clock_timestamp()) + n * interval '1 minute', tms._door_rate($1) - $3::int
