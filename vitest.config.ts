@@ -12,6 +12,7 @@ const longest = [
   'embedded/driver',
   'keys/killed',
   'runtime/processes',
+  'embedded/killed',
   'attacks/fence',
   'evidence-verify/script',
   'embedded/survival',
@@ -27,6 +28,11 @@ const longest = [
   'attacks/big-red-button',
   'evidence/build',
   'evidence-verify/prune',
+  'invariants/commands',
+  'privacy/privacy',
+  'postgres/replica',
+  'runtime/housekeeping',
+  'evidence-verify/killed',
 ]
 
 class LongestFirst extends BaseSequencer {

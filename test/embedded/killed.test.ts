@@ -39,7 +39,7 @@ describe('a command that is killed', () => {
     const changes = readFileSync(log, 'utf8').trim().split('\n')
     const all = changes.flatMap((one, n) => (one === changes[n - 1] && one === changes[n + 1] ? [] : [n + 1]))
     // The first ones always: there the database makes its own lock.
-    return full ? all : all.filter((_moment, n) => n < 4 || n % 24 === 0)
+    return full ? all : all.filter((_moment, n) => n < 4 || n % 48 === 0)
   }
 
   test.each(['main', 'worker'])(

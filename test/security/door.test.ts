@@ -47,7 +47,8 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
   const count = async (table: string) =>
     Number((await house.sql(`select count(*)::int as n from tms.${table}`))[0]?.['n'])
 
-  test('ten thousand wrong signatures are a few rows and a few calls, and others are served meanwhile', async () => {
+  const attempts = process.env['TMS_TEST_FULL'] === '1' ? 10_000 : 3_000
+  test(`${attempts} wrong signatures are a few rows and a few calls, and others are served meanwhile`, async () => {
     let calls = 0
     const driver = {
       ...house.driver,
@@ -66,7 +67,7 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     const headers = { 'X-Forwarded-For': '203.0.113.9' }
     const good: number[] = []
     const statuses = new Map<number, number>()
-    for (let sent = 0; sent < 10_000; sent += 200) {
+    for (let sent = 0; sent < attempts; sent += 200) {
       const turn = await Promise.all(
         Array.from({ length: 200 }, () =>
           send(door, { body, headers: { ...sign(wrong(key.id), { body }), ...headers } }),
@@ -83,14 +84,14 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
     expect(Number(after['tasks']) - Number(before['tasks'])).toBe(good.length)
     await until('all of them are counted', async () => {
       const { signature = '0', blocked = '0' } = await totals()
-      return Number(signature) + Number(blocked) === 10_000
+      return Number(signature) + Number(blocked) === attempts
     })
     // Two kinds, and a row for each minute it went on.
     const [minutes] = await house.sql(`select count(distinct minute)::int as n from tms.security_events`)
     expect(await count('security_events')).toBeLessThanOrEqual(2 * Number(minutes?.['n']))
     expect(await count('security_blocks')).toBe(1)
     expect(calls).toBeLessThan(1500)
-    expect(door.logs.length).toBeLessThan(5000)
+    expect(door.logs.length).toBeLessThan(attempts / 2)
   })
 
   test('a shut out key is refused before its body is read, and told when to come again', async () => {
