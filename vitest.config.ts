@@ -71,7 +71,7 @@ export default defineConfig({
     coverage: {
       provider: 'v8',
       include: ['src/**/*.ts'],
-      reporter: ['text-summary', 'json-summary', 'html'],
+      reporter: ['text-summary', 'json-summary'],
       // What a deploy gate asks of others. Child processes don't count, so run.ts and the database thread show as 0.
       thresholds: { lines: 85 },
     },

@@ -13,8 +13,8 @@ import { attacks, everything, startStorm, type Attack } from './fleet/storm.ts'
 /** Whatever a machine does: after a halt has returned, nothing of it commits until the resume. */
 const full = process.env['TMS_TEST_FULL'] === '1'
 const clients = full ? 150 : 40
-const halts = full ? 100 : 8
-const timed = full ? 30 : 2
+const halts = full ? 100 : 6
+const timed = full ? 30 : 1
 const crashes = full ? 10 : 2
 
 describe('a storm of writers', () => {

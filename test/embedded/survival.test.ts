@@ -53,7 +53,7 @@ test(
   async () => {
     const directory = await built.database()
     const acknowledged = new Set<string>()
-    for (let round = 0; round < (full ? 20 : 2); round++) {
+    for (let round = 0; round < (full ? 20 : 1); round++) {
       const children = Array.from({ length: many }, () => startChild(built.childFile, 'caller', directory, 60_000))
       await Promise.all(children.map(opened))
       const requests = new Map<string, Child>()

@@ -66,7 +66,7 @@ test('an export that is killed leaves the archive of before or the whole new one
   const fresh = sha256Hex(readFileSync(join(folder, 'x.tar.gz')))
   writeFileSync(join(folder, 'x.tar.gz'), 'the archive of before')
   const before = sha256Hex('the archive of before')
-  for (let round = 0; round < (full ? 60 : 6); round += 1) {
+  for (let round = 0; round < (full ? 60 : 3); round += 1) {
     await killedAfter(100 + Math.random() * 900, words, where)
     expect([before, fresh]).toContain(sha256Hex(readFileSync(join(folder, 'x.tar.gz'))))
   }
@@ -100,7 +100,7 @@ test(
     const checkpoint = { name: 'kept.txt', note: await checkpointNote(chain.ledger, key), since: null }
     const range = { from: '2020-01-01', to: '2020-01-12' }
     const words = ['evidence', 'prune', '--confirm', 'keep-35']
-    for (let round = 0; round < (full ? 40 : 5); round += 1) {
+    for (let round = 0; round < (full ? 40 : 3); round += 1) {
       const code = await killedAfter(300 + Math.random() * 1500, words, where)
       const found = await verifyEvidence(await daysSource(root), { keys: [key], checkpoint, range })
       expect([round, found.broken, found.verdict]).toEqual([round, [], 'verified'])
