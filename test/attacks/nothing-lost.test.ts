@@ -279,11 +279,11 @@ test(
       )
     } finally {
       await crew.stop()
-      // who ended well holds nothing any more; of who was killed late the lease may last
+      // who ended well holds nothing any more; of who could not sign off the lease may last
       expect(
         await arena.sql(
           'select id from tms.workers where stopped_at is null and lease_until > clock_timestamp() and pid <> all ($1)',
-          [crew.killed],
+          [crew.cutOff],
         ),
       ).toEqual([])
     }

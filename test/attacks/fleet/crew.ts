@@ -16,8 +16,8 @@ export type Crew = {
   readonly fell: readonly string[]
   /** Lines of the logs with level error. */
   readonly complaints: readonly string[]
-  /** Those that were killed: what they held is theirs until their leases end. */
-  readonly killed: readonly number[]
+  /** Those that could not sign off, killed or without a database since their start: what they hold is theirs until their leases end. */
+  readonly cutOff: readonly number[]
   readonly counts: { started: number; killed: number; asked: number; turnedAway: number; frozen: number }
   stop(): Promise<void>
 }
@@ -35,7 +35,7 @@ export async function startCrew(options: {
   const ends = new Set<Promise<void>>()
   const fell: string[] = []
   const complaints: string[] = []
-  const killed: number[] = []
+  const cutOff: number[] = []
   const counts = { started: 0, killed: 0, asked: 0, turnedAway: 0, frozen: 0 }
   let stopping = false
 
@@ -61,8 +61,10 @@ export async function startCrew(options: {
     const log = await member.process.log()
     complaints.push(...log.split('\n').filter((line) => line.includes('"level":"error"')))
     if (!member.struck) {
-      if (!/^ready$/m.test(log) && /DB_UNREACHABLE|DB_TIMEOUT|DB_BUSY/.test(log)) counts.turnedAway++
-      else fell.push(log.slice(-2000))
+      if (!/^ready$/m.test(log) && /DB_UNREACHABLE|DB_TIMEOUT|DB_BUSY/.test(log)) {
+        counts.turnedAway++
+        cutOff.push(member.process.pid)
+      } else fell.push(log.slice(-2000))
     }
     await member.process.stop()
     if (stopping) return
@@ -79,14 +81,14 @@ export async function startCrew(options: {
   return {
     fell,
     complaints,
-    killed,
+    cutOff,
     counts,
     async strike(signal) {
       const member = some()
       if (!member) return null
       member.struck = true
       counts[signal === 'SIGKILL' ? 'killed' : 'asked']++
-      if (signal === 'SIGKILL') killed.push(member.process.pid)
+      if (signal === 'SIGKILL') cutOff.push(member.process.pid)
       member.process.kill(signal)
       if (signal === 'SIGKILL') await member.process.exited
       return member.process.pid
