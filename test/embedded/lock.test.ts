@@ -198,7 +198,7 @@ describe('taking the lock', () => {
   test('processes that race never own it together, also when some are killed', async () => {
     const directory = built.folder()
     const full = process.env.TMS_TEST_FULL === '1'
-    const rounds = full ? 60 : 15
+    const rounds = full ? 60 : 8
     const children = Array.from({ length: 12 }, () => startChild(built.childFile, 'contender', directory, rounds))
     // Four die at some moment, inside or outside of the lock; the others must still get their rounds.
     for (const child of children.slice(0, 4)) {

@@ -11,7 +11,7 @@ import { publishedNames, schemaOf } from '../../src/evidence/schemas/published.t
 import { subjects } from '../contract/subjects.ts'
 import { bytesIn, jsonIn, readyDesk, type Desk } from './desk.ts'
 
-const rounds = process.env.TMS_TEST_FULL === '1' ? 20 : 6
+const rounds = process.env.TMS_TEST_FULL === '1' ? 20 : 3
 
 describe.each(Object.entries(subjects))('building packs on %s', (name, start) => {
   let desk: Desk

@@ -109,7 +109,7 @@ describe.each(Object.entries(subjects))('the shop through %s', (_, make) => {
         }
         expect(found).toEqual(expected(broken))
       }),
-      { numRuns: process.env['TMS_TEST_FULL'] === '1' ? 60 : 12 },
+      { numRuns: process.env['TMS_TEST_FULL'] === '1' ? 60 : 6 },
     )
   }, 240_000)
 

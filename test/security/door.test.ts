@@ -47,7 +47,7 @@ describe.each(Object.entries(houses))('the door before %s', (_, open) => {
   const count = async (table: string) =>
     Number((await house.sql(`select count(*)::int as n from tms.${table}`))[0]?.['n'])
 
-  const attempts = process.env['TMS_TEST_FULL'] === '1' ? 10_000 : 3_000
+  const attempts = process.env['TMS_TEST_FULL'] === '1' ? 10_000 : 2_000
   test(`${attempts} wrong signatures are a few rows and a few calls, and others are served meanwhile`, async () => {
     let calls = 0
     const driver = {
