@@ -136,12 +136,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set jit 
 declare
   mark bigint;
 begin
-  if new.fence_mark is not null then
-    delete from tms.fence_writes w where w.ctid = new.ctid;
-  else
+  if new.fence_mark is null then
     delete from tms.safe_writes w where w.ctid = new.ctid;
-  end if;
-  if new.fence_mark is not null then
+  else
+    delete from tms.fence_writes w where w.ctid = new.ctid;
     select last_value into mark from tms.fence_mark;
     if mark = new.fence_mark then
       lock table tms.fence_gate in row share mode;
